@@ -1,0 +1,102 @@
+//! Questions that a policy has about a host, and their answers.
+//!
+//! Policy never touches a file system: it states which facts it needs, `sandbar-sandbox` looks them up, and the
+//! round repeats until a plan comes out. A path that cannot be looked up is an answer too, never an absence.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AbsPath, ByteString, FileKind, IdRange, PinnedPath};
+
+/// One question about a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactQuery {
+    /// What the path itself is, without following a final symlink; symlinks above it are followed.
+    Lookup(AbsPath),
+    /// Which file it leads to after every symlink, and that file's real path.
+    Resolve(AbsPath),
+    /// The names in a directory, at most [`FactQuery::MAX_NAMES`], sorted.
+    List(AbsPath),
+    /// The content of a small regular file, at most [`FactQuery::MAX_BYTES`].
+    Read(AbsPath),
+    /// The passwd(5) entry of a user id.
+    User(u32),
+}
+
+impl FactQuery {
+    /// Most names that [`FactQuery::List`] returns; a longer directory is an error.
+    pub const MAX_NAMES: usize = 4096;
+    /// Most bytes that [`FactQuery::Read`] returns; a longer file is an error.
+    pub const MAX_BYTES: usize = 64 * 1024;
+}
+
+/// What a path is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFact {
+    /// Its path (real, for [`FactQuery::Resolve`]), device, inode and type.
+    pub pinned: PinnedPath,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// One answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FactAnswer {
+    /// It is there.
+    File(FileFact),
+    /// Nothing has that name (ENOENT or ENOTDIR), or the user does not exist.
+    Missing,
+    /// A directory's names and what each is.
+    Names(Vec<(ByteString, FileKind)>),
+    /// A file's content.
+    Content(ByteString),
+    /// A user.
+    User {
+        /// Login name.
+        name: ByteString,
+        /// Home directory as written.
+        home: ByteString,
+        /// Primary group.
+        gid: u32,
+    },
+    /// It could not be looked up: the error number, or 0 with a bound of the query exceeded.
+    Failed {
+        /// errno(3).
+        errno: i32,
+    },
+}
+
+/// Facts of the host that hold for every plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostFacts {
+    /// Effective user id of the caller.
+    pub uid: u32,
+    /// Effective group id of the caller.
+    pub gid: u32,
+    /// Whether the caller may map ids other than its own (CAP_SETUID and CAP_SETGID in its user namespace).
+    pub may_map_ids: bool,
+    /// User ids that exist in the caller's user namespace.
+    pub users: Vec<IdRange>,
+    /// Group ids that exist in the caller's user namespace.
+    pub groups: Vec<IdRange>,
+    /// Landlock ABI version of the kernel, 0 without Landlock.
+    pub landlock_abi: u32,
+    /// Kernel release, major and minor.
+    pub kernel: (u32, u32),
+}
+
+/// Everything that is known so far.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// About the host.
+    pub host: HostFacts,
+    /// About paths and users.
+    pub answers: BTreeMap<FactQuery, FactAnswer>,
+}

@@ -1,0 +1,29 @@
+//! Shapes that Sandbar's parts exchange: launches, processes, events, rollout lines.
+//!
+//! Keeps one definition per shape, readable by any serde format that describes itself. Decides nothing:
+//! what a permission means is `sandbar-policy`'s concern, how a mount is made `sandbar-sandbox`'s.
+
+mod bytes;
+mod event;
+mod facts;
+mod id;
+mod launch;
+mod path;
+mod process;
+mod sandbox;
+
+pub use bytes::ByteString;
+pub use event::{Gap, ProcessEvent};
+pub use facts::{FactAnswer, FactQuery, Facts, FileFact, HostFacts};
+pub use id::{ParseRunIdError, RunId, Seq};
+pub use launch::{
+    AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode,
+    Stdio,
+};
+pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};
+pub use process::{EndRecord, ExitStatus, OutputTotals, ResourceUse, StartRecord, Stream, Timestamp};
+pub use sandbox::{
+    ArgTest, BindAccess, CacheMount, IdRange, Identity, LandlockAccess, LandlockRule, LandlockSpec,
+    LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox, SeccompSpec,
+    SyscallRule, TmpfsAccess, Verdict,
+};

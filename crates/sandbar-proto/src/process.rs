@@ -1,0 +1,149 @@
+//! What is known of a process: how it was started, how it ended, what it used.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AbsPath, ByteString, Lifetime, RunId, Seq};
+
+/// Wall-clock time in nanoseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The time from `earlier` to `self`, zero when the clock was set back in between.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Which output stream of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// File descriptor 1.
+    Stdout,
+    /// File descriptor 2.
+    Stderr,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "how")]
+pub enum ExitStatus {
+    /// It called `_exit(code)`.
+    Exited {
+        /// 0 to 255.
+        code: u8,
+    },
+    /// A signal ended it.
+    Signaled {
+        /// Number of the signal on this platform.
+        signal: i32,
+    },
+    /// The keeper died, and with it everything it held; nobody saw how this process ended.
+    Lost,
+}
+
+impl ExitStatus {
+    /// The status a shell reports: the code, or 128 plus the signal's number.
+    #[must_use]
+    pub fn shell_code(self) -> Option<u8> {
+        match self {
+            Self::Exited { code } => Some(code),
+            Self::Signaled { signal } => u8::try_from(128 + signal).ok(),
+            Self::Lost => None,
+        }
+    }
+}
+
+impl fmt::Display for ExitStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited { code } => write!(f, "exited with {code}"),
+            Self::Signaled { signal } => write!(f, "ended by signal {signal}"),
+            Self::Lost => f.write_str("lost with its keeper"),
+        }
+    }
+}
+
+/// What a process and its waited-for children used, as getrusage(2) counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ResourceUse {
+    /// CPU time in user mode, in microseconds.
+    pub user_us: u64,
+    /// CPU time in the kernel, in microseconds.
+    pub system_us: u64,
+    /// Largest resident set of one process, in KiB.
+    pub max_rss_kib: u64,
+}
+
+/// How much a process wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutputTotals {
+    /// Bytes on both streams together; direct streams are not counted, nobody saw them.
+    pub bytes: u64,
+    /// Bytes of these that were dropped from the log, stated as gaps to its readers.
+    pub dropped_bytes: u64,
+    /// The last sequence number that was given out.
+    pub last_seq: Seq,
+}
+
+/// Written before a process runs; what `ps` shows of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartRecord {
+    /// The run.
+    pub id: RunId,
+    /// The command.
+    pub argv: Vec<ByteString>,
+    /// Where it runs.
+    pub cwd: AbsPath,
+    /// When it was started.
+    pub started: Timestamp,
+    /// Name of the profile that the plan was made from, for people.
+    pub profile: String,
+    /// What happens when its client goes.
+    pub lifetime: Lifetime,
+    /// Process id, in the keeper's own pid namespace, of the process that holds the tree: the sandbox's pid 1,
+    /// or the reaper of a tree without a sandbox. Absent until it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder_pid: Option<u32>,
+}
+
+/// Written before anybody is told that a process ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndRecord {
+    /// The run.
+    pub id: RunId,
+    /// How the leader ended.
+    pub status: ExitStatus,
+    /// When the leader ended.
+    pub ended: Timestamp,
+    /// What the leader and its waited-for children used.
+    pub usage: ResourceUse,
+    /// What was written until the record was made.
+    pub output: OutputTotals,
+    /// Whether the plan's wall-clock limit ended it.
+    #[serde(default)]
+    pub timed_out: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shells_see_the_code_or_128_plus_the_signal() {
+        assert_eq!(ExitStatus::Exited { code: 7 }.shell_code(), Some(7));
+        assert_eq!(ExitStatus::Signaled { signal: 9 }.shell_code(), Some(137));
+        assert_eq!(ExitStatus::Lost.shell_code(), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_gives_no_negative_duration() {
+        assert_eq!(Timestamp(5).since(Timestamp(9)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,269 @@
+//! A sandbox as plain data: ordered mount operations, Landlock rules, a system-call filter, an identity.
+//!
+//! Operations are declarative, so that a simulator and the kernel can be asked the same question. The order of
+//! a plan's work is fixed (see `sandbar-sandbox`): every source is opened before anything is changed, then the
+//! whole tree becomes read-only, then the operations run in order, Landlock is built last.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{AbsPath, ByteString, PinnedPath};
+
+/// What surrounds the command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum Sandbox {
+    /// Nothing. Only the profile `danger-full-access` asks for it.
+    None,
+    /// Namespaces, mounts, Landlock and seccomp of Linux.
+    Linux(Box<LinuxSandbox>),
+}
+
+/// The native Linux sandbox of one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinuxSandbox {
+    /// Users inside.
+    pub identity: Identity,
+    /// Network.
+    pub network: NetworkMode,
+    /// Changes to the mount tree, in order, after `/` became recursively read-only, nosuid and nodev.
+    pub mounts: Vec<MountOp>,
+    /// Download caches that are mounted copy-on-write, before `mounts`.
+    #[serde(default)]
+    pub caches: Vec<CacheMount>,
+    /// Names to reserve on the host while the run lives.
+    #[serde(default)]
+    pub placeholders: Vec<Placeholder>,
+    /// Landlock on top; absent where the kernel has none and the plan does not need it.
+    pub landlock: Option<LandlockSpec>,
+    /// System-call filter.
+    pub seccomp: SeccompSpec,
+}
+
+/// A range of user or group ids that means the same inside and outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    /// First id.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// Another user than the caller, for a privileged caller in somebody else's workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunAs {
+    /// User id.
+    pub uid: u32,
+    /// Group id; supplementary groups are cleared.
+    pub gid: u32,
+}
+
+/// Who the command is inside the user namespace. Ids are mapped to themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Mapped users. More than the caller's own id needs CAP_SETUID outside (user_namespaces(7)).
+    pub users: Vec<IdRange>,
+    /// Mapped groups.
+    pub groups: Vec<IdRange>,
+    /// Who runs the command when it is not the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_as: Option<RunAs>,
+}
+
+/// Reach of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkMode {
+    /// An own network namespace with nothing but its loopback.
+    Off,
+    /// The caller's network.
+    On,
+}
+
+/// What a bind mount allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BindAccess {
+    /// Read and execute.
+    Read,
+    /// Everything but set-user-id and device files.
+    Write,
+}
+
+/// What a fresh tmpfs allows once the plan is in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TmpfsAccess {
+    /// Sealed read-only after the last operation.
+    Read,
+    /// Stays writable.
+    Write,
+}
+
+/// One change to the mount tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "op")]
+pub enum MountOp {
+    /// Mounts the host's tree at `source` onto `target`, with what is mounted below it.
+    Bind {
+        /// Opened before anything changes; refused when it is not this file any more.
+        source: PinnedPath,
+        /// Where; differs from the source only for what a plan rebuilds inside a fresh tmpfs.
+        target: AbsPath,
+        /// What it allows.
+        access: BindAccess,
+    },
+    /// Covers a directory or file with an empty one that nobody may open.
+    Mask {
+        /// What is hidden.
+        target: PinnedPath,
+    },
+    /// A fresh tmpfs.
+    Tmpfs {
+        /// Where.
+        target: AbsPath,
+        /// Permission bits of its root.
+        mode: u32,
+        /// What it allows once the plan is in place.
+        access: TmpfsAccess,
+        /// Upper bound in bytes; the kernel's default is half of the memory (tmpfs(5)).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size_bytes: Option<u64>,
+    },
+    /// Makes a directory, and the missing ones above it, inside a tmpfs of this plan.
+    MakeDir {
+        /// Where.
+        path: AbsPath,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Makes an empty file inside a tmpfs of this plan.
+    MakeFile {
+        /// Where.
+        path: AbsPath,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// Makes a symbolic link inside a tmpfs of this plan.
+    Symlink {
+        /// Where.
+        path: AbsPath,
+        /// What it says.
+        to: ByteString,
+    },
+    /// A fresh procfs of the own pid namespace on `/proc`, with `/proc/sys` and friends read-only.
+    Proc,
+    /// A minimal `/dev`: null, zero, full, random, urandom, tty, an own devpts, the fd links.
+    Dev,
+}
+
+/// A host download cache that a run sees copy-on-write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheMount {
+    /// Name within the trust domain; a folder name.
+    pub name: String,
+    /// The host's cache: lower layer and mount point.
+    pub target: PinnedPath,
+    /// Folder of the trust domain that keeps what is written inside; made by the keeper, 0700.
+    pub store: AbsPath,
+}
+
+/// What kind of file reserves a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum PlaceholderKind {
+    /// An empty directory.
+    Directory,
+    /// A file with this content.
+    File {
+        /// Its whole content.
+        content: ByteString,
+    },
+}
+
+/// A missing name that must not come into being while the run lives: the keeper makes it, mounts it read-only,
+/// and removes it at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placeholder {
+    /// The directory that gets the name.
+    pub parent: PinnedPath,
+    /// The name.
+    pub name: ByteString,
+    /// What is made.
+    pub what: PlaceholderKind,
+}
+
+/// Rights granted beneath a path; everything else the kernel can restrict is denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LandlockAccess {
+    /// Read files and directories, execute.
+    Read,
+    /// Every right except making device nodes.
+    Write,
+    /// Read and write existing files, ioctl on devices; make nothing.
+    Device,
+}
+
+/// One Landlock rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandlockRule {
+    /// Hierarchy, opened inside the sandbox after the last mount.
+    pub path: AbsPath,
+    /// What it grants.
+    pub access: LandlockAccess,
+}
+
+/// The Landlock layer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LandlockSpec {
+    /// The least ABI version (landlock(7)) that the plan was made for; older kernels refuse the plan.
+    pub min_abi: u32,
+    /// Grants.
+    pub rules: Vec<LandlockRule>,
+}
+
+/// A test of one system-call argument.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ArgTest {
+    /// Which argument, 0 to 5.
+    pub arg: u8,
+    /// Bits of the argument's low 32 bits to look at.
+    pub mask: u32,
+    /// What they must be.
+    pub value: u32,
+}
+
+/// What the filter answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// The call runs.
+    Allow,
+    /// The call fails with this error number.
+    Errno(u16),
+    /// The process dies by SIGSYS.
+    Kill,
+}
+
+/// What happens to one system call: the verdict of the first matching test, else `otherwise`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SyscallRule {
+    /// Kernel name, as in syscalls(2).
+    pub name: std::borrow::Cow<'static, str>,
+    /// Tests in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub when: Vec<(ArgTest, Verdict)>,
+    /// Without a match.
+    pub otherwise: Verdict,
+}
+
+/// A system-call filter as data. Names that the platform does not have are skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SeccompSpec {
+    /// Calls that simply run.
+    pub allow: Vec<std::borrow::Cow<'static, str>>,
+    /// Calls that need a look at their arguments, or another answer than the default.
+    pub rules: Vec<SyscallRule>,
+    /// Every other call.
+    pub default: Verdict,
+}
