@@ -20,10 +20,10 @@ impl RunId {
         Self(Uuid::now_v7())
     }
 
-    /// Wraps an existing UUID of any version, as foreign threads have them.
+    /// Wraps the bytes of an existing UUID of any version, as foreign threads have them.
     #[must_use]
-    pub fn from_uuid(uuid: Uuid) -> Self {
-        Self(uuid)
+    pub fn from_uuid_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
     }
 }
 

@@ -10,6 +10,7 @@ mod id;
 mod launch;
 mod path;
 mod process;
+mod rollout;
 mod sandbox;
 
 pub use bytes::ByteString;
@@ -22,6 +23,11 @@ pub use launch::{
 };
 pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};
 pub use process::{EndRecord, ExitStatus, OutputTotals, ResourceUse, StartRecord, Stream, Timestamp};
+pub use rollout::{
+    GapReason, HistoryMode, RecordedBy, RecordedOutput, RolloutEvent, RolloutItem, RolloutLine, RunEnded,
+    RunNotStarted, RunOutput, RunOutputGap, RunStarted, SandboxSummary, SessionMeta, TaskComplete,
+    TaskStarted, TurnContext,
+};
 pub use sandbox::{
     ArgTest, BindAccess, CacheMount, IdRange, Identity, LandlockAccess, LandlockRule, LandlockSpec,
     LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox, SeccompSpec,

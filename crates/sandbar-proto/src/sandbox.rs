@@ -116,6 +116,10 @@ pub enum MountOp {
     Mask {
         /// What is hidden.
         target: PinnedPath,
+        /// The cover of a file may be read, as empty: for configuration whose tool gives up on EACCES but not on
+        /// an empty file. Means nothing for a directory.
+        #[serde(default, skip_serializing_if = "is_false")]
+        readable_empty: bool,
     },
     /// A fresh tmpfs.
     Tmpfs {
@@ -245,14 +249,14 @@ pub enum Verdict {
     Kill,
 }
 
-/// What happens to one system call: the verdict of the first matching test, else `otherwise`.
+/// What happens to one system call: the verdict of the first clause whose tests all match, else `otherwise`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SyscallRule {
     /// Kernel name, as in syscalls(2).
     pub name: std::borrow::Cow<'static, str>,
-    /// Tests in order.
+    /// Clauses in order; the tests of one are a conjunction, and an empty one always matches.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub when: Vec<(ArgTest, Verdict)>,
+    pub when: Vec<(Vec<ArgTest>, Verdict)>,
     /// Without a match.
     pub otherwise: Verdict,
 }
@@ -266,4 +270,9 @@ pub struct SeccompSpec {
     pub rules: Vec<SyscallRule>,
     /// Every other call.
     pub default: Verdict,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_false(value: &bool) -> bool {
+    !*value
 }

@@ -1,0 +1,951 @@
+//! The keeper: one thread, one epoll loop, everything it holds in one struct.
+//!
+//! It forks, reads pipes into logs, writes records, passes signals on, and tells those who watch. It parses
+//! nothing that a command, a model or the network wrote: plans and requests come from this user's own programs,
+//! output is bytes. Clients come and go, crash and are upgraded; what runs goes on running. When the keeper
+//! itself dies, its holders see their channels close and take their trees with them, and the next keeper writes
+//! down what was lost.
+
+mod archive;
+mod caches;
+mod connection;
+mod peer;
+mod placeholders;
+mod process;
+mod start;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Stream, Timestamp};
+use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
+
+use crate::protocol::{
+    self, Event, LIST_PAGE, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader,
+    StartFailure, Watch,
+};
+use crate::runtime_dir::{KeeperDir, RuntimeDirError};
+use crate::transport::{self, Received};
+use archive::Archive;
+use connection::Connection;
+use peer::Confinement;
+use placeholders::Placeholders;
+use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
+use start::Starter;
+
+/// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
+const IDLE: Duration = Duration::from_secs(10 * 60);
+
+/// How long the kill of a tree after a wall-clock limit gives it to end by itself.
+const LIMIT_GRACE: Duration = Duration::from_secs(2);
+
+/// How often a process whose output found no room is tried again. Space comes back without any event to wait
+/// for: somebody else's files are removed.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Why a keeper could not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum KeeperError {
+    /// Its directory can't be used.
+    #[error(transparent)]
+    Directory(#[from] RuntimeDirError),
+    /// Another keeper serves this directory.
+    #[error("another keeper serves {}", path.display())]
+    AlreadyServed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A step of starting to serve failed.
+    #[error("{step}: {errno}")]
+    SetUp {
+        /// What was being done.
+        step: &'static str,
+        /// The kernel's error.
+        errno: Errno,
+    },
+}
+
+/// What an event of epoll is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Listener,
+    Connection(u64),
+    Control(RunId),
+    Holder(RunId),
+    Stream(RunId, Stream),
+    Stdin(RunId),
+}
+
+/// What happens at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// The wall-clock limit of a run.
+    WallLimit(RunId),
+    /// The end of the grace after a terminate.
+    Kill(RunId),
+    /// Output that found no room.
+    Retry(RunId),
+}
+
+struct Keeper {
+    home: KeeperDir,
+    _lock: OwnedFd,
+    listener: OwnedFd,
+    epoll: OwnedFd,
+    null: OwnedFd,
+    own: Confinement,
+    targets: HashMap<u64, Target>,
+    next_token: u64,
+    connections: BTreeMap<u64, Connection>,
+    processes: BTreeMap<RunId, Process>,
+    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    placeholders: Placeholders,
+    archive: Archive,
+    packet: Box<[u8]>,
+    chunk: Box<[u8]>,
+    idle_since: Option<Instant>,
+    stopping: bool,
+}
+
+/// Serves `home` until it is idle for long, or asked to stop. `ready` is called once, when clients can connect.
+///
+/// # Errors
+/// [`KeeperError`], before `ready`.
+pub fn serve(home: KeeperDir, ready: impl FnOnce()) -> Result<(), KeeperError> {
+    let mut keeper = Keeper::new(home)?;
+    ready();
+    keeper.run()
+}
+
+fn set_up(step: &'static str) -> impl Fn(Errno) -> KeeperError {
+    move |errno| KeeperError::SetUp { step, errno }
+}
+
+fn now() -> Timestamp {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Timestamp(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default())
+}
+
+impl Keeper {
+    fn new(home: KeeperDir) -> Result<Self, KeeperError> {
+        home.ensure()?;
+        let lock = lock(&home)?;
+        let own = Confinement::own()
+            .ok_or(KeeperError::SetUp { step: "read /proc/self/status", errno: Errno::IO })?;
+        let archive = Archive::open(&home, now());
+        let listener = listen(&home)?;
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(set_up("make an epoll instance"))?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(set_up("open /dev/null"))?;
+        let mut keeper = Self {
+            home,
+            _lock: lock,
+            listener,
+            epoll,
+            null,
+            own,
+            targets: HashMap::new(),
+            next_token: 0,
+            connections: BTreeMap::new(),
+            processes: BTreeMap::new(),
+            timers: BinaryHeap::new(),
+            placeholders: Placeholders::default(),
+            archive,
+            packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
+            chunk: vec![0; READ_BYTES].into_boxed_slice(),
+            idle_since: Some(Instant::now()),
+            stopping: false,
+        };
+        let token = keeper.token(Target::Listener);
+        epoll::add(&keeper.epoll, &keeper.listener, EventData::new_u64(token), EventFlags::IN)
+            .map_err(set_up("watch the socket"))?;
+        Ok(keeper)
+    }
+
+    fn run(&mut self) -> Result<(), KeeperError> {
+        let mut events = Vec::with_capacity(64);
+        while !self.stopping {
+            let timeout =
+                self.next_deadline().map(|at| timespec(at.saturating_duration_since(Instant::now())));
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), timeout.as_ref()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(set_up("wait for events")(errno)),
+            }
+            for event in events.drain(..) {
+                if let Some(&target) = self.targets.get(&event.data.u64()) {
+                    self.handle(target, event.data.u64(), event.flags);
+                }
+            }
+            self.fire_timers();
+            self.flush_all();
+            self.note_idleness();
+        }
+        Ok(())
+    }
+
+    fn token(&mut self, target: Target) -> u64 {
+        self.next_token += 1;
+        self.targets.insert(self.next_token, target);
+        self.next_token
+    }
+
+    fn forget_targets(&mut self, unwanted: impl Fn(&Target) -> bool) {
+        self.targets.retain(|_, target| !unwanted(target));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let idle = self.idle_since.map(|since| since + IDLE);
+        timer.into_iter().chain(idle).min()
+    }
+
+    fn note_idleness(&mut self) {
+        if !self.processes.is_empty() || !self.connections.is_empty() {
+            self.idle_since = None;
+            return;
+        }
+        let since = *self.idle_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= IDLE {
+            self.stop();
+        }
+    }
+
+    /// Stops accepting. A client that connected at the last moment sees its connection close before it was
+    /// answered, and starts a new keeper.
+    fn stop(&mut self) {
+        let _ = rustix::fs::unlink(self.home.path().join(KeeperDir::SOCKET));
+        self.stopping = true;
+    }
+
+    fn handle(&mut self, target: Target, token: u64, flags: EventFlags) {
+        match target {
+            Target::Listener => self.accept(),
+            Target::Connection(id) => self.serve_connection(id, flags),
+            Target::Control(id) => self.hear_holder(id),
+            Target::Holder(id) => self.holder_ended(id),
+            Target::Stream(id, stream) => self.pump_stream(id, stream),
+            Target::Stdin(id) => {
+                self.targets.remove(&token);
+                self.pump_stdin(id);
+            }
+        }
+    }
+
+    // --- clients ---
+
+    fn accept(&mut self) {
+        while let Ok(socket) =
+            rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+        {
+            let holders: HashSet<i32> =
+                self.processes.values().filter(|process| !process.sandboxed).map(|p| p.holder.pid).collect();
+            let verdict = peer::check(socket.as_fd(), &self.own, &holders);
+            let mut connection = Connection::new(socket);
+            if let Err(reason) = verdict {
+                // Told once, without waiting for a question, and closed.
+                connection.reply(u64::MAX, Reply::Refused { error: Refusal::Peer { reason } });
+                let _ = connection.flush();
+                continue;
+            }
+            let id = self.next_token + 1;
+            let token = self.token(Target::Connection(id));
+            let flags = EventFlags::IN | EventFlags::RDHUP;
+            if epoll::add(&self.epoll, &connection.socket, EventData::new_u64(token), flags).is_ok() {
+                self.connections.insert(id, connection);
+            }
+        }
+    }
+
+    fn serve_connection(&mut self, id: u64, flags: EventFlags) {
+        if flags.intersects(EventFlags::OUT) {
+            self.flush(id);
+        }
+        loop {
+            let Some(connection) = self.connections.get(&id) else { return };
+            if !connection.takes_requests() {
+                return;
+            }
+            match transport::receive(&connection.socket, &mut self.packet) {
+                Ok(Received::Packet(length, fds)) => self.request(id, length, fds),
+                Ok(Received::Nothing) => return,
+                Ok(Received::End) | Err(_) => return self.disconnect(id),
+            }
+        }
+    }
+
+    fn disconnect(&mut self, id: u64) {
+        let Some(connection) = self.connections.remove(&id) else { return };
+        self.forget_targets(|target| *target == Target::Connection(id));
+        for run in connection.watched {
+            if let Some(process) = self.processes.get_mut(&run) {
+                process.watchers.remove(&id);
+            }
+            self.resume_streams(run);
+        }
+        for run in connection.bound {
+            self.kill_tree(run);
+        }
+    }
+
+    fn request(&mut self, id: u64, length: usize, fds: Vec<OwnedFd>) {
+        let packet = &self.packet[..length];
+        let (header, body) = match protocol::decode::<RequestHeader>(packet) {
+            Ok((header, body)) => (header, body.to_vec()),
+            Err(error) => {
+                let refusal = Refusal::Malformed { message: error.to_string() };
+                return self.reply(id, u64::MAX, Reply::Refused { error: refusal });
+            }
+        };
+        let greeted = self.connections.get(&id).is_some_and(|connection| connection.greeted);
+        if !greeted && !matches!(header.request, Request::Hello { .. }) {
+            return self.reply(id, header.req, Reply::Refused { error: Refusal::NoHello });
+        }
+        match self.answer(id, header.req, header.request, &body, fds) {
+            Ok(Some(reply)) => self.reply(id, header.req, reply),
+            Ok(None) => {}
+            Err(error) => self.reply(id, header.req, Reply::Refused { error }),
+        }
+    }
+
+    fn reply(&mut self, id: u64, req: u64, reply: Reply) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.reply(req, reply);
+        }
+    }
+
+    /// Carries a request out. `None` means that the answer comes later, or never.
+    fn answer(
+        &mut self,
+        client: u64,
+        req: u64,
+        request: Request,
+        body: &[u8],
+        fds: Vec<OwnedFd>,
+    ) -> Result<Option<Reply>, Refusal> {
+        match request {
+            Request::Hello { .. } => {
+                if let Some(connection) = self.connections.get_mut(&client) {
+                    connection.greeted = true;
+                }
+                let version = env!("CARGO_PKG_VERSION").to_owned();
+                Ok(Some(Reply::Hello { minor: MINOR, version, pid: std::process::id() }))
+            }
+            Request::Start { id, watch } => self.start(client, req, id, watch, fds),
+            Request::Watch { id, watch } => {
+                if !self.processes.contains_key(&id) {
+                    return Err(Refusal::Unknown { id });
+                }
+                self.watch(client, id, watch);
+                Ok(self.state(id).map(|state| Reply::Process { state }))
+            }
+            Request::Ack { id, offset_bytes } => {
+                if let Some(process) = self.processes.get_mut(&id)
+                    && let Some(watcher) = process.watchers.get_mut(&client)
+                {
+                    watcher.acked_bytes = watcher
+                        .acked_bytes
+                        .max(offset_bytes.min(process.log.as_ref().map_or(0, |log| log.totals().bytes)));
+                }
+                self.resume_streams(id);
+                Ok(None)
+            }
+            Request::Write { id, offset_bytes } => self.write(id, offset_bytes, body).map(Some),
+            Request::CloseStdin { id } => {
+                self.process(id)?.stdin.close();
+                self.pump_stdin(id);
+                Ok(Some(Reply::Done))
+            }
+            Request::CloseOutput { id, stream } => {
+                *self.process(id)?.outputs.get(stream) = None;
+                self.forget_targets(|target| *target == Target::Stream(id, stream));
+                self.announce_close(id);
+                Ok(Some(Reply::Done))
+            }
+            Request::Signal { id, signal } => {
+                check_signal(signal)?;
+                self.process(id)?;
+                self.order(id, Order::SignalLeader(signal));
+                Ok(Some(Reply::Done))
+            }
+            Request::Terminate { id, signal, grace_ms } => {
+                check_signal(signal)?;
+                self.process(id)?;
+                self.terminate(id, signal, Duration::from_millis(grace_ms));
+                Ok(Some(Reply::Done))
+            }
+            Request::List { after } => Ok(Some(self.list(after))),
+            Request::Stop => {
+                if !self.processes.is_empty() {
+                    return Err(Refusal::Busy { processes: self.processes.len() });
+                }
+                self.stop();
+                Ok(Some(Reply::Done))
+            }
+        }
+    }
+
+    fn process(&mut self, id: RunId) -> Result<&mut Process, Refusal> {
+        self.processes.get_mut(&id).ok_or(Refusal::Unknown { id })
+    }
+
+    fn state(&self, id: RunId) -> Option<ProcessState> {
+        self.processes.get(&id).map(Process::state)
+    }
+
+    fn list(&self, after: Option<RunId>) -> Reply {
+        use std::ops::Bound;
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.processes.range((from, Bound::Unbounded)).map(|(_, process)| process);
+        let mut processes = Vec::new();
+        let mut bytes = 0;
+        for process in rest.by_ref() {
+            let mut state = process.state();
+            cut_command(&mut state);
+            bytes +=
+                state.start.argv.iter().map(|argument| argument.as_bytes().len() + 8).sum::<usize>() + 4500;
+            processes.push(state);
+            // A page stays within one packet: at most twice the text for JSON's escapes.
+            if processes.len() == LIST_PAGE || bytes > MAX_PACKET_BYTES / 3 {
+                break;
+            }
+        }
+        let more = rest.next().is_some();
+        Reply::Listed { processes, more }
+    }
+
+    fn watch(&mut self, client: u64, id: RunId, watch: Watch) {
+        let (Some(process), Some(connection)) =
+            (self.processes.get_mut(&id), self.connections.get_mut(&client))
+        else {
+            return;
+        };
+        // A reader that comes later reads what is still there; what is not, it can't hold up either.
+        let acked_bytes =
+            if matches!(process.phase, Phase::Starting { .. }) { 0 } else { process.totals().dropped_bytes };
+        process.watchers.insert(client, Watcher { watch, acked_bytes });
+        connection.watched.insert(id);
+    }
+
+    // --- starting ---
+
+    fn start(
+        &mut self,
+        client: u64,
+        req: u64,
+        id: RunId,
+        watch: Watch,
+        mut fds: Vec<OwnedFd>,
+    ) -> Result<Option<Reply>, Refusal> {
+        if self.processes.contains_key(&id) {
+            self.watch(client, id, watch);
+            let Some(process) = self.processes.get_mut(&id) else { return Ok(None) };
+            if let Phase::Starting { waiting, .. } = &mut process.phase {
+                waiting.push((client, req));
+                return Ok(None);
+            }
+            return Ok(Some(Reply::Process { state: process.state() }));
+        }
+        if let Some(record) = crate::records::read(&self.home.processes().join(id.to_string())) {
+            let output = record.end.as_ref().map(|end| end.output).unwrap_or_default();
+            let state = ProcessState { start: record.start, output, end: record.end, closed: true };
+            return Ok(Some(Reply::Process { state }));
+        }
+        if fds.is_empty() {
+            return Err(Refusal::Malformed { message: "a start without a plan".to_owned() });
+        }
+        let plan = fds.remove(0);
+        self.begin(client, req, id, watch, &plan, fds).map_err(|failure| Refusal::Start { failure })?;
+        Ok(None)
+    }
+
+    fn begin(
+        &mut self,
+        client: u64,
+        req: u64,
+        id: RunId,
+        watch: Watch,
+        plan: &OwnedFd,
+        direct: Vec<OwnedFd>,
+    ) -> Result<(), StartFailure> {
+        let spec = start::read_plan(plan)?;
+        let (lifetime, wall) = (spec.lifetime, spec.limits.wall);
+        self.archive.make_room(&self.home, &mut self.processes);
+        let mut starter =
+            Starter { home: &self.home, placeholders: &mut self.placeholders, null: &self.null };
+        let mut process = starter.start(id, spec, direct, now())?;
+        if let Phase::Starting { waiting, .. } = &mut process.phase {
+            waiting.push((client, req));
+        }
+        self.processes.insert(id, process);
+        self.watch(client, id, watch);
+        self.watch_process(id);
+        if let (Lifetime::Connection, Some(connection)) = (lifetime, self.connections.get_mut(&client)) {
+            connection.bound.insert(id);
+        }
+        if let Some(wall) = wall {
+            self.timers.push(Reverse((Instant::now() + wall, Timer::WallLimit(id))));
+        }
+        Ok(())
+    }
+
+    /// Registers what a new process has to say with epoll.
+    fn watch_process(&mut self, id: RunId) {
+        let control = self.token(Target::Control(id));
+        let holder = self.token(Target::Holder(id));
+        if let Some(process) = self.processes.get(&id) {
+            for (fd, token) in [(&process.holder.control, control), (&process.holder.pidfd, holder)] {
+                // Out of memory in the kernel is the only reason left; the process is then ended as lost control.
+                if epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN).is_err() {
+                    let _ = send_order(process, Order::KillTree);
+                }
+            }
+        }
+        self.watch_stream(id, Stream::Stdout);
+        self.watch_stream(id, Stream::Stderr);
+    }
+
+    fn watch_stream(&mut self, id: RunId, stream: Stream) {
+        let open = self.processes.get_mut(&id).and_then(|process| process.outputs.get(stream).as_mut());
+        if open.is_none_or(|output| output.watched) {
+            return;
+        }
+        let token = self.token(Target::Stream(id, stream));
+        let output = self.processes.get_mut(&id).and_then(|process| process.outputs.get(stream).as_mut());
+        if let Some(output) = output {
+            output.watched =
+                epoll::add(&self.epoll, &output.fd, EventData::new_u64(token), EventFlags::IN).is_ok();
+        }
+    }
+
+    fn pause_stream(&mut self, id: RunId, stream: Stream) {
+        let output = self.processes.get_mut(&id).and_then(|process| process.outputs.get(stream).as_mut());
+        if let Some(output) = output
+            && output.watched
+        {
+            let _ = epoll::delete(&self.epoll, &output.fd);
+            output.watched = false;
+        }
+        self.forget_targets(|target| *target == Target::Stream(id, stream));
+    }
+
+    /// Reads on, if nothing makes the process wait any more.
+    fn resume_streams(&mut self, id: RunId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if process.outputs.stalled.is_some() {
+            if !process.retry_stalled(now()) {
+                return;
+            }
+            self.grown(id);
+        }
+        let waits = self.processes.get(&id).is_some_and(Process::must_wait);
+        if !waits {
+            self.watch_stream(id, Stream::Stdout);
+            self.watch_stream(id, Stream::Stderr);
+        }
+        self.announce_close(id);
+    }
+
+    // --- a running process ---
+
+    fn hear_holder(&mut self, id: RunId) {
+        loop {
+            let Some(process) = self.processes.get(&id) else { return };
+            let mut packet = [0; PACKET_BYTES];
+            match transport::receive(&process.holder.control, &mut packet) {
+                Ok(Received::Packet(PACKET_BYTES, _)) => match Report::decode(&packet) {
+                    Some(Report::Running) => self.started(id),
+                    Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
+                    Some(Report::LeaderExited { status, usage, ended }) => {
+                        self.leader_exited(id, status, usage, ended)
+                    }
+                    None => {}
+                },
+                Ok(Received::Packet(..)) => {}
+                Ok(Received::Nothing) => return,
+                Ok(Received::End) | Err(_) => {
+                    // The rest is told by the pidfd.
+                    let _ = epoll::delete(&self.epoll, &process.holder.control);
+                    return self.forget_targets(|target| *target == Target::Control(id));
+                }
+            }
+        }
+    }
+
+    fn started(&mut self, id: RunId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let phase = std::mem::replace(&mut process.phase, Phase::Running);
+        let state = process.state();
+        if let Phase::Starting { waiting, .. } = phase {
+            for (client, req) in waiting {
+                self.reply(client, req, Reply::Process { state: state.clone() });
+            }
+        }
+    }
+
+    fn failed_to_start(&mut self, id: RunId, failed: SetupFailure) {
+        let Some(mut process) = self.remove(id) else { return };
+        reap(process.holder.pid);
+        let phase = std::mem::replace(&mut process.phase, Phase::Running);
+        process.directory.discard();
+        if let Phase::Starting { spec, waiting } = phase {
+            let failure = start::setup_failure(&spec, failed);
+            for (client, req) in waiting {
+                let error = Refusal::Start { failure: failure.clone() };
+                self.reply(client, req, Reply::Refused { error });
+            }
+        }
+    }
+
+    /// Takes a process out of everything that knows it.
+    fn remove(&mut self, id: RunId) -> Option<Process> {
+        let process = self.processes.remove(&id)?;
+        self.placeholders.release(&process.placeholders);
+        self.forget_targets(|target| match target {
+            Target::Control(run) | Target::Holder(run) | Target::Stream(run, _) | Target::Stdin(run) => {
+                *run == id
+            }
+            Target::Listener | Target::Connection(_) => false,
+        });
+        for client in process.watchers.keys() {
+            if let Some(connection) = self.connections.get_mut(client) {
+                connection.watched.remove(&id);
+                connection.grown.remove(&id);
+                connection.bound.remove(&id);
+            }
+        }
+        Some(process)
+    }
+
+    fn leader_exited(&mut self, id: RunId, status: ExitStatus, usage: ResourceUse, ended: Timestamp) {
+        // What the leader wrote before it ended is in the pipes by now, and belongs before its end.
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.pump_stream(id, stream);
+        }
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if process.end.is_some() {
+            return;
+        }
+        process.record_end(id, status, usage, ended);
+        let Some(end) = process.end.clone() else { return };
+        self.tell(id, &Event::Exited { id, end });
+        self.announce_close(id);
+    }
+
+    fn holder_ended(&mut self, id: RunId) {
+        // Its last words may still be in the channel.
+        self.hear_holder(id);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if process.holder_gone {
+            return;
+        }
+        process.holder_gone = true;
+        let _ = epoll::delete(&self.epoll, &process.holder.pidfd);
+        let usage = reap(process.holder.pid);
+        if matches!(process.phase, Phase::Starting { .. }) {
+            let failed = SetupFailure { step: Step::Holder, index: Step::NO_INDEX, errno: 0 };
+            return self.failed_to_start(id, failed);
+        }
+        if process.end.is_none() {
+            // Nobody saw the leader end, because its pid 1 was killed, and with it everything.
+            self.leader_exited(id, ExitStatus::Signaled { signal: libc::SIGKILL }, usage, now());
+        }
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            self.pump_stream(id, stream);
+        }
+        self.announce_close(id);
+    }
+
+    fn pump_stream(&mut self, id: RunId, stream: Stream) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if process.outputs.stalled.is_some() || process.must_wait() {
+            return self.pause_stream(id, stream);
+        }
+        let before = process.totals().bytes;
+        let pumped = process.pump(stream, now(), &mut self.chunk);
+        let after = process.totals().bytes;
+        let waits = process.must_wait();
+        if after != before {
+            self.grown(id);
+            self.archive.count(after - before);
+            self.archive.check_quota(&self.home, &mut self.processes);
+        }
+        match pumped {
+            Pumped::Drained | Pumped::More if waits => self.pause_stream(id, stream),
+            Pumped::Drained | Pumped::More => {}
+            Pumped::Ended => {
+                self.forget_targets(|target| *target == Target::Stream(id, stream));
+                self.announce_close(id);
+            }
+            Pumped::Full => {
+                self.pause_stream(id, Stream::Stdout);
+                self.pause_stream(id, Stream::Stderr);
+                self.tell(id, &Event::Stalled { id });
+                self.timers.push(Reverse((Instant::now() + RETRY, Timer::Retry(id))));
+            }
+        }
+    }
+
+    fn grown(&mut self, id: RunId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        for (client, watcher) in &process.watchers {
+            if watcher.watch != Watch::End
+                && let Some(connection) = self.connections.get_mut(client)
+            {
+                connection.grown.insert(id);
+            }
+        }
+    }
+
+    /// Tells everybody who watches, growth first, so that an end never overtakes what came before it.
+    fn tell(&mut self, id: RunId, event: &Event) {
+        let Some(process) = self.processes.get(&id) else { return };
+        let output = process.totals();
+        for client in process.watchers.keys() {
+            if let Some(connection) = self.connections.get_mut(client) {
+                if connection.grown.remove(&id) {
+                    connection.tell(Event::Output { id, output });
+                }
+                connection.tell(event.clone());
+            }
+        }
+    }
+
+    /// Announces the end of everything, if this is it, and lets go of the process.
+    fn announce_close(&mut self, id: RunId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        if !process.is_closed() {
+            return;
+        }
+        if !process.holder_gone {
+            // A tree without streams may go on behind its leader; nothing more is announced of it, but it is held.
+            return;
+        }
+        // Names that were reserved are gone before anybody hears of the end.
+        let reserved = std::mem::take(&mut process.placeholders);
+        self.placeholders.release(&reserved);
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let seq = match &mut process.log {
+            Some(log) => log.next_seq(),
+            None => sandbar_proto::Seq(2),
+        };
+        let output = process.totals();
+        self.tell(id, &Event::Closed { id, seq, output });
+        if let Some(process) = self.remove(id) {
+            self.archive.add(id, &process);
+        }
+    }
+
+    // --- stdin, signals, ends ---
+
+    fn write(&mut self, id: RunId, offset: u64, bytes: &[u8]) -> Result<Reply, Refusal> {
+        match self.process(id)?.stdin.accept(offset, bytes) {
+            Accepted::UpTo(accepted_bytes) => {
+                self.pump_stdin(id);
+                Ok(Reply::Written { accepted_bytes })
+            }
+            Accepted::Closed => Err(Refusal::StdinClosed),
+            Accepted::Gap(accepted_bytes) => Err(Refusal::StdinGap { accepted_bytes }),
+        }
+    }
+
+    fn pump_stdin(&mut self, id: RunId) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        let waits = process.stdin.pump();
+        let room = process.stdin.has_room_again();
+        if waits && !self.targets.values().any(|target| *target == Target::Stdin(id)) {
+            let token = self.token(Target::Stdin(id));
+            if let Some(pipe) = self.processes.get(&id).and_then(|process| process.stdin.pipe.as_ref()) {
+                let flags = EventFlags::OUT | EventFlags::ONESHOT;
+                let data = EventData::new_u64(token);
+                if epoll::add(&self.epoll, pipe, data, flags) == Err(Errno::EXIST) {
+                    let _ = epoll::modify(&self.epoll, pipe, data, flags);
+                }
+            }
+        }
+        if room {
+            self.tell(id, &Event::StdinReady { id });
+        }
+    }
+
+    fn order(&mut self, id: RunId, order: Order) {
+        if let Some(process) = self.processes.get(&id) {
+            // A holder that is gone needs no order.
+            let _ = send_order(process, order);
+        }
+    }
+
+    fn terminate(&mut self, id: RunId, signal: i32, grace: Duration) {
+        self.order(id, Order::SignalTree(signal));
+        self.timers.push(Reverse((Instant::now() + grace, Timer::Kill(id))));
+    }
+
+    /// Kills everything a process started. In a sandbox the end of pid 1 is the end of all
+    /// (pid_namespaces(7)); elsewhere the reaper walks.
+    fn kill_tree(&mut self, id: RunId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        if process.sandboxed {
+            let _ = rustix::process::pidfd_send_signal(&process.holder.pidfd, rustix::process::Signal::KILL);
+        } else {
+            let _ = send_order(process, Order::KillTree);
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let now_instant = Instant::now();
+        while let Some(Reverse((at, timer))) = self.timers.peek().copied() {
+            if at > now_instant {
+                return;
+            }
+            self.timers.pop();
+            match timer {
+                Timer::WallLimit(id) => {
+                    if let Some(process) = self.processes.get_mut(&id)
+                        && process.end.is_none()
+                    {
+                        process.timed_out = true;
+                        self.terminate(id, libc::SIGTERM, LIMIT_GRACE);
+                    }
+                }
+                Timer::Kill(id) => self.kill_tree(id),
+                Timer::Retry(id) => {
+                    self.resume_streams(id);
+                    let stalled =
+                        self.processes.get(&id).is_some_and(|process| process.outputs.stalled.is_some());
+                    if stalled {
+                        self.timers.push(Reverse((now_instant + RETRY, Timer::Retry(id))));
+                    }
+                }
+            }
+        }
+    }
+
+    // --- sending ---
+
+    fn flush_all(&mut self) {
+        let clients: Vec<u64> = self.connections.keys().copied().collect();
+        for client in clients {
+            self.flush(client);
+        }
+    }
+
+    fn flush(&mut self, client: u64) {
+        let Some(connection) = self.connections.get_mut(&client) else { return };
+        let result = connection.flush().and_then(|done| {
+            if !done {
+                return Ok(false);
+            }
+            for id in std::mem::take(&mut connection.grown) {
+                if let Some(process) = self.processes.get(&id) {
+                    connection.tell(Event::Output { id, output: process.totals() });
+                }
+            }
+            connection.flush()
+        });
+        let Ok(done) = result else { return self.disconnect(client) };
+        let flags = EventFlags::RDHUP
+            | if connection.takes_requests() { EventFlags::IN } else { EventFlags::empty() }
+            | if done { EventFlags::empty() } else { EventFlags::OUT };
+        let token = self
+            .targets
+            .iter()
+            .find(|(_, target)| **target == Target::Connection(client))
+            .map(|(token, _)| *token);
+        if let Some(token) = token {
+            let _ = epoll::modify(&self.epoll, &connection.socket, EventData::new_u64(token), flags);
+        }
+    }
+}
+
+fn send_order(process: &Process, order: Order) -> Result<bool, Errno> {
+    transport::send(&process.holder.control, &order.encode(), &[])
+}
+
+fn check_signal(signal: i32) -> Result<(), Refusal> {
+    if (1..=64).contains(&signal) { Ok(()) } else { Err(Refusal::BadSignal { signal }) }
+}
+
+/// Bytes of a command that a listing shows; a page must fit into one packet.
+const LISTED_COMMAND_BYTES: usize = 4096;
+
+fn cut_command(state: &mut ProcessState) {
+    let mut left = LISTED_COMMAND_BYTES;
+    for argument in &mut state.start.argv {
+        let length = argument.as_bytes().len();
+        if length > left {
+            *argument = argument.as_bytes()[..left].into();
+        }
+        left -= length.min(left);
+    }
+    state.start.argv.truncate(LISTED_COMMAND_BYTES / 16);
+}
+
+/// Waits for an ended holder, and returns what its tree used as far as it was waited for.
+fn reap(pid: i32) -> ResourceUse {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the status is not asked for, the usage is a live out-pointer.
+    let reaped = unsafe { libc::wait4(pid, std::ptr::null_mut(), 0, usage.as_mut_ptr()) };
+    if reaped != pid {
+        return ResourceUse::default();
+    }
+    // SAFETY: zeroed is a valid rusage, and the kernel filled it in.
+    let usage = unsafe { usage.assume_init() };
+    let micros = |time: libc::timeval| {
+        u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000
+            + u64::try_from(time.tv_usec).unwrap_or_default()
+    };
+    ResourceUse {
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or_default(),
+    }
+}
+
+fn timespec(duration: Duration) -> rustix::time::Timespec {
+    rustix::time::Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+/// Takes the directory for this keeper.
+fn lock(home: &KeeperDir) -> Result<OwnedFd, KeeperError> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock =
+        rustix::fs::open(home.lock(), flags, Mode::RUSR | Mode::WUSR).map_err(set_up("open the lock"))?;
+    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(lock),
+        Err(Errno::AGAIN) => Err(KeeperError::AlreadyServed { path: home.path().to_owned() }),
+        Err(errno) => Err(set_up("take the lock")(errno)),
+    }
+}
+
+/// Listens on the directory's socket. It appears under its name only when it listens, so a client never finds a
+/// socket that refuses it.
+fn listen(home: &KeeperDir) -> Result<OwnedFd, KeeperError> {
+    const NEW: &str = "sock.new";
+    let fail = set_up("listen on the socket");
+    let new = home.path().join(NEW);
+    match rustix::fs::unlink(&new) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(fail(errno)),
+    }
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(&fail)?;
+    let (_directory, address) = home.socket_address(NEW).map_err(&fail)?;
+    let address = SocketAddrUnix::new(&address).map_err(&fail)?;
+    rustix::net::bind(&socket, &address).map_err(&fail)?;
+    rustix::fs::chmod(&new, Mode::RUSR | Mode::WUSR).map_err(&fail)?;
+    rustix::net::listen(&socket, 1024).map_err(&fail)?;
+    rustix::fs::rename(&new, home.path().join(KeeperDir::SOCKET)).map_err(&fail)?;
+    Ok(socket)
+}

@@ -1,0 +1,228 @@
+//! What is kept of processes that ended, and what all logs together may take.
+//!
+//! Records are kept for an hour, or the last thousand of them, whichever keeps more. Logs have a quota over all
+//! processes: those that ended longest ago give theirs up first, then those that run and have no reader that
+//! must see every byte. A log that was given up is a gap to its readers, its record stays.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::time::Duration;
+
+use sandbar_proto::{EndRecord, ExitStatus, OutputTotals, ResourceUse, RunId, Timestamp};
+
+use super::placeholders;
+use super::process::Process;
+use crate::log::LogWriter;
+use crate::records::{self, Record};
+use crate::runtime_dir::KeeperDir;
+
+const KEPT_RECORDS: usize = 1000;
+const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// Most bytes of all logs, on any machine.
+const QUOTA_BYTES: u64 = 256 * 1024 * 1024;
+
+/// New output after which the quota is looked at again: finer would cost a walk over all processes per chunk.
+const CHECK_EVERY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A process that ended.
+#[derive(Debug)]
+struct Ended {
+    id: RunId,
+    at: Timestamp,
+    log_bytes: u64,
+}
+
+/// Everything that ended and is still on record, oldest end first.
+#[derive(Debug)]
+pub(super) struct Archive {
+    ended: VecDeque<Ended>,
+    written_bytes: u64,
+}
+
+impl Archive {
+    /// Reads what earlier keepers left, and writes down what was lost with them.
+    pub(super) fn open(home: &KeeperDir, now: Timestamp) -> Self {
+        // A directory that can't be read has no history; starting a process in it says why.
+        let found = records::read_all(home).unwrap_or_default();
+        let mut ended: Vec<Ended> = found
+            .into_iter()
+            .map(|record| {
+                let at = record.end.as_ref().map_or(now, |end| end.ended);
+                if record.end.is_none() {
+                    bury(&record, now);
+                }
+                Ended { id: record.start.id, at, log_bytes: log_bytes(&record.path) }
+            })
+            .collect();
+        ended.sort_by_key(|entry| entry.at);
+        Self { ended: ended.into(), written_bytes: 0 }
+    }
+
+    /// Notes a process that ended.
+    pub(super) fn add(&mut self, id: RunId, process: &Process) {
+        let at = process.end.as_ref().map(|end| end.ended).unwrap_or_default();
+        let log_bytes = process.log.as_ref().map_or(0, LogWriter::file_bytes);
+        self.ended.push_back(Ended { id, at, log_bytes });
+    }
+
+    /// Counts new output.
+    pub(super) fn count(&mut self, bytes: u64) {
+        self.written_bytes += bytes;
+    }
+
+    /// Removes what is kept no longer, and brings the logs within the quota.
+    pub(super) fn make_room(&mut self, home: &KeeperDir, live: &mut BTreeMap<RunId, Process>) {
+        self.trim(home);
+        self.enforce_quota(home, live);
+    }
+
+    /// The same for the quota alone, when enough was written since the last look.
+    pub(super) fn check_quota(&mut self, home: &KeeperDir, live: &mut BTreeMap<RunId, Process>) {
+        if self.written_bytes >= CHECK_EVERY_BYTES {
+            self.enforce_quota(home, live);
+        }
+    }
+
+    fn trim(&mut self, home: &KeeperDir) {
+        let now = super::now();
+        while self.ended.len() > KEPT_RECORDS
+            && self.ended.front().is_some_and(|oldest| now.since(oldest.at) > KEPT_FOR)
+        {
+            if let Some(oldest) = self.ended.pop_front() {
+                // What can't be removed now is found again by the next keeper.
+                let _ = std::fs::remove_dir_all(directory(home, oldest.id));
+            }
+        }
+    }
+
+    fn enforce_quota(&mut self, home: &KeeperDir, live: &mut BTreeMap<RunId, Process>) {
+        self.written_bytes = 0;
+        let running: u64 = live.values().filter_map(|p| p.log.as_ref()).map(LogWriter::file_bytes).sum();
+        let past: u64 = self.ended.iter().map(|entry| entry.log_bytes).sum();
+        let mut excess = (running + past).saturating_sub(quota(home, running + past));
+        for entry in &mut self.ended {
+            if excess == 0 {
+                return;
+            }
+            if entry.log_bytes > 0 {
+                remove_log(&directory(home, entry.id));
+                excess = excess.saturating_sub(entry.log_bytes);
+                entry.log_bytes = 0;
+            }
+        }
+        for process in live.values_mut() {
+            if excess == 0 {
+                return;
+            }
+            let keep_from = process.keep_from();
+            if let Some(log) = &mut process.log {
+                excess = excess.saturating_sub(log.shrink(keep_from));
+            }
+        }
+    }
+}
+
+/// A quarter of what would be free without any log, and never more than [`QUOTA_BYTES`].
+fn quota(home: &KeeperDir, used: u64) -> u64 {
+    let free = rustix::fs::statvfs(home.path()).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+    QUOTA_BYTES.min(free.saturating_add(used) / 4)
+}
+
+fn directory(home: &KeeperDir, id: RunId) -> std::path::PathBuf {
+    home.processes().join(id.to_string())
+}
+
+/// Writes down that a run was lost, and removes what it had reserved on the host.
+fn bury(record: &Record, now: Timestamp) {
+    placeholders::reclaim(&record.path, record.start.started);
+    let end = EndRecord {
+        id: record.start.id,
+        status: ExitStatus::Lost,
+        ended: now,
+        usage: ResourceUse::default(),
+        output: OutputTotals::default(),
+        timed_out: false,
+    };
+    // A full directory keeps the run without an end, and the next keeper tries again.
+    let _ = records::write_lost(record, &end);
+}
+
+fn is_log(name: &std::ffi::OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b"log.")
+}
+
+fn log_bytes(directory: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let logs = entries.flatten().filter(|entry| is_log(&entry.file_name()));
+    logs.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+fn remove_log(directory: &Path) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten().filter(|entry| is_log(&entry.file_name())) {
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbar_proto::{AbsPath, Lifetime, StartRecord};
+
+    fn keeper() -> (tempfile::TempDir, KeeperDir) {
+        let parent = tempfile::tempdir().unwrap();
+        let keeper = KeeperDir::at(parent.path().join("k1-0"));
+        keeper.ensure().unwrap();
+        (parent, keeper)
+    }
+
+    fn leave_behind(home: &KeeperDir, ended: Option<Timestamp>) -> RunId {
+        let id = RunId::generate();
+        let start = StartRecord {
+            id,
+            argv: vec!["sleep".into()],
+            cwd: AbsPath::root(),
+            started: Timestamp(1),
+            profile: "workspace".to_owned(),
+            lifetime: Lifetime::Detached,
+            holder_pid: None,
+        };
+        let mut process = records::ProcessDir::create(home, &start).unwrap();
+        if let Some(ended) = ended {
+            let end = EndRecord {
+                id,
+                status: ExitStatus::Exited { code: 0 },
+                ended,
+                usage: ResourceUse::default(),
+                output: OutputTotals::default(),
+                timed_out: false,
+            };
+            process.finish(&end).unwrap();
+        }
+        id
+    }
+
+    #[test]
+    fn what_an_earlier_keeper_lost_is_written_down() {
+        let (_parent, home) = keeper();
+        leave_behind(&home, None);
+        Archive::open(&home, Timestamp(7));
+        let end = records::read_all(&home).unwrap()[0].end.clone().unwrap();
+        assert_eq!((end.status, end.ended), (ExitStatus::Lost, Timestamp(7)));
+    }
+
+    #[test]
+    fn a_thousand_records_stay_however_old_they_are() {
+        let (_parent, home) = keeper();
+        for _ in 0..KEPT_RECORDS + 5 {
+            leave_behind(&home, Some(Timestamp(1)));
+        }
+        let recent = leave_behind(&home, Some(super::super::now()));
+        let mut archive = Archive::open(&home, Timestamp(7));
+        archive.make_room(&home, &mut BTreeMap::new());
+        let left = records::read_all(&home).unwrap();
+        assert_eq!(left.len(), KEPT_RECORDS);
+        assert!(left.iter().any(|record| record.start.id == recent));
+    }
+}

@@ -1,0 +1,82 @@
+//! One client of the keeper.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use sandbar_proto::RunId;
+
+use crate::protocol::{self, Event, Message, Reply};
+use crate::transport;
+
+/// Answers that may wait for a client that does not read them. Beyond it the keeper stops reading its requests:
+/// each waits in the client's own socket then.
+const MAX_QUEUED: usize = 128;
+
+/// A connected client.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: OwnedFd,
+    /// Whether it introduced itself.
+    pub(super) greeted: bool,
+    /// Runs that it wants to hear of.
+    pub(super) watched: BTreeSet<RunId>,
+    /// Runs whose growth it has not been told yet; told at once with the newest totals when there is room.
+    pub(super) grown: BTreeSet<RunId>,
+    /// Runs that end with it.
+    pub(super) bound: BTreeSet<RunId>,
+    queue: VecDeque<Vec<u8>>,
+}
+
+impl Connection {
+    pub(super) fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket,
+            greeted: false,
+            watched: BTreeSet::new(),
+            grown: BTreeSet::new(),
+            bound: BTreeSet::new(),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Queues an answer.
+    pub(super) fn reply(&mut self, req: u64, reply: Reply) {
+        // Requests without a number expect none.
+        if req != 0 {
+            self.push(&Message::Reply { req, reply });
+        }
+    }
+
+    /// Queues news.
+    pub(super) fn tell(&mut self, event: Event) {
+        self.push(&Message::Event(event));
+    }
+
+    fn push(&mut self, message: &Message) {
+        // Every message of ours is far below the limit: the largest is a page of a listing, whose commands are
+        // cut when it is made.
+        if let Ok(packet) = protocol::encode(message, &[]) {
+            self.queue.push_back(packet);
+        }
+    }
+
+    /// Sends what fits; `true` if everything is sent.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub(super) fn flush(&mut self) -> Result<bool, Errno> {
+        while let Some(packet) = self.queue.front() {
+            if !transport::send(&self.socket, packet, &[])? {
+                return Ok(false);
+            }
+            self.queue.pop_front();
+        }
+        Ok(true)
+    }
+
+    /// Whether requests are read now.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.queue.len() < MAX_QUEUED
+    }
+}

@@ -1,0 +1,388 @@
+//! One process that the keeper holds: its streams, its log, its end.
+//!
+//! A process is announced as exited when its leader ended and as closed when nothing can come any more. Who
+//! watches hears both once, in this order, after the record is written.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::io::Errno;
+use sandbar_proto::{
+    AfterLeader, EndRecord, ExitStatus, LaunchSpec, OutputTotals, PinnedPath, ResourceUse, RunId,
+    StartRecord, Stream, Timestamp,
+};
+use sandbar_sandbox::Holder;
+
+use super::caches::Leases;
+use crate::log::{AppendError, LogWriter};
+use crate::protocol::{ProcessState, Watch};
+use crate::records::ProcessDir;
+
+/// Bytes that a lossless reader may be behind before the process waits.
+const LOSSLESS_BOUND_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Stdin bytes that wait for the process to read them.
+const STDIN_BOUND_BYTES: usize = 1024 * 1024;
+
+/// One read from a stream: the default size of a pipe (pipe(7)). Reading less doubles the wake-ups of a flood.
+pub(super) const READ_BYTES: usize = 64 * 1024;
+
+/// A process between its start request and its last event.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) start: StartRecord,
+    pub(super) directory: ProcessDir,
+    pub(super) holder: Holder,
+    pub(super) log: Option<LogWriter>,
+    pub(super) outputs: Outputs,
+    pub(super) stdin: Stdin,
+    pub(super) watchers: BTreeMap<u64, Watcher>,
+    pub(super) phase: Phase,
+    pub(super) end: Option<EndRecord>,
+    pub(super) holder_gone: bool,
+    pub(super) after_leader: AfterLeader,
+    pub(super) sandboxed: bool,
+    pub(super) timed_out: bool,
+    pub(super) placeholders: Vec<PinnedPath>,
+    /// Held for their locks, which go with the process.
+    #[expect(dead_code, reason = "owned so that the cache locks live exactly as long as the process")]
+    pub(super) leases: Leases,
+}
+
+/// Where a start is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// The holder is building the walls; these requests wait for how it goes.
+    Starting {
+        /// The plan, for the names of what may fail.
+        spec: Box<LaunchSpec>,
+        /// Connection and request number of each.
+        waiting: Vec<(u64, u64)>,
+    },
+    /// The command was executed.
+    Running,
+}
+
+/// A client's interest in a process.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    pub(super) watch: Watch,
+    pub(super) acked_bytes: u64,
+}
+
+/// Read ends of the logged streams.
+#[derive(Debug, Default)]
+pub(super) struct Outputs {
+    pub(super) stdout: Option<Output>,
+    pub(super) stderr: Option<Output>,
+    /// A chunk that found no room in the log; both streams wait behind it.
+    pub(super) stalled: Option<(Stream, Vec<u8>)>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) fd: OwnedFd,
+    /// Whether epoll watches it; a paused stream is not watched, since a hang-up can't be masked.
+    pub(super) watched: bool,
+}
+
+impl Outputs {
+    pub(super) fn get(&mut self, stream: Stream) -> &mut Option<Output> {
+        match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        }
+    }
+
+    fn all_closed(&self) -> bool {
+        self.stdout.is_none() && self.stderr.is_none()
+    }
+}
+
+/// Standard input as clients see it.
+#[derive(Debug, Default)]
+pub(super) struct Stdin {
+    pub(super) pipe: Option<OwnedFd>,
+    queue: VecDeque<Vec<u8>>,
+    queued_bytes: usize,
+    accepted_bytes: u64,
+    close_after: bool,
+    /// Whether a client was told that the queue is full and waits for room.
+    pub(super) refused: bool,
+}
+
+/// What became of a write to stdin.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// This many bytes are accepted in total.
+    UpTo(u64),
+    /// Nothing takes them any more.
+    Closed,
+    /// The write starts behind what was accepted.
+    Gap(u64),
+}
+
+impl Stdin {
+    pub(super) fn piped(pipe: OwnedFd) -> Self {
+        Self { pipe: Some(pipe), ..Self::default() }
+    }
+
+    /// Accepts what is new of `bytes`, which start at `offset` of the whole.
+    pub(super) fn accept(&mut self, offset: u64, bytes: &[u8]) -> Accepted {
+        if self.pipe.is_none() || self.close_after {
+            return Accepted::Closed;
+        }
+        if offset > self.accepted_bytes {
+            return Accepted::Gap(self.accepted_bytes);
+        }
+        let known = usize::try_from(self.accepted_bytes - offset).unwrap_or(usize::MAX);
+        let new = bytes.get(known..).unwrap_or_default();
+        let room = STDIN_BOUND_BYTES - self.queued_bytes;
+        let taken = &new[..new.len().min(room)];
+        if !taken.is_empty() {
+            self.queue.push_back(taken.to_vec());
+            self.queued_bytes += taken.len();
+            self.accepted_bytes += taken.len() as u64;
+        }
+        self.refused |= taken.len() < new.len();
+        Accepted::UpTo(self.accepted_bytes)
+    }
+
+    /// Closes the pipe once everything accepted is in it.
+    pub(super) fn close(&mut self) {
+        self.close_after = true;
+    }
+
+    /// Writes what the pipe takes; `true` if more waits for it.
+    pub(super) fn pump(&mut self) -> bool {
+        while let (Some(pipe), Some(chunk)) = (&self.pipe, self.queue.front_mut()) {
+            match rustix::io::write(pipe, chunk) {
+                Ok(count) => {
+                    self.queued_bytes -= count;
+                    chunk.drain(..count);
+                    if chunk.is_empty() {
+                        self.queue.pop_front();
+                    }
+                }
+                Err(Errno::AGAIN) => return true,
+                Err(Errno::INTR) => {}
+                // EPIPE: nobody reads it any more, and nobody will.
+                Err(_) => self.abandon(),
+            }
+        }
+        if self.close_after {
+            self.pipe = None;
+        }
+        false
+    }
+
+    /// Whether half of the queue is free again for a client that waits for it.
+    pub(super) fn has_room_again(&mut self) -> bool {
+        let room = self.refused && self.queued_bytes <= STDIN_BOUND_BYTES / 2;
+        if room {
+            self.refused = false;
+        }
+        room
+    }
+
+    fn abandon(&mut self) {
+        self.pipe = None;
+        self.queue.clear();
+        self.queued_bytes = 0;
+    }
+}
+
+/// What reading a stream led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pumped {
+    /// Everything there was is in the log.
+    Drained,
+    /// More is there; other work comes first.
+    More,
+    /// The stream is at its end and closed.
+    Ended,
+    /// The log has no room; the chunk waits in the process.
+    Full,
+}
+
+impl Process {
+    /// The state that clients see.
+    pub(super) fn state(&self) -> ProcessState {
+        ProcessState {
+            start: self.start.clone(),
+            output: self.totals(),
+            end: self.end.clone(),
+            closed: self.is_closed(),
+        }
+    }
+
+    pub(super) fn totals(&self) -> OutputTotals {
+        self.log.as_ref().map(LogWriter::totals).unwrap_or_default()
+    }
+
+    /// How far every lossless reader has come; `None` without one.
+    pub(super) fn keep_from(&self) -> Option<u64> {
+        let lossless = self.watchers.values().filter(|watcher| watcher.watch == Watch::Lossless);
+        lossless.map(|watcher| watcher.acked_bytes).min()
+    }
+
+    /// Whether a lossless reader is so far behind that the process waits for it.
+    pub(super) fn must_wait(&self) -> bool {
+        self.keep_from().is_some_and(|offset| self.totals().bytes - offset > LOSSLESS_BOUND_BYTES)
+    }
+
+    /// Reads a stream into the log, at most a few times.
+    pub(super) fn pump(&mut self, stream: Stream, now: Timestamp, buffer: &mut [u8]) -> Pumped {
+        // A flood on one stream leaves room for everything else after half a megabyte.
+        const ROUNDS: usize = 8;
+        let keep_from = self.keep_from();
+        for _ in 0..ROUNDS {
+            let Some(output) = self.outputs.get(stream) else { return Pumped::Ended };
+            match rustix::io::read(output.fd.as_fd(), &mut *buffer) {
+                Ok(0) => {
+                    *self.outputs.get(stream) = None;
+                    return Pumped::Ended;
+                }
+                Ok(count) => {
+                    let Some(log) = &mut self.log else { return Pumped::Ended };
+                    match log.append(stream, now, &buffer[..count], keep_from) {
+                        Ok(()) => {}
+                        Err(AppendError::Full) => {
+                            self.waiting_chunk(stream, &buffer[..count]);
+                            return Pumped::Full;
+                        }
+                        // Not for lack of space: the file system is broken. Readers see a gap of this size.
+                        Err(AppendError::Failed(_)) => log.skip(count as u64),
+                    }
+                    if count < buffer.len() {
+                        return Pumped::Drained;
+                    }
+                }
+                Err(Errno::AGAIN) => return Pumped::Drained,
+                Err(Errno::INTR) => {}
+                Err(_) => {
+                    *self.outputs.get(stream) = None;
+                    return Pumped::Ended;
+                }
+            }
+            if self.must_wait() {
+                return Pumped::More;
+            }
+        }
+        Pumped::More
+    }
+
+    fn waiting_chunk(&mut self, stream: Stream, bytes: &[u8]) {
+        self.outputs.stalled = Some((stream, bytes.to_vec()));
+    }
+
+    /// Tries again to log the chunk that found no room; `true` if none waits any more.
+    pub(super) fn retry_stalled(&mut self, now: Timestamp) -> bool {
+        let Some((stream, bytes)) = self.outputs.stalled.take() else { return true };
+        let keep_from = self.keep_from();
+        let Some(log) = &mut self.log else { return true };
+        match log.append(stream, now, &bytes, keep_from) {
+            Ok(()) => true,
+            Err(AppendError::Full) => {
+                self.outputs.stalled = Some((stream, bytes));
+                false
+            }
+            Err(AppendError::Failed(_)) => {
+                log.skip(bytes.len() as u64);
+                true
+            }
+        }
+    }
+
+    /// Writes the end record. Nothing may be announced before this.
+    pub(super) fn record_end(&mut self, id: RunId, status: ExitStatus, usage: ResourceUse, ended: Timestamp) {
+        if let Some(log) = &mut self.log {
+            log.next_seq();
+        }
+        let output = self.totals();
+        let end = EndRecord { id, status, ended, usage, output, timed_out: self.timed_out };
+        // Its space was taken at the start; an error here is a broken file system, and those who watch still
+        // hear how it ended.
+        let _ = self.directory.finish(&end);
+        self.end = Some(end);
+    }
+
+    /// Whether nothing can come any more.
+    pub(super) fn is_closed(&self) -> bool {
+        let streams = self.outputs.all_closed() && self.outputs.stalled.is_none();
+        let tree = match self.after_leader {
+            AfterLeader::Kill => self.holder_gone,
+            AfterLeader::Wait => true,
+        };
+        self.end.is_some() && streams && tree
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stdin() -> (Stdin, OwnedFd) {
+        let (read, write) =
+            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
+                .unwrap();
+        (Stdin::piped(write), read)
+    }
+
+    fn read_all(fd: &OwnedFd) -> Vec<u8> {
+        let mut buffer = vec![0; 4096];
+        let count = rustix::io::read(fd, &mut buffer).unwrap_or(0);
+        buffer.truncate(count);
+        buffer
+    }
+
+    #[test]
+    fn a_repeated_write_is_delivered_once() {
+        let (mut stdin, read) = stdin();
+        assert_eq!(stdin.accept(0, b"hello"), Accepted::UpTo(5));
+        assert_eq!(stdin.accept(0, b"hello"), Accepted::UpTo(5));
+        assert_eq!(stdin.accept(3, b"lo world"), Accepted::UpTo(11));
+        stdin.pump();
+        assert_eq!(read_all(&read), b"hello world");
+    }
+
+    #[test]
+    fn a_write_that_would_leave_a_hole_is_refused() {
+        let (mut stdin, _read) = stdin();
+        assert_eq!(stdin.accept(1, b"x"), Accepted::Gap(0));
+    }
+
+    #[test]
+    fn a_full_queue_accepts_a_part_and_says_when_there_is_room() {
+        let (mut stdin, read) = stdin();
+        let flood = vec![7; STDIN_BOUND_BYTES + 10];
+        assert_eq!(stdin.accept(0, &flood), Accepted::UpTo(STDIN_BOUND_BYTES as u64));
+        assert!(!stdin.has_room_again());
+        while stdin.queued_bytes > STDIN_BOUND_BYTES / 2 {
+            assert!(stdin.pump(), "the pipe is smaller than the queue");
+            while !read_all(&read).is_empty() {}
+        }
+        assert!(stdin.has_room_again() && !stdin.has_room_again(), "told once");
+    }
+
+    #[test]
+    fn close_comes_behind_what_was_accepted() {
+        let (mut stdin, read) = stdin();
+        stdin.accept(0, b"last");
+        stdin.close();
+        assert_eq!(stdin.accept(4, b"late"), Accepted::Closed);
+        stdin.pump();
+        assert_eq!(read_all(&read), b"last");
+        assert_eq!(rustix::io::read(&read, &mut [0; 8]), Ok(0));
+    }
+
+    #[test]
+    fn a_reader_that_went_away_ends_stdin() {
+        let (mut stdin, read) = stdin();
+        drop(read);
+        stdin.accept(0, b"x");
+        stdin.pump();
+        assert_eq!(stdin.accept(1, b"y"), Accepted::Closed);
+    }
+}

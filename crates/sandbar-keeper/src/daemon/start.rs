@@ -1,0 +1,322 @@
+//! From a start request to a holder: the plan, the records, the log, the streams.
+//!
+//! Every step that fails undoes those before it; a refused start leaves nothing behind.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rustix::fs::{FileType, OFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use sandbar_proto::{
+    AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, PinnedPath, RunId, Sandbox, StartRecord, StdinMode,
+    Timestamp,
+};
+use sandbar_sandbox::SpawnError;
+use sandbar_sandbox::report::{SetupFailure, Step};
+
+use super::caches::Leases;
+use super::placeholders::Placeholders;
+use super::process::{Output, Outputs, Phase, Process, Stdin};
+use crate::log::LogWriter;
+use crate::protocol::{StartFailure, StartStep};
+use crate::records::ProcessDir;
+use crate::runtime_dir::KeeperDir;
+
+/// Largest plan: 1,000 carve-outs and a large environment are well below a megabyte.
+const MAX_PLAN_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Device number of /dev/null, which is the same on every Linux (devices.txt of the kernel).
+const NULL_DEVICE: (u32, u32) = (1, 3);
+
+fn failure(step: StartStep, errno: Errno) -> StartFailure {
+    StartFailure { step, errno: errno.raw_os_error(), path: None, detail: String::new() }
+}
+
+/// Reads a plan from its sealed memfd.
+///
+/// # Errors
+/// [`StartStep::Plan`].
+pub(super) fn read_plan(memfd: &OwnedFd) -> Result<LaunchSpec, StartFailure> {
+    let fail = |errno| failure(StartStep::Plan, errno);
+    let needed = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+    let seals = rustix::fs::fcntl_get_seals(memfd).map_err(fail)?;
+    if !seals.contains(needed) {
+        return Err(fail(Errno::PERM));
+    }
+    let size = u64::try_from(rustix::fs::fstat(memfd).map_err(fail)?.st_size).unwrap_or(u64::MAX);
+    if size > MAX_PLAN_BYTES {
+        return Err(fail(Errno::FBIG));
+    }
+    let mut text = vec![0; usize::try_from(size).unwrap_or_default()];
+    let mut done = 0;
+    while done < text.len() {
+        match rustix::io::pread(memfd, &mut text[done..], done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(fail(errno)),
+        }
+    }
+    serde_json::from_slice(&text[..done])
+        .map_err(|error| StartFailure { detail: error.to_string(), ..fail(Errno::INVAL) })
+}
+
+/// What a start needs of the keeper.
+pub(super) struct Starter<'a> {
+    pub(super) home: &'a KeeperDir,
+    pub(super) placeholders: &'a mut Placeholders,
+    pub(super) null: &'a OwnedFd,
+}
+
+/// The ends of the three streams: the command's, and the keeper's.
+struct Streams {
+    command: [OwnedFd; 3],
+    stdin: Stdin,
+    outputs: Outputs,
+}
+
+impl Starter<'_> {
+    /// Starts `spec` under `id`.
+    ///
+    /// # Errors
+    /// The step that failed before the fork; later ones arrive from the holder.
+    pub(super) fn start(
+        &mut self,
+        id: RunId,
+        mut spec: LaunchSpec,
+        direct: Vec<OwnedFd>,
+        now: Timestamp,
+    ) -> Result<Process, StartFailure> {
+        let streams = self.streams(&spec, direct)?;
+        let start = StartRecord {
+            id,
+            argv: spec.argv.clone(),
+            cwd: spec.cwd.path.clone(),
+            started: now,
+            profile: spec.profile.clone(),
+            lifetime: spec.lifetime,
+            holder_pid: None,
+        };
+        let directory =
+            ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
+        let prepared = self.prepare(&mut spec, &directory);
+        let (log, placeholders, leases) = match prepared {
+            Ok(prepared) => prepared,
+            Err(failure) => {
+                directory.discard();
+                return Err(failure);
+            }
+        };
+        let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
+        // SAFETY: the keeper has one thread.
+        let spawned = unsafe { sandbar_sandbox::spawn(&spec, stdio, &leases.layers) };
+        let holder = match spawned {
+            Ok(holder) => holder,
+            Err(error) => {
+                self.placeholders.release(&placeholders);
+                directory.discard();
+                return Err(spawn_failure(&error));
+            }
+        };
+        let start = StartRecord { holder_pid: u32::try_from(holder.pid).ok(), ..start };
+        Ok(Process {
+            start,
+            directory,
+            holder,
+            log,
+            outputs: streams.outputs,
+            stdin: streams.stdin,
+            watchers: std::collections::BTreeMap::new(),
+            end: None,
+            holder_gone: false,
+            after_leader: spec.after_leader,
+            sandboxed: spec.sandbox != Sandbox::None,
+            timed_out: false,
+            placeholders,
+            leases,
+            phase: Phase::Starting { spec: Box::new(spec), waiting: Vec::new() },
+        })
+    }
+
+    /// Log, placeholders and caches; adds the placeholders' mounts to the plan.
+    fn prepare(
+        &mut self,
+        spec: &mut LaunchSpec,
+        directory: &ProcessDir,
+    ) -> Result<(Option<LogWriter>, Vec<PinnedPath>, Leases), StartFailure> {
+        let logged = spec.stdio.stdout == OutputMode::Logged || spec.stdio.stderr == OutputMode::Logged;
+        let log = logged
+            .then(|| LogWriter::create(directory.fd(), spec.retention_bytes))
+            .transpose()
+            .map_err(|errno| failure(StartStep::Log, errno))?;
+        let Sandbox::Linux(sandbox) = &mut spec.sandbox else {
+            return Ok((log, Vec::new(), Leases::default()));
+        };
+        let leases = Leases::take(&sandbox.caches).map_err(|error| StartFailure {
+            path: Some(error.path),
+            ..failure(StartStep::CacheStore, error.errno)
+        })?;
+        let placeholders =
+            self.placeholders.reserve(directory.fd(), &sandbox.placeholders).map_err(|error| {
+                StartFailure { path: Some(error.path), ..failure(StartStep::Placeholder, error.errno) }
+            })?;
+        sandbox.mounts.extend(placeholders.iter().map(|pinned| MountOp::Bind {
+            source: pinned.clone(),
+            target: pinned.path.clone(),
+            access: BindAccess::Read,
+        }));
+        Ok((log, placeholders, leases))
+    }
+
+    fn streams(&self, spec: &LaunchSpec, direct: Vec<OwnedFd>) -> Result<Streams, StartFailure> {
+        let fail = |errno| failure(StartStep::Stream, errno);
+        let mut direct = direct.into_iter();
+        let mut handed_over = || direct.next().ok_or_else(|| fail(Errno::BADF));
+        let (stdin_end, stdin) = match spec.stdio.stdin {
+            StdinMode::Null => (self.null.try_clone().map_err(|_| fail(Errno::MFILE))?, Stdin::default()),
+            StdinMode::Direct => (checked(handed_over()?, spec)?, Stdin::default()),
+            StdinMode::Piped => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
+                non_blocking(&write).map_err(fail)?;
+                (read, Stdin::piped(write))
+            }
+        };
+        let mut outputs = Outputs::default();
+        let mut output = |mode, slot: &mut Option<Output>| match mode {
+            OutputMode::Direct => checked(handed_over()?, spec),
+            OutputMode::Logged => {
+                let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
+                non_blocking(&read).map_err(fail)?;
+                *slot = Some(Output { fd: read, watched: false });
+                Ok(write)
+            }
+        };
+        let stdout_end = output(spec.stdio.stdout, &mut outputs.stdout)?;
+        let stderr_end = output(spec.stdio.stderr, &mut outputs.stderr)?;
+        Ok(Streams { command: [stdin_end, stdout_end, stderr_end], stdin, outputs })
+    }
+}
+
+/// Only our end must not block; the flag is one of the open description, which the two ends do not share.
+fn non_blocking(end: &OwnedFd) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(end)?;
+    rustix::fs::fcntl_setfl(end, flags | OFlags::NONBLOCK)
+}
+
+/// Lets a caller's descriptor through to the command if it gives no way around the mounts: pipes, sockets,
+/// /dev/null, and files where Landlock decides about opening them anew through /proc.
+fn checked(fd: OwnedFd, spec: &LaunchSpec) -> Result<OwnedFd, StartFailure> {
+    let fail = |errno| failure(StartStep::Stream, errno);
+    let stat = rustix::fs::fstat(&fd).map_err(fail)?;
+    if rustix::fs::fcntl_getfl(&fd).map_err(fail)?.contains(OFlags::PATH) {
+        return Err(fail(Errno::BADF));
+    }
+    let device = (rustix::fs::major(stat.st_rdev), rustix::fs::minor(stat.st_rdev));
+    let landlocked = match &spec.sandbox {
+        Sandbox::None => true,
+        Sandbox::Linux(sandbox) => sandbox.landlock.is_some(),
+    };
+    let allowed = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo | FileType::Socket => true,
+        FileType::CharacterDevice => device == NULL_DEVICE,
+        FileType::RegularFile => landlocked,
+        FileType::Directory | FileType::Symlink | FileType::BlockDevice | FileType::Unknown => false,
+    };
+    if allowed { Ok(fd) } else { Err(fail(Errno::OPNOTSUPP)) }
+}
+
+fn spawn_failure(error: &SpawnError) -> StartFailure {
+    let sandbox = |step: Step| StartStep::Sandbox(step.name().to_owned());
+    let (step, errno) = match error {
+        SpawnError::NulByte => (StartStep::NulByte, Errno::INVAL),
+        SpawnError::Filter(_) => (sandbox(Step::Seccomp), Errno::INVAL),
+        SpawnError::Landlock { .. } => (StartStep::LandlockAbi, Errno::OPNOTSUPP),
+        SpawnError::Channel(errno) => (sandbox(Step::Holder), *errno),
+        SpawnError::Namespaces(errno) => (sandbox(Step::Namespaces), *errno),
+        SpawnError::IdMap(error) => (sandbox(Step::IdMap), Errno::from_io_error(error).unwrap_or(Errno::IO)),
+    };
+    StartFailure { detail: error.to_string(), ..failure(step, errno) }
+}
+
+/// A holder's failure with the path that it was about.
+pub(super) fn setup_failure(spec: &LaunchSpec, failed: SetupFailure) -> StartFailure {
+    StartFailure {
+        step: StartStep::Sandbox(failed.step.name().to_owned()),
+        errno: failed.errno,
+        path: failed_path(spec, failed),
+        detail: String::new(),
+    }
+}
+
+fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
+    let index = usize::try_from(failed.index).ok()?;
+    let Sandbox::Linux(sandbox) = &spec.sandbox else {
+        return matches!(failed.step, Step::Cwd | Step::CwdChanged).then(|| spec.cwd.path.clone());
+    };
+    match failed.step {
+        Step::Cwd | Step::CwdChanged => Some(spec.cwd.path.clone()),
+        Step::Source | Step::Changed | Step::Mount => sandbox.mounts.get(index).and_then(mount_path),
+        Step::Cache => sandbox.caches.get(index).map(|cache| cache.target.path.clone()),
+        Step::Landlock => sandbox
+            .landlock
+            .as_ref()
+            .and_then(|landlock| landlock.rules.get(index))
+            .map(|rule| rule.path.clone()),
+        Step::Namespaces
+        | Step::IdMap
+        | Step::ReadOnlyRoot
+        | Step::Proc
+        | Step::Dev
+        | Step::Loopback
+        | Step::Keyring
+        | Step::Privileges
+        | Step::RunAs
+        | Step::Seccomp
+        | Step::Descriptors
+        | Step::Attributes
+        | Step::ProgramNotFound
+        | Step::Exec
+        | Step::Interpreter
+        | Step::Holder => None,
+    }
+}
+
+fn mount_path(op: &MountOp) -> Option<AbsPath> {
+    match op {
+        MountOp::Bind { target, .. } | MountOp::Tmpfs { target, .. } => Some(target.clone()),
+        MountOp::Mask { target, .. } => Some(target.path.clone()),
+        MountOp::MakeDir { path, .. } | MountOp::MakeFile { path, .. } | MountOp::Symlink { path, .. } => {
+            Some(path.clone())
+        }
+        MountOp::Proc | MountOp::Dev => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::{MemfdFlags, memfd_create};
+
+    fn memfd(text: &[u8], seals: SealFlags) -> OwnedFd {
+        let fd = memfd_create("plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::io::write(&fd, text).unwrap();
+        rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
+        fd
+    }
+
+    #[test]
+    fn a_plan_that_could_still_change_is_refused() {
+        let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+        for missing in [SealFlags::WRITE, SealFlags::SHRINK, SealFlags::GROW] {
+            let failure = read_plan(&memfd(b"{}", all - missing)).unwrap_err();
+            assert_eq!((failure.step, failure.errno), (StartStep::Plan, Errno::PERM.raw_os_error()));
+        }
+    }
+
+    #[test]
+    fn a_plan_that_is_none_says_where() {
+        let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
+        let failure = read_plan(&memfd(b"{\"argv\":7}", all)).unwrap_err();
+        assert!(failure.detail.contains("line 1"), "{}", failure.detail);
+    }
+}

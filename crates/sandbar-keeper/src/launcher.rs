@@ -1,0 +1,372 @@
+//! Finding the keeper, or starting it: on demand, once, detached from whoever needed it first.
+//!
+//! A client connects; if nobody listens it takes the directory's start lock, looks again, starts this very
+//! program as the keeper and waits until it says that it listens. The keeper keeps nothing of the client's: an
+//! empty environment, `/` as working directory, no descriptor, its own session.
+
+use std::ffi::OsString;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use serde::{Deserialize, Serialize};
+
+use crate::client::{Client, ClientError, Incoming};
+use crate::daemon;
+use crate::protocol::{MINOR, PeerRefusal, Refusal, Reply, Request};
+use crate::runtime_dir::{KeeperDir, RuntimeDirError};
+
+/// First argument of this program when it is to be the keeper; the second is its directory.
+pub const KEEPER_ARGUMENT: &str = "--sandbar-run-as-keeper";
+
+/// How long a keeper may take until it listens. It reads the records of earlier runs first, a thousand of them at
+/// most; a machine that swaps is why this is not one second.
+const START_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long a keeper may take to answer the first message.
+const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often another client's start of the keeper is looked at; flock(2) has no deadline of its own.
+const LOCK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Why there is no connection to a keeper.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The runtime directory can't be used.
+    #[error(transparent)]
+    Directory(#[from] RuntimeDirError),
+    /// No keeper runs, and none was to be started.
+    #[error("reach a keeper in {}: none runs", path.display())]
+    NotRunning {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// A system call failed.
+    #[error("{step} in {}: {errno}", path.display())]
+    Io {
+        /// What was being done.
+        step: &'static str,
+        /// The keeper's directory.
+        path: PathBuf,
+        /// The kernel's error.
+        errno: Errno,
+    },
+    /// The keeper was started and could not serve.
+    #[error("start the keeper in {}: {message}", path.display())]
+    Start {
+        /// Its directory.
+        path: PathBuf,
+        /// What it said.
+        message: String,
+        /// The kernel's error, where there was one.
+        errno: Option<i32>,
+    },
+    /// The keeper did not answer in time.
+    #[error("hear from the keeper in {} within {} s", path.display(), deadline.as_secs())]
+    Silent {
+        /// Its directory.
+        path: PathBuf,
+        /// How long it was waited for.
+        deadline: Duration,
+    },
+    /// The keeper does not serve this caller.
+    #[error("use the keeper in {}: {reason}", path.display())]
+    Refused {
+        /// Its directory.
+        path: PathBuf,
+        /// Why not.
+        reason: PeerRefusal,
+    },
+    /// The keeper is too old for this program.
+    #[error("use the keeper of sandbar {version} (protocol minor {minor}) in {}", path.display())]
+    TooOld {
+        /// Its directory.
+        path: PathBuf,
+        /// Its release.
+        version: String,
+        /// Its minor.
+        minor: u32,
+    },
+    /// The keeper broke the protocol.
+    #[error("talk to the keeper in {}: {error}", path.display())]
+    Protocol {
+        /// Its directory.
+        path: PathBuf,
+        /// How.
+        error: ClientError,
+    },
+}
+
+/// Oldest minor of a keeper that this program can use.
+const NEEDED_MINOR: u32 = 0;
+
+/// What a starting keeper says on the pipe to its client.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Ready {
+    /// It listens.
+    Listening,
+    /// It gave up.
+    Failed { message: String, errno: Option<i32> },
+}
+
+/// Connects to the keeper of `home`, which must run.
+///
+/// # Errors
+/// [`ConnectError`].
+pub fn connect(home: &KeeperDir) -> Result<Client, ConnectError> {
+    try_connect(home)?.ok_or_else(|| ConnectError::NotRunning { path: home.path().to_owned() })
+}
+
+/// Connects to the keeper of `home`; starts `program` as one when none runs.
+///
+/// # Errors
+/// [`ConnectError`].
+pub fn connect_or_start(home: &KeeperDir, program: &Path) -> Result<Client, ConnectError> {
+    if let Some(client) = try_connect(home)? {
+        return Ok(client);
+    }
+    home.ensure()?;
+    let _lock = start_lock(home)?;
+    if let Some(client) = try_connect(home)? {
+        return Ok(client);
+    }
+    start(home, program)?;
+    connect(home)
+}
+
+fn io_error(home: &KeeperDir, step: &'static str) -> impl Fn(Errno) -> ConnectError {
+    let path = home.path().to_owned();
+    move |errno| ConnectError::Io { step, path: path.clone(), errno }
+}
+
+/// `None` if no keeper listens, or one leaves this very moment.
+fn try_connect(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
+    let fail = io_error(home, "connect to the keeper");
+    let (_directory, address) = match home.socket_address(KeeperDir::SOCKET) {
+        Ok(found) => found,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(fail(errno)),
+    };
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+            .map_err(&fail)?;
+    let address = SocketAddrUnix::new(&address).map_err(&fail)?;
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) => {}
+        Err(Errno::NOENT | Errno::CONNREFUSED) => return Ok(None),
+        Err(errno) => return Err(fail(errno)),
+    }
+    let flags = rustix::fs::fcntl_getfl(&socket).map_err(&fail)?;
+    rustix::fs::fcntl_setfl(&socket, flags | OFlags::NONBLOCK).map_err(&fail)?;
+    greet(home, Client::new(socket))
+}
+
+fn greet(home: &KeeperDir, mut client: Client) -> Result<Option<Client>, ConnectError> {
+    let path = || home.path().to_owned();
+    let protocol = |error| ConnectError::Protocol { path: path(), error };
+    let hello = Request::Hello { minor: MINOR, version: env!("CARGO_PKG_VERSION").to_owned() };
+    client.request(hello, &[], Vec::new()).map_err(protocol)?;
+    // A peer that refuses us has already closed; what it said is still there to read.
+    match client.flush() {
+        Ok(_) | Err(ClientError::Closed) => {}
+        Err(error) => return Err(protocol(error)),
+    }
+    let deadline = Instant::now() + HELLO_DEADLINE;
+    loop {
+        match client.receive() {
+            Ok(Some(Incoming::Reply(_, Reply::Hello { minor, version, .. }))) => {
+                return if minor >= NEEDED_MINOR {
+                    Ok(Some(client))
+                } else {
+                    Err(ConnectError::TooOld { path: path(), version, minor })
+                };
+            }
+            Ok(Some(Incoming::Reply(_, Reply::Refused { error: Refusal::Peer { reason } }))) => {
+                return Err(ConnectError::Refused { path: path(), reason });
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                if !wait_readable(&client, deadline).map_err(io_error(home, "wait for the keeper"))? {
+                    return Err(ConnectError::Silent { path: path(), deadline: HELLO_DEADLINE });
+                }
+            }
+            // It left between our connect and its answer; the next one serves us.
+            Err(ClientError::Closed) => return Ok(None),
+            Err(error) => return Err(protocol(error)),
+        }
+    }
+}
+
+/// Waits until `fd` is readable; `false` at the deadline.
+fn wait_readable(fd: impl std::os::fd::AsFd, deadline: Instant) -> Result<bool, Errno> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = rustix::time::Timespec {
+            tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: i64::from(left.subsec_nanos()),
+        };
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) if left.is_zero() => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn start_lock(home: &KeeperDir) -> Result<OwnedFd, ConnectError> {
+    let fail = io_error(home, "take the start lock");
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let lock = rustix::fs::open(home.start_lock(), flags, Mode::RUSR | Mode::WUSR).map_err(&fail)?;
+    let deadline = Instant::now() + START_DEADLINE;
+    loop {
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+            Err(Errno::AGAIN) => {
+                return Err(ConnectError::Silent { path: home.path().to_owned(), deadline: START_DEADLINE });
+            }
+            Err(errno) => return Err(fail(errno)),
+        }
+    }
+}
+
+/// Starts `program` as the keeper of `home` and waits until it listens.
+fn start(home: &KeeperDir, program: &Path) -> Result<(), ConnectError> {
+    let failed = |error: &io::Error| ConnectError::Start {
+        path: home.path().to_owned(),
+        message: format!("{}: {error}", program.display()),
+        errno: error.raw_os_error(),
+    };
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(io_error(home, "make a pipe to the keeper"))?;
+    let mut command = Command::new(program);
+    command
+        .arg0("sandbar-keeper")
+        .arg(KEEPER_ARGUMENT)
+        .arg(home.path())
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(write)
+        .stderr(Stdio::null());
+    let mut child = command.spawn().map_err(|error| failed(&error))?;
+    // Ours must be closed for the end of the keeper's to be seen.
+    drop(command);
+    let mut answer = Vec::new();
+    let deadline = Instant::now() + START_DEADLINE;
+    let mut pipe = std::fs::File::from(read);
+    loop {
+        if !wait_readable(pipe.as_fd(), deadline).map_err(io_error(home, "wait for the keeper"))? {
+            return Err(ConnectError::Silent { path: home.path().to_owned(), deadline: START_DEADLINE });
+        }
+        let mut chunk = [0; 4096];
+        let count = pipe.read(&mut chunk).map_err(|error| failed(&error))?;
+        answer.extend_from_slice(&chunk[..count]);
+        if count == 0 || answer.ends_with(b"\n") {
+            break;
+        }
+    }
+    // The process that we started left as soon as its child, the keeper, was on its own.
+    child.wait().map_err(|error| failed(&error))?;
+    match serde_json::from_slice(&answer) {
+        // Another keeper serves it: that one is as good.
+        Ok(Ready::Listening) => Ok(()),
+        Ok(Ready::Failed { message, errno }) => {
+            Err(ConnectError::Start { path: home.path().to_owned(), message, errno })
+        }
+        Err(_) => Err(ConnectError::Start {
+            path: home.path().to_owned(),
+            message: "it ended without a word".to_owned(),
+            errno: None,
+        }),
+    }
+}
+
+/// The keeper's main function: what [`KEEPER_ARGUMENT`] leads to. `arguments` are those behind it.
+///
+/// Standard output is the pipe to the client that started it.
+pub fn keeper_main(mut arguments: impl Iterator<Item = OsString>) -> i32 {
+    let Some(home) = arguments.next().map(|path| KeeperDir::at(path.into())) else { return 2 };
+    let ready = match detach() {
+        Ok(Detached::Keeper(ready)) => ready,
+        Ok(Detached::Forerunner) => return 0,
+        Err(_) => return 1,
+    };
+    let mut ready = Some(std::fs::File::from(ready));
+    let mut say = |word: &Ready| {
+        if let Some(mut pipe) = ready.take() {
+            let mut line = serde_json::to_vec(word).unwrap_or_default();
+            line.push(b'\n');
+            // A client that is gone by now needs no answer.
+            let _ = pipe.write_all(&line);
+        }
+    };
+    match daemon::serve(home, || say(&Ready::Listening)) {
+        Ok(()) => 0,
+        Err(error) => {
+            let errno = match &error {
+                daemon::KeeperError::SetUp { errno, .. } => Some(errno.raw_os_error()),
+                daemon::KeeperError::Directory(RuntimeDirError::Io { errno, .. }) => {
+                    Some(errno.raw_os_error())
+                }
+                daemon::KeeperError::Directory(RuntimeDirError::Untrusted { .. })
+                | daemon::KeeperError::AlreadyServed { .. } => None,
+            };
+            say(&Ready::Failed { message: error.to_string(), errno });
+            1
+        }
+    }
+}
+
+enum Detached {
+    Keeper(OwnedFd),
+    Forerunner,
+}
+
+/// Leaves the client's session, descriptors and reach. Returns the pipe to the client.
+fn detach() -> Result<Detached, Errno> {
+    rustix::process::setsid()?;
+    // A session leader could get a controlling terminal by opening one; its child can't, and its parent needs
+    // to wait for nothing.
+    // SAFETY: this program has one thread at this point, so its copy may do anything.
+    match unsafe { libc::fork() } {
+        -1 => return Err(Errno::AGAIN),
+        0 => {}
+        _ => return Ok(Detached::Forerunner),
+    }
+    let pipe = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
+    drop(null);
+    close_others(&pipe)?;
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    sandbar_sandbox::harden_self().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    Ok(Detached::Keeper(pipe))
+}
+
+/// Closes every descriptor but the standard streams and `kept`.
+fn close_others(kept: &OwnedFd) -> Result<(), Errno> {
+    let kept = kept.as_raw_fd();
+    for (first, last) in [(3, kept - 1), (kept + 1, i32::MAX)] {
+        if first > last {
+            continue;
+        }
+        // SAFETY: nothing in this process owns a descriptor other than the standard streams and `kept`.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if result != 0 {
+            return Err(Errno::NOSYS);
+        }
+    }
+    Ok(())
+}

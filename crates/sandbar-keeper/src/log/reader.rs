@@ -1,0 +1,375 @@
+//! A reader's end of a log: its own position, its own pace, gaps stated.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use sandbar_proto::{Gap, Seq};
+
+use super::record::{HEADER_BYTES, MAX_PAYLOAD_BYTES, RecordError, RecordHeader};
+use super::segment;
+
+/// Holds one record of the largest kind, and a run of small ones.
+const BUFFER_BYTES: usize = HEADER_BYTES + MAX_PAYLOAD_BYTES;
+
+/// One thing found in a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogItem {
+    /// A record and its payload.
+    Record(RecordHeader, Vec<u8>),
+    /// Records between the last one and the next are gone.
+    Gap(Gap),
+}
+
+/// Why a log could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The log's directory or a segment could not be opened or read.
+    #[error("read the output log {}: {errno}", path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's error.
+        errno: Errno,
+    },
+    /// A record can't be understood.
+    #[error("read the output log {}: {error}", path.display())]
+    Record {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: RecordError,
+    },
+}
+
+/// Reads a log from its beginning, also while it grows.
+#[derive(Debug)]
+pub struct LogReader {
+    path: PathBuf,
+    directory: OwnedFd,
+    segment: Option<(u32, OwnedFd)>,
+    position: u64,
+    next_seq: Seq,
+    offset_bytes: u64,
+    found: Option<LogItem>,
+    /// Bytes of the segment that were read ahead: many records are much smaller than one read.
+    buffer: Box<[u8]>,
+    unread: std::ops::Range<usize>,
+}
+
+impl LogReader {
+    /// Opens the log in a process's directory, at its beginning.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub fn open(path: &Path) -> Result<Self, ReadError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(path, flags, Mode::empty())
+            .map_err(|errno| ReadError::Io { path: path.to_owned(), errno })?;
+        Ok(Self {
+            path: path.to_owned(),
+            directory,
+            segment: None,
+            position: 0,
+            next_seq: Seq(1),
+            offset_bytes: 0,
+            found: None,
+            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            unread: 0..0,
+        })
+    }
+
+    /// Offset behind everything read so far, over both streams.
+    #[must_use]
+    pub fn offset_bytes(&self) -> u64 {
+        self.offset_bytes
+    }
+
+    /// Returns the next item, or `None` when there is none yet.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn next_item(&mut self) -> Result<Option<LogItem>, ReadError> {
+        if let Some(item) = self.found.take() {
+            return Ok(Some(item));
+        }
+        loop {
+            if self.segment.is_none() && !self.open_segment(0)? {
+                return Ok(None);
+            }
+            match self.read_record()? {
+                Read::Record(header, payload) => return Ok(Some(self.advance(header, payload))),
+                Read::Hole => self.leave_segment()?,
+                // Nothing more here now: either nothing more at all, or the log went on in another segment. The
+                // order of the two questions matters: a segment is complete once its successor exists.
+                Read::End => {
+                    let Some((index, _)) = &self.segment else { return Ok(None) };
+                    let next = *index + 1;
+                    if !self.successor_exists(next)? {
+                        return Ok(None);
+                    }
+                    if let Read::Record(header, payload) = self.read_record()? {
+                        return Ok(Some(self.advance(header, payload)));
+                    }
+                    self.segment = None;
+                    if !self.open_segment(next)? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is missing when the whole log ends at `last` with `total_bytes` and this reader saw less.
+    #[must_use]
+    pub fn missing_until(&self, last: Seq, total_bytes: u64) -> Option<Gap> {
+        let bytes = total_bytes.saturating_sub(self.offset_bytes);
+        (bytes > 0).then_some(Gap { from_seq: self.next_seq, to_seq: last, bytes })
+    }
+
+    fn io(&self, errno: Errno) -> ReadError {
+        ReadError::Io { path: self.path.clone(), errno }
+    }
+
+    fn advance(&mut self, header: RecordHeader, payload: Vec<u8>) -> LogItem {
+        let gap = (header.offset_bytes > self.offset_bytes).then(|| Gap {
+            from_seq: self.next_seq,
+            to_seq: Seq(header.seq.0 - 1),
+            bytes: header.offset_bytes - self.offset_bytes,
+        });
+        self.next_seq = header.seq.next();
+        self.offset_bytes = header.offset_bytes + u64::from(header.length);
+        let record = LogItem::Record(header, payload);
+        match gap {
+            None => record,
+            Some(gap) => {
+                self.found = Some(record);
+                LogItem::Gap(gap)
+            }
+        }
+    }
+
+    fn successor_exists(&self, from: u32) -> Result<bool, ReadError> {
+        Ok(segment::first_from(self.directory.as_fd(), from).map_err(|errno| self.io(errno))?.is_some())
+    }
+
+    /// Opens the first segment from `from` on; `false` if there is none.
+    fn open_segment(&mut self, from: u32) -> Result<bool, ReadError> {
+        loop {
+            let found = segment::first_from(self.directory.as_fd(), from).map_err(|errno| self.io(errno))?;
+            let Some(index) = found else { return Ok(false) };
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            match rustix::fs::openat(&self.directory, segment::name(index), flags, Mode::empty()) {
+                Ok(file) => {
+                    self.segment = Some((index, file));
+                    self.position = 0;
+                    self.unread = 0..0;
+                    return Ok(true);
+                }
+                // Dropped between the look and the open; the next one is further on.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(self.io(errno)),
+            }
+        }
+    }
+
+    /// Leaves a segment whose space was given back while we read it.
+    fn leave_segment(&mut self) -> Result<(), ReadError> {
+        if let Some((index, _)) = self.segment.take() {
+            self.open_segment(index + 1)?;
+        }
+        Ok(())
+    }
+
+    fn read_record(&mut self) -> Result<Read, ReadError> {
+        let header = match self.peek_header()? {
+            Ok(header) => header,
+            Err(other) => return Ok(other),
+        };
+        let end = HEADER_BYTES + header.length as usize;
+        if self.unread.len() < end {
+            self.refill()?;
+        }
+        let Some(record) = self.buffer[self.unread.clone()].get(..end) else { return Ok(Read::End) };
+        let payload = record[HEADER_BYTES..].to_vec();
+        self.unread.start += end;
+        self.position += header.record_bytes();
+        Ok(Read::Record(header, payload))
+    }
+
+    /// The header at the current position, or what is there instead.
+    fn peek_header(&mut self) -> Result<Result<RecordHeader, Read>, ReadError> {
+        if self.unread.len() < HEADER_BYTES {
+            self.refill()?;
+        }
+        let Some(head) = self.buffer[self.unread.clone()].first_chunk::<HEADER_BYTES>() else {
+            return Ok(Err(Read::End));
+        };
+        match RecordHeader::decode(head) {
+            Ok(header) => Ok(Ok(header)),
+            Err(RecordError::NotARecord) if head.iter().all(|&byte| byte == 0) => Ok(Err(Read::Hole)),
+            Err(error) => Err(ReadError::Record { path: self.path.clone(), error }),
+        }
+    }
+
+    /// Fills the buffer from the current position on.
+    fn refill(&mut self) -> Result<(), ReadError> {
+        let Some((_, file)) = &self.segment else { return Ok(()) };
+        let kept = self.unread.len();
+        self.buffer.copy_within(self.unread.clone(), 0);
+        let count = read_full(file, &mut self.buffer[kept..], self.position + kept as u64);
+        self.unread = 0..kept + count.map_err(|errno| self.io(errno))?;
+        Ok(())
+    }
+}
+
+enum Read {
+    Record(RecordHeader, Vec<u8>),
+    End,
+    Hole,
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_full(file: &OwnedFd, buffer: &mut [u8], position: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[done..], position + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LogWriter;
+    use super::*;
+    use proptest::prelude::*;
+    use sandbar_proto::{Stream, Timestamp};
+
+    fn open_directory(path: &Path) -> OwnedFd {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
+    }
+
+    fn log(retention_bytes: u64) -> (tempfile::TempDir, LogWriter) {
+        let directory = tempfile::tempdir().unwrap();
+        let writer = LogWriter::create(open_directory(directory.path()).as_fd(), retention_bytes).unwrap();
+        (directory, writer)
+    }
+
+    fn append(writer: &mut LogWriter, payload: &[u8]) {
+        writer.append(Stream::Stdout, Timestamp(1), payload, None).unwrap();
+    }
+
+    #[test]
+    fn a_reader_follows_a_log_that_grows() {
+        let (directory, mut writer) = log(1 << 20);
+        let mut reader = LogReader::open(directory.path()).unwrap();
+        assert_eq!(reader.next_item().unwrap(), None);
+        append(&mut writer, b"one");
+        let header = RecordHeader {
+            stream: Stream::Stdout,
+            length: 3,
+            seq: Seq(1),
+            offset_bytes: 0,
+            time: Timestamp(1),
+        };
+        assert_eq!(reader.next_item().unwrap(), Some(LogItem::Record(header, b"one".to_vec())));
+        assert_eq!(reader.next_item().unwrap(), None);
+    }
+
+    #[test]
+    fn what_was_dropped_is_a_gap_with_its_size_and_numbers() {
+        let (directory, mut writer) = log(2 << 20);
+        let chunk = vec![7; MAX_PAYLOAD_BYTES];
+        for _ in 0..64 {
+            append(&mut writer, &chunk);
+        }
+        let mut reader = LogReader::open(directory.path()).unwrap();
+        let dropped = writer.totals().dropped_bytes;
+        let records = dropped / MAX_PAYLOAD_BYTES as u64;
+        assert!(dropped > 0);
+        let gap = Gap { from_seq: Seq(1), to_seq: Seq(records), bytes: dropped };
+        assert_eq!(reader.next_item().unwrap(), Some(LogItem::Gap(gap)));
+        let mut seen = dropped;
+        while let Some(LogItem::Record(header, payload)) = reader.next_item().unwrap() {
+            assert_eq!(header.offset_bytes, seen);
+            seen += payload.len() as u64;
+        }
+        assert_eq!(seen, writer.totals().bytes);
+    }
+
+    #[test]
+    fn a_segment_dropped_under_an_open_reader_is_a_gap_too() {
+        let (directory, mut writer) = log(2 << 20);
+        let chunk = vec![7; MAX_PAYLOAD_BYTES];
+        append(&mut writer, &chunk);
+        append(&mut writer, &chunk);
+        let mut reader = LogReader::open(directory.path()).unwrap();
+        assert!(matches!(reader.next_item().unwrap(), Some(LogItem::Record(..))));
+        for _ in 0..64 {
+            append(&mut writer, &chunk);
+        }
+        let Some(LogItem::Gap(gap)) = reader.next_item().unwrap() else { panic!("no gap") };
+        assert_eq!(gap.from_seq, Seq(2));
+        assert_eq!(gap.bytes + MAX_PAYLOAD_BYTES as u64, writer.totals().dropped_bytes);
+    }
+
+    #[test]
+    fn a_lossless_reader_keeps_its_segments_from_being_dropped() {
+        let (_directory, mut writer) = log(1 << 20);
+        let chunk = vec![7; MAX_PAYLOAD_BYTES];
+        for _ in 0..64 {
+            writer.append(Stream::Stderr, Timestamp(1), &chunk, Some(0)).unwrap();
+        }
+        assert_eq!(writer.totals().dropped_bytes, 0);
+        writer.append(Stream::Stderr, Timestamp(1), &chunk, Some(writer.totals().bytes)).unwrap();
+        assert!(writer.totals().dropped_bytes > 0);
+    }
+
+    #[test]
+    fn a_torn_record_at_the_end_is_not_there_yet() {
+        let (directory, mut writer) = log(1 << 20);
+        append(&mut writer, b"whole");
+        let path = directory.path().join(segment::name(0));
+        let mut bytes = std::fs::read(&path).unwrap();
+        let whole = bytes.clone();
+        bytes.extend_from_slice(&whole[..HEADER_BYTES + 2]);
+        std::fs::write(&path, bytes).unwrap();
+        let mut reader = LogReader::open(directory.path()).unwrap();
+        assert!(matches!(reader.next_item().unwrap(), Some(LogItem::Record(..))));
+        assert_eq!(reader.next_item().unwrap(), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn records_and_gaps_account_for_every_byte_once(sizes in proptest::collection::vec(1..65_536_usize, 1..80)) {
+            let (directory, mut writer) = log(2 << 20);
+            let mut reader = LogReader::open(directory.path()).unwrap();
+            let mut seen = 0;
+            for (turn, size) in sizes.iter().enumerate() {
+                append(&mut writer, &vec![1; *size]);
+                // Reads now and then, so that some runs stay behind and others do not.
+                while turn % 7 == 3 {
+                    match reader.next_item().unwrap() {
+                        Some(LogItem::Record(_, payload)) => seen += payload.len() as u64,
+                        Some(LogItem::Gap(gap)) => seen += gap.bytes,
+                        None => break,
+                    }
+                }
+            }
+            while let Some(item) = reader.next_item().unwrap() {
+                seen += match item {
+                    LogItem::Record(_, payload) => payload.len() as u64,
+                    LogItem::Gap(gap) => gap.bytes,
+                };
+            }
+            prop_assert_eq!(seen, writer.totals().bytes);
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The keeper's end of a log.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
+use sandbar_proto::{OutputTotals, Seq, Stream, Timestamp};
+
+use super::record::{HEADER_BYTES, RecordHeader};
+use super::segment;
+
+/// Bytes after which a new segment begins. A sixteenth of the default retention: what is dropped at once.
+const SEGMENT_BYTES: u64 = 1024 * 1024;
+
+/// Space taken for the first segment before a process starts, so that a full runtime directory refuses the
+/// start instead of stopping the process at its first word.
+const RESERVED_BYTES: u64 = 16 * 1024;
+
+/// Appends to one log.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    directory: OwnedFd,
+    segments: VecDeque<Segment>,
+    current: OwnedFd,
+    next_index: u32,
+    retention_bytes: u64,
+    totals: OutputTotals,
+}
+
+#[derive(Debug)]
+struct Segment {
+    index: u32,
+    /// Bytes of records in the file.
+    file_bytes: u64,
+    /// Bytes of output in it.
+    payload_bytes: u64,
+    /// Offset behind its last record.
+    end_offset: u64,
+}
+
+/// Why a chunk could not be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AppendError {
+    /// No space, and nothing may be dropped before the reader has come further.
+    Full,
+    /// The kernel's error.
+    Failed(Errno),
+}
+
+impl LogWriter {
+    /// Makes the log in `directory`, with room for its beginning.
+    ///
+    /// # Errors
+    /// ENOSPC and the like.
+    pub(crate) fn create(directory: BorrowedFd<'_>, retention_bytes: u64) -> Result<Self, Errno> {
+        let directory = directory.try_clone_to_owned().map_err(|error| errno(&error))?;
+        let current = create_segment(directory.as_fd(), 0)?;
+        match rustix::fs::fallocate(&current, FallocateFlags::KEEP_SIZE, 0, RESERVED_BYTES) {
+            // Not every file system can; there the first write says what it has to say.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+        let first = Segment { index: 0, file_bytes: 0, payload_bytes: 0, end_offset: 0 };
+        Ok(Self {
+            directory,
+            segments: VecDeque::from([first]),
+            current,
+            next_index: 1,
+            retention_bytes,
+            totals: OutputTotals::default(),
+        })
+    }
+
+    /// What was written so far.
+    pub(crate) fn totals(&self) -> OutputTotals {
+        self.totals
+    }
+
+    /// Bytes that the log takes in the file system.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.segments.iter().map(|segment| segment.file_bytes).sum()
+    }
+
+    /// Gives out the next sequence number to something that is not output.
+    pub(crate) fn next_seq(&mut self) -> Seq {
+        self.totals.last_seq = self.totals.last_seq.next();
+        self.totals.last_seq
+    }
+
+    /// Appends one chunk. `keep_from` is the offset up to which a lossless reader has read, or `None` without
+    /// one; segments behind it may be dropped to make room.
+    ///
+    /// # Errors
+    /// [`AppendError`]; the log is as before, the chunk is not in it.
+    pub(crate) fn append(
+        &mut self,
+        stream: Stream,
+        time: Timestamp,
+        payload: &[u8],
+        keep_from: Option<u64>,
+    ) -> Result<(), AppendError> {
+        let header = RecordHeader {
+            stream,
+            length: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+            seq: self.totals.last_seq.next(),
+            offset_bytes: self.totals.bytes,
+            time,
+        };
+        if self.last().file_bytes >= SEGMENT_BYTES {
+            self.rotate().map_err(AppendError::Failed)?;
+        }
+        loop {
+            match self.write(&header, payload) {
+                Ok(()) => break,
+                Err(Errno::NOSPC | Errno::DQUOT) => {
+                    if self.last().file_bytes > 0 {
+                        self.rotate().map_err(AppendError::Failed)?;
+                    }
+                    if !self.drop_oldest(keep_from) {
+                        return Err(AppendError::Full);
+                    }
+                }
+                Err(errno) => return Err(AppendError::Failed(errno)),
+            }
+        }
+        self.account(&header);
+        while self.file_bytes() > self.retention_bytes && self.drop_oldest(keep_from) {}
+        Ok(())
+    }
+
+    /// Counts output that was read but could not be kept; its readers see a gap.
+    pub(crate) fn skip(&mut self, bytes: u64) {
+        self.totals.last_seq = self.totals.last_seq.next();
+        self.totals.bytes += bytes;
+        self.totals.dropped_bytes += bytes;
+    }
+
+    fn last(&self) -> &Segment {
+        // There is always one: `create` makes it and `drop_oldest` keeps the last.
+        &self.segments[self.segments.len() - 1]
+    }
+
+    fn account(&mut self, header: &RecordHeader) {
+        self.totals.last_seq = header.seq;
+        self.totals.bytes += u64::from(header.length);
+        let end_offset = self.totals.bytes;
+        if let Some(last) = self.segments.back_mut() {
+            last.file_bytes += header.record_bytes();
+            last.payload_bytes += u64::from(header.length);
+            last.end_offset = end_offset;
+        }
+    }
+
+    /// Writes a record at the end of the current segment, or nothing.
+    fn write(&mut self, header: &RecordHeader, payload: &[u8]) -> Result<(), Errno> {
+        let at = self.last().file_bytes;
+        let head = header.encode();
+        let total = HEADER_BYTES + payload.len();
+        let result = rustix::io::pwritev(&self.current, &[IoSlice::new(&head), IoSlice::new(payload)], at);
+        match result {
+            Ok(written) if written == total => Ok(()),
+            // A short write is a file system that filled up in the middle; what is torn must not stay, because
+            // the next record goes to the same place or to another segment.
+            Ok(_) => {
+                rustix::fs::ftruncate(&self.current, at)?;
+                Err(Errno::NOSPC)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn rotate(&mut self) -> Result<(), Errno> {
+        let index = self.next_index;
+        self.current = create_segment(self.directory.as_fd(), index)?;
+        self.next_index += 1;
+        let end_offset = self.totals.bytes;
+        self.segments.push_back(Segment { index, file_bytes: 0, payload_bytes: 0, end_offset });
+        Ok(())
+    }
+
+    /// Drops the oldest segment if it is not the current one and its reader is through with it.
+    fn drop_oldest(&mut self, keep_from: Option<u64>) -> bool {
+        let Some(oldest) = self.segments.front() else { return false };
+        let read = keep_from.is_none_or(|offset| oldest.end_offset <= offset);
+        if self.segments.len() < 2 || !read {
+            return false;
+        }
+        let name = segment::name(oldest.index);
+        // A reader that has the file open would keep its space; a hole gives it back (fallocate(2)).
+        if let Ok(file) =
+            rustix::fs::openat(&self.directory, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        {
+            let _ = rustix::fs::fallocate(
+                &file,
+                FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+                0,
+                oldest.file_bytes.max(1),
+            );
+        }
+        let _ = rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty());
+        self.totals.dropped_bytes += oldest.payload_bytes;
+        self.segments.pop_front();
+        true
+    }
+
+    /// Drops everything but the current segment, for a quota over all logs; returns the freed bytes.
+    pub(crate) fn shrink(&mut self, keep_from: Option<u64>) -> u64 {
+        let before = self.file_bytes();
+        while self.drop_oldest(keep_from) {}
+        before - self.file_bytes()
+    }
+}
+
+fn create_segment(directory: BorrowedFd<'_>, index: u32) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, segment::name(index), flags, Mode::RUSR | Mode::WUSR)
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}

@@ -1,0 +1,433 @@
+//! Messages between the keeper and its clients.
+//!
+//! One message is one packet of a SOCK_SEQPACKET socket: a JSON header that describes itself, so that a newer
+//! side can add fields, and an uninterpreted body behind it, so that stdin bytes are never encoded. Descriptors
+//! travel beside it. What is larger than a packet travels in a sealed memfd. An incompatible change gets a new
+//! [`MAJOR`], and with it another socket name, so that two keepers live side by side.
+
+use std::fmt;
+
+use sandbar_proto::{AbsPath, EndRecord, OutputTotals, RunId, Seq, StartRecord, Stream};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// Version that peers must share; part of the keeper's directory name.
+pub const MAJOR: u32 = 1;
+/// Version that says which messages a peer understands; grows with every addition.
+pub const MINOR: u32 = 0;
+/// Largest packet, header and body together. The default socket buffer (net.core.wmem_default, 208 KiB) holds
+/// one of them with its bookkeeping.
+pub const MAX_PACKET_BYTES: usize = 128 * 1024;
+/// Most stdin bytes in one [`Request::Write`].
+pub const MAX_WRITE_BYTES: usize = 64 * 1024;
+/// Most descriptors in one packet: the plan and three streams.
+pub const MAX_FDS: usize = 4;
+/// Most entries in one [`Reply::Listed`].
+pub const LIST_PAGE: usize = 64;
+
+/// From a client to the keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "do")]
+pub enum Request {
+    /// First message of a connection.
+    Hello {
+        /// The client's [`MINOR`].
+        minor: u32,
+        /// The client's release, for messages to people.
+        version: String,
+    },
+    /// Starts a process. Descriptors: the plan in a sealed memfd, then the direct streams in order. Starting the
+    /// same id again answers as the first start did and starts nothing.
+    Start {
+        /// The run.
+        id: RunId,
+        /// What the client wants to hear of it.
+        watch: Watch,
+    },
+    /// Asks to hear of a running process from now on.
+    Watch {
+        /// The run.
+        id: RunId,
+        /// What to hear.
+        watch: Watch,
+    },
+    /// Says how far a [`Watch::Lossless`] reader has come. Not answered.
+    Ack {
+        /// The run.
+        id: RunId,
+        /// Bytes of both streams together that it has read.
+        offset_bytes: u64,
+    },
+    /// Appends the body to a piped stdin.
+    Write {
+        /// The run.
+        id: RunId,
+        /// Where in the whole of stdin the body starts; what was accepted before is not written twice.
+        offset_bytes: u64,
+    },
+    /// Closes a piped stdin behind everything accepted so far.
+    CloseStdin {
+        /// The run.
+        id: RunId,
+    },
+    /// Says that nobody wants a stream any more: its writer gets SIGPIPE.
+    CloseOutput {
+        /// The run.
+        id: RunId,
+        /// Which.
+        stream: Stream,
+    },
+    /// Sends a signal to the leader's process group.
+    Signal {
+        /// The run.
+        id: RunId,
+        /// Number of the signal.
+        signal: i32,
+    },
+    /// Sends a signal to the whole tree, and SIGKILL after a while to what is left.
+    Terminate {
+        /// The run.
+        id: RunId,
+        /// Number of the first signal.
+        signal: i32,
+        /// Milliseconds until SIGKILL.
+        grace_ms: u64,
+    },
+    /// Lists live processes, oldest first.
+    List {
+        /// Last id of the page before.
+        after: Option<RunId>,
+    },
+    /// Ends the keeper if it holds nothing.
+    Stop,
+}
+
+/// What a client hears of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Watch {
+    /// Its end only.
+    End,
+    /// Its end and the growth of its log.
+    Output,
+    /// The same, and the process waits when the client falls behind: nothing is dropped that it has not read.
+    Lossless,
+}
+
+/// The keeper's answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "done")]
+pub enum Reply {
+    /// To [`Request::Hello`].
+    Hello {
+        /// The keeper's [`MINOR`].
+        minor: u32,
+        /// The keeper's release.
+        version: String,
+        /// The keeper's process id.
+        pid: u32,
+    },
+    /// To [`Request::Start`] and [`Request::Watch`].
+    Process {
+        /// Its state now.
+        state: ProcessState,
+    },
+    /// To [`Request::Write`]: how many bytes of stdin are accepted in total. Fewer than were sent means that the
+    /// queue is full; [`Event::StdinReady`] says when to go on.
+    Written {
+        /// Accepted bytes.
+        accepted_bytes: u64,
+    },
+    /// To [`Request::List`].
+    Listed {
+        /// Live processes.
+        processes: Vec<ProcessState>,
+        /// Whether more follow.
+        more: bool,
+    },
+    /// To everything else.
+    Done,
+    /// The request was refused.
+    Refused {
+        /// Why.
+        error: Refusal,
+    },
+}
+
+/// A process that the keeper holds, or held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessState {
+    /// How it was started.
+    pub start: StartRecord,
+    /// What it wrote so far.
+    pub output: OutputTotals,
+    /// How it ended, if it did.
+    pub end: Option<EndRecord>,
+    /// Whether every stream is at its end.
+    pub closed: bool,
+}
+
+/// What the keeper says without being asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum Event {
+    /// The log of a process has grown; several growths may be told at once.
+    Output {
+        /// The run.
+        id: RunId,
+        /// Totals now.
+        output: OutputTotals,
+    },
+    /// Stdin has room again.
+    StdinReady {
+        /// The run.
+        id: RunId,
+    },
+    /// The runtime directory is full: the process waits until there is room for its output.
+    Stalled {
+        /// The run.
+        id: RunId,
+    },
+    /// The leader ended.
+    Exited {
+        /// The run.
+        id: RunId,
+        /// Its record.
+        end: EndRecord,
+    },
+    /// Every stream is at its end; the last event of a process.
+    Closed {
+        /// The run.
+        id: RunId,
+        /// Its sequence number, the highest of the process.
+        seq: Seq,
+        /// Final totals.
+        output: OutputTotals,
+    },
+}
+
+/// Why the keeper refused a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "refused")]
+pub enum Refusal {
+    /// The caller is not somebody whom the keeper serves.
+    Peer {
+        /// Which condition it does not meet.
+        reason: PeerRefusal,
+    },
+    /// The connection did not begin with [`Request::Hello`].
+    NoHello,
+    /// The message could not be understood.
+    Malformed {
+        /// What the decoder said.
+        message: String,
+    },
+    /// No live process has that id.
+    Unknown {
+        /// The id.
+        id: RunId,
+    },
+    /// The process could not be started.
+    Start {
+        /// What failed.
+        failure: StartFailure,
+    },
+    /// Stdin is not a pipe, or is closed.
+    StdinClosed,
+    /// An offset beyond what was accepted: bytes in between would be missing.
+    StdinGap {
+        /// Accepted so far.
+        accepted_bytes: u64,
+    },
+    /// The keeper still holds processes.
+    Busy {
+        /// How many.
+        processes: usize,
+    },
+    /// The number is no signal.
+    BadSignal {
+        /// The number.
+        signal: i32,
+    },
+}
+
+/// Which condition a caller does not meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerRefusal {
+    /// Another user.
+    User,
+    /// Its state in /proc could not be read, or it is gone.
+    Unreadable,
+    /// It lives in another pid namespace: it is inside some sandbox or container.
+    PidNamespace,
+    /// Its no_new_privs or seccomp state differs from the keeper's: it is confined.
+    Confined,
+    /// It was started by something that this keeper holds.
+    Descendant,
+}
+
+impl fmt::Display for PeerRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User => "the caller is another user",
+            Self::Unreadable => "the caller's state could not be read",
+            Self::PidNamespace => "the caller is inside a sandbox or container",
+            Self::Confined => "the caller is confined by seccomp or no_new_privs",
+            Self::Descendant => "the caller was started by a run of this keeper",
+        })
+    }
+}
+
+/// Why a process could not be started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// What was being done: a step of the sandbox by its name, or one of the keeper's own.
+    pub step: StartStep,
+    /// errno(3), 0 where no system call failed.
+    pub errno: i32,
+    /// The path it was about, where there is one.
+    pub path: Option<AbsPath>,
+    /// What else is to be said, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+}
+
+/// A step of a start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartStep {
+    /// The plan could not be read from its memfd.
+    Plan,
+    /// A direct stream is of a kind that no command gets.
+    Stream,
+    /// The process's directory and records could not be made.
+    Record,
+    /// The output log could not be made.
+    Log,
+    /// A placeholder for a protected name could not be made.
+    Placeholder,
+    /// A cache's store could not be made.
+    CacheStore,
+    /// An argument, a variable or a path has a NUL byte.
+    NulByte,
+    /// The kernel's Landlock is too old.
+    LandlockAbi,
+    /// A step inside the sandbox, by `sandbar_sandbox::report::Step::name`.
+    Sandbox(String),
+}
+
+/// The JSON part of a packet from a client.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestHeader {
+    /// Number that the reply repeats; 0 for requests that get none.
+    pub req: u64,
+    /// The request.
+    #[serde(flatten)]
+    pub request: Request,
+}
+
+/// The JSON part of a packet from the keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// An answer.
+    Reply {
+        /// The request's number.
+        req: u64,
+        /// The answer.
+        reply: Reply,
+    },
+    /// News.
+    Event(Event),
+}
+
+/// Why a packet is none of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketError {
+    /// Shorter than its own header.
+    #[error("packet of {bytes} bytes is cut off")]
+    Truncated {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Longer than [`MAX_PACKET_BYTES`].
+    #[error("message of {bytes} bytes exceeds the packet limit of {MAX_PACKET_BYTES}")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The header is not the expected JSON.
+    #[error("packet header: {0}")]
+    Header(#[from] serde_json::Error),
+}
+
+/// Puts header and body into one packet: the header's length as four little-endian bytes, header, body.
+///
+/// # Errors
+/// [`PacketError::TooLong`].
+pub fn encode(header: &impl Serialize, body: &[u8]) -> Result<Vec<u8>, PacketError> {
+    let mut packet = vec![0; 4];
+    serde_json::to_writer(&mut packet, header)?;
+    let header_bytes = packet.len() - 4;
+    packet.extend_from_slice(body);
+    let too_long = PacketError::TooLong { bytes: packet.len() };
+    match u32::try_from(header_bytes) {
+        Ok(length) if packet.len() <= MAX_PACKET_BYTES => {
+            packet[..4].copy_from_slice(&length.to_le_bytes());
+            Ok(packet)
+        }
+        Ok(_) | Err(_) => Err(too_long),
+    }
+}
+
+/// Takes a packet apart.
+///
+/// # Errors
+/// [`PacketError::Truncated`] or [`PacketError::Header`].
+pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<(T, &[u8]), PacketError> {
+    let truncated = || PacketError::Truncated { bytes: packet.len() };
+    let (length, rest) = packet.split_first_chunk::<4>().ok_or_else(truncated)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| truncated())?;
+    let (header, body) = rest.split_at_checked(length).ok_or_else(truncated)?;
+    Ok((serde_json::from_slice(header)?, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_packet_carries_header_and_body_apart() {
+        let header = RequestHeader {
+            req: 7,
+            request: Request::Write { id: RunId::from_uuid_bytes([7; 16]), offset_bytes: 3 },
+        };
+        let packet = encode(&header, b"\xff\0body").unwrap();
+        let (decoded, body) = decode::<RequestHeader>(&packet).unwrap();
+        assert_eq!((decoded, body), (header, &b"\xff\0body"[..]));
+    }
+
+    #[test]
+    fn unknown_fields_of_a_newer_peer_are_ignored() {
+        let text = r#"{"req":1,"do":"stop","politely":true}"#;
+        let mut packet = u32::try_from(text.len()).unwrap().to_le_bytes().to_vec();
+        packet.extend_from_slice(text.as_bytes());
+        assert_eq!(decode::<RequestHeader>(&packet).unwrap().0.request, Request::Stop);
+    }
+
+    #[test]
+    fn a_message_beyond_the_limit_is_refused_before_it_is_sent() {
+        let error = encode(&Request::Stop, &vec![0; MAX_PACKET_BYTES]).unwrap_err();
+        assert!(matches!(error, PacketError::TooLong { .. }), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode::<RequestHeader>(&bytes);
+            let _ = decode::<Message>(&bytes);
+        }
+    }
+}

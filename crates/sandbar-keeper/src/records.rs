@@ -1,0 +1,264 @@
+//! Records of processes in the runtime directory: written by the keeper, read by everybody of this user.
+//!
+//! A start record exists before its process runs, an end record before anybody is told of the end. The space
+//! of the end record is taken at the start, so that a full directory can't lose how a process ended. A run with
+//! a start record, no end record and no keeper was lost; the next keeper writes that down.
+
+use std::io::Write as _;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use sandbar_proto::{EndRecord, RunId, StartRecord};
+use serde::de::DeserializeOwned;
+
+use crate::runtime_dir::KeeperDir;
+
+const START: &str = "start.json";
+const END: &str = "end.json";
+const END_RESERVED: &str = "end.json.new";
+
+/// Room for an end record, which has no part of unbounded size; one block of any file system.
+const END_BYTES: u64 = 4096;
+
+/// The directory of one process, as its keeper holds it.
+#[derive(Debug)]
+pub(crate) struct ProcessDir {
+    path: PathBuf,
+    directory: OwnedFd,
+    end: Option<OwnedFd>,
+}
+
+impl ProcessDir {
+    /// Makes the directory of a new process, with its start record and the space of its end record.
+    ///
+    /// # Errors
+    /// The kernel's; nothing is left behind. EEXIST for an id that was used before.
+    pub(crate) fn create(keeper: &KeeperDir, start: &StartRecord) -> Result<Self, Errno> {
+        let path = keeper.processes().join(start.id.to_string());
+        rustix::fs::mkdir(&path, Mode::RWXU)?;
+        let made = Self::fill(path.clone(), start);
+        if made.is_err() {
+            // Whatever was made is of this id only; the error that counts is the one above.
+            let _ = std::fs::remove_dir_all(&path);
+        }
+        made
+    }
+
+    fn fill(path: PathBuf, start: &StartRecord) -> Result<Self, Errno> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let directory = rustix::fs::open(&path, flags, Mode::empty())?;
+        write_new(directory.as_fd(), START, &serde_json::to_vec(start).map_err(|_| Errno::INVAL)?)?;
+        let end = create(directory.as_fd(), END_RESERVED)?;
+        match rustix::fs::fallocate(&end, FallocateFlags::KEEP_SIZE, 0, END_BYTES) {
+            // Not every file system can reserve; there a full disk at the end is what it is.
+            Ok(()) | Err(Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+        Ok(Self { path, directory, end: Some(end) })
+    }
+
+    /// The directory itself.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Writes the end record; it is there, whole, when this returns.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn finish(&mut self, end: &EndRecord) -> Result<(), Errno> {
+        let text = serde_json::to_vec(end).map_err(|_| Errno::INVAL)?;
+        let Some(file) = self.end.take() else { return Err(Errno::ALREADY) };
+        write_all(&file, &text)?;
+        rustix::fs::renameat(&self.directory, END_RESERVED, &self.directory, END)
+    }
+
+    /// Removes the directory and everything in it: the process never ran.
+    pub(crate) fn discard(self) {
+        // What can't be removed is trimmed as a lost run by the next keeper.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+fn create(directory: BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, name, flags, Mode::RUSR | Mode::WUSR)
+}
+
+fn write_new(directory: BorrowedFd<'_>, name: &str, text: &[u8]) -> Result<(), Errno> {
+    write_all(&create(directory, name)?, text)
+}
+
+fn write_all(file: &OwnedFd, text: &[u8]) -> Result<(), Errno> {
+    let mut file = std::fs::File::from(file.try_clone().map_err(|error| errno(&error))?);
+    file.write_all(text).map_err(|error| errno(&error))
+}
+
+fn errno(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+/// What is written down of one run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// How it was started.
+    pub start: StartRecord,
+    /// How it ended; absent while it runs.
+    pub end: Option<EndRecord>,
+    /// Its directory, with its log.
+    pub path: PathBuf,
+}
+
+/// Why records could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read the records in {}: {errno}", path.display())]
+pub struct RecordsError {
+    /// The directory.
+    pub path: PathBuf,
+    /// The kernel's error.
+    pub errno: Errno,
+}
+
+/// All records of one keeper, oldest first. A run that is being made or removed right now is left out.
+///
+/// # Errors
+/// [`RecordsError`] if the directory can't be read; a missing one is empty.
+pub fn read_all(keeper: &KeeperDir) -> Result<Vec<Record>, RecordsError> {
+    let path = keeper.processes();
+    let fail = |error: std::io::Error| RecordsError { path: path.clone(), errno: errno(&error) };
+    let entries = match std::fs::read_dir(&path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(fail(error)),
+    };
+    let mut records = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(fail)?;
+        let id = entry.file_name().to_str().and_then(|name| name.parse::<RunId>().ok());
+        if let Some(record) = id.and_then(|_| read(&entry.path())) {
+            records.push(record);
+        }
+    }
+    records.sort_by_key(|record| record.start.id);
+    Ok(records)
+}
+
+/// The record in a process's directory, unless it has no readable start record.
+#[must_use]
+pub fn read(path: &Path) -> Option<Record> {
+    let start = read_json(&path.join(START))?;
+    Some(Record { start, end: read_json(&path.join(END)), path: path.to_owned() })
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+}
+
+/// Whether a keeper lives in this directory: it holds the lock.
+#[must_use]
+pub fn keeper_is_alive(keeper: &KeeperDir) -> bool {
+    let Ok(file) = rustix::fs::open(keeper.lock(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
+        return false;
+    };
+    matches!(rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::AGAIN))
+}
+
+/// Writes the end of a run that its keeper did not see: the start record says what it was.
+pub(crate) fn write_lost(record: &Record, end: &EndRecord) -> Result<(), Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let directory = rustix::fs::open(&record.path, flags, Mode::empty())?;
+    let text = serde_json::to_vec(end).map_err(|_| Errno::INVAL)?;
+    match rustix::fs::unlinkat(&directory, END_RESERVED, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(errno) => return Err(errno),
+    }
+    write_new(directory.as_fd(), END_RESERVED, &text)?;
+    rustix::fs::renameat(&directory, END_RESERVED, &directory, END)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbar_proto::{AbsPath, ExitStatus, Lifetime, OutputTotals, ResourceUse, Timestamp};
+
+    fn start(id: RunId) -> StartRecord {
+        StartRecord {
+            id,
+            argv: vec!["true".into()],
+            cwd: AbsPath::root(),
+            started: Timestamp(1),
+            profile: "workspace".to_owned(),
+            lifetime: Lifetime::Detached,
+            holder_pid: None,
+        }
+    }
+
+    fn end(id: RunId) -> EndRecord {
+        EndRecord {
+            id,
+            status: ExitStatus::Exited { code: 3 },
+            ended: Timestamp(2),
+            usage: ResourceUse::default(),
+            output: OutputTotals::default(),
+            timed_out: false,
+        }
+    }
+
+    fn keeper() -> (tempfile::TempDir, KeeperDir) {
+        let parent = tempfile::tempdir().unwrap();
+        let keeper = KeeperDir::at(parent.path().join("k1-0"));
+        keeper.ensure().unwrap();
+        (parent, keeper)
+    }
+
+    #[test]
+    fn a_run_is_on_record_before_and_after_its_end() {
+        let (_parent, keeper) = keeper();
+        let id = RunId::generate();
+        let mut process = ProcessDir::create(&keeper, &start(id)).unwrap();
+        assert_eq!(read_all(&keeper).unwrap()[0].end, None);
+        process.finish(&end(id)).unwrap();
+        let records = read_all(&keeper).unwrap();
+        assert_eq!((records[0].start.clone(), records[0].end.clone()), (start(id), Some(end(id))));
+    }
+
+    #[test]
+    fn an_id_is_used_once() {
+        let (_parent, keeper) = keeper();
+        let id = RunId::generate();
+        let _first = ProcessDir::create(&keeper, &start(id)).unwrap();
+        assert_eq!(ProcessDir::create(&keeper, &start(id)).unwrap_err(), Errno::EXIST);
+        assert_eq!(read_all(&keeper).unwrap().len(), 1, "the first one is still there");
+    }
+
+    #[test]
+    fn a_run_that_never_ran_leaves_nothing() {
+        let (_parent, keeper) = keeper();
+        ProcessDir::create(&keeper, &start(RunId::generate())).unwrap().discard();
+        assert_eq!(read_all(&keeper).unwrap(), []);
+    }
+
+    #[test]
+    fn a_lost_run_gets_its_end_from_the_next_keeper() {
+        let (_parent, keeper) = keeper();
+        let id = RunId::generate();
+        drop(ProcessDir::create(&keeper, &start(id)).unwrap());
+        let lost = EndRecord { status: ExitStatus::Lost, ..end(id) };
+        write_lost(&read_all(&keeper).unwrap()[0], &lost).unwrap();
+        assert_eq!(read_all(&keeper).unwrap()[0].end, Some(lost));
+    }
+
+    #[test]
+    fn a_lock_tells_a_living_keeper_from_a_dead_one() {
+        let (_parent, keeper) = keeper();
+        assert!(!keeper_is_alive(&keeper), "no lock file");
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(keeper.lock(), flags, Mode::RUSR | Mode::WUSR).unwrap();
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+        assert!(keeper_is_alive(&keeper));
+        drop(lock);
+        assert!(!keeper_is_alive(&keeper));
+    }
+}

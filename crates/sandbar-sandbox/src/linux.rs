@@ -1,0 +1,116 @@
+//! The native Linux executor: namespaces, mounts, Landlock, seccomp, without any helper program.
+//!
+//! [`spawn`] prepares everything in the calling process, forks the holder into its namespaces and returns at
+//! once; what happens next arrives as packets on the control channel (`crate::report`).
+
+mod exec;
+mod holder;
+mod landlock;
+mod mounts;
+mod prepare;
+mod sys;
+mod tree;
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
+use sandbar_proto::{FileIdentity, LaunchSpec, NetworkMode};
+
+use crate::report::Order;
+use crate::{CacheLayer, Holder, SpawnError};
+use prepare::{Launch, MapWriter, Maps};
+
+impl From<exec::NulByte> for SpawnError {
+    fn from(_: exec::NulByte) -> Self {
+        Self::NulByte
+    }
+}
+
+/// A path and the file it must lead to.
+type Place = (CString, FileIdentity);
+
+/// Starts `spec` with the given standard streams. `caches` says which layers the caches of the spec have; one
+/// that is not listed is not mounted.
+///
+/// # Errors
+/// [`SpawnError`]; whatever goes wrong after the fork is reported on the holder's channel instead.
+///
+/// # Safety
+/// The calling process must have one thread: the child goes on with a copy of its memory.
+pub unsafe fn spawn(
+    spec: &LaunchSpec,
+    stdio: [BorrowedFd<'_>; 3],
+    caches: &[CacheLayer],
+) -> Result<Holder, SpawnError> {
+    let mut launch = Launch::new(spec, caches)?;
+    let (ours, theirs) = rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .map_err(SpawnError::Channel)?;
+    // The holder blocks on its end while it waits for its id maps.
+    rustix::fs::fcntl_setfl(&theirs, rustix::fs::OFlags::empty()).map_err(SpawnError::Channel)?;
+    let namespaces = launch.walls.as_ref().map_or(0, |walls| namespaces(walls.network));
+    // SAFETY: the caller has one thread, so the child may go on with everything in memory as it is.
+    let forked = unsafe { sys::fork(namespaces) }.map_err(SpawnError::Namespaces)?;
+    match forked {
+        sys::Fork::Child => {
+            let inherited = holder::Inherited { stdio, control: theirs.as_fd() };
+            holder::main(&mut launch, &inherited)
+        }
+        sys::Fork::Parent { pid, pidfd } => {
+            drop(theirs);
+            let holder = Holder { pid, pidfd, control: ours };
+            if let Some(walls) = &launch.walls
+                && walls.maps.writer == MapWriter::Keeper
+            {
+                write_maps(&holder, &walls.maps)?;
+            }
+            Ok(holder)
+        }
+    }
+}
+
+fn namespaces(network: NetworkMode) -> i32 {
+    let always = libc::CLONE_NEWUSER
+        | libc::CLONE_NEWNS
+        | libc::CLONE_NEWPID
+        | libc::CLONE_NEWIPC
+        | libc::CLONE_NEWUTS;
+    match network {
+        NetworkMode::Off => always | libc::CLONE_NEWNET,
+        NetworkMode::On => always,
+    }
+}
+
+/// Maps ids that the holder may not map itself, and lets it go on. A failure ends the holder.
+fn write_maps(holder: &Holder, maps: &Maps) -> Result<(), SpawnError> {
+    let result = write_map_files(holder.pid, maps);
+    if let Err(error) = result {
+        // Its channel closes with `holder`, which it takes for the keeper's end.
+        return Err(SpawnError::IdMap(error));
+    }
+    rustix::net::send(&holder.control, &Order::Go.encode(), SendFlags::NOSIGNAL)
+        .map(drop)
+        .map_err(|errno| SpawnError::IdMap(errno.into()))
+}
+
+fn write_map_files(pid: i32, maps: &Maps) -> io::Result<()> {
+    std::fs::write(format!("/proc/{pid}/uid_map"), &maps.users)?;
+    std::fs::write(format!("/proc/{pid}/gid_map"), &maps.groups)
+}
+
+/// Makes the calling process opaque to others of its user: not dumpable, no core files. For the keeper, first
+/// thing.
+///
+/// # Errors
+/// The kernel's.
+pub fn harden_self() -> io::Result<()> {
+    sys::set_dumpable(sys::Dumpable::No)?;
+    sys::set_rlimit(libc::RLIMIT_CORE, Some(0), Some(0))?;
+    Ok(())
+}

@@ -1,0 +1,343 @@
+//! The holder: the process between the keeper and a command's tree.
+//!
+//! In a sandbox it is pid 1 of the pid namespace, so its end is the end of everything in there. Without a
+//! sandbox it is a subreaper that walks its descendants. Either way it builds the walls, starts the leader,
+//! reports how the leader ends, passes signals on, and ends the tree when the keeper's end of the control
+//! channel closes: a dead keeper leaves no orphans.
+//!
+//! It allocates nothing until the command runs, never executes anything itself, and cannot be looked into by
+//! the command: not dumpable, arguments and environment wiped.
+
+use std::ffi::c_int;
+use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags};
+use sandbar_proto::{AfterLeader, ExitStatus, NetworkMode, ResourceUse, Timestamp};
+
+use super::prepare::{Launch, MapWriter, Walls};
+use super::sys::{self, Dumpable, Waited};
+use super::{landlock, mounts, tree};
+use crate::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
+
+/// The descriptor of the control channel in the holder: the first one behind the standard streams.
+const CONTROL: RawFd = 3;
+
+/// How long a tree that is being killed gets between two looks at what is left of it.
+const KILL_ROUND: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
+
+/// Descriptors that the holder keeps of those it inherited from the keeper.
+pub(super) struct Inherited<'a> {
+    /// The command's standard streams.
+    pub(super) stdio: [BorrowedFd<'a>; 3],
+    /// The channel to the keeper.
+    pub(super) control: BorrowedFd<'a>,
+}
+
+fn fail(step: Step) -> impl Fn(Errno) -> SetupFailure {
+    move |errno| SetupFailure { step, index: Step::NO_INDEX, errno: errno.raw_os_error() }
+}
+
+/// Runs the holder; never returns. Must be called in a freshly forked process.
+pub(super) fn main(launch: &mut Launch, inherited: &Inherited<'_>) -> ! {
+    let code = match set_up(launch, inherited) {
+        Ok((leader, children)) => {
+            report(Report::Running);
+            launch.command.wipe();
+            close_stdio();
+            Holder { leader, leader_waited: false, children, launch }.hold()
+        }
+        Err(failure) => {
+            report(Report::Failed(failure));
+            1
+        }
+    };
+    exit(code)
+}
+
+fn exit(code: c_int) -> ! {
+    // SAFETY: ends this process without running anything of the keeper's that was inherited.
+    unsafe { libc::_exit(code) }
+}
+
+fn control() -> BorrowedFd<'static> {
+    // SAFETY: `take_descriptors` put the channel there before anything else, and nothing closes it.
+    unsafe { BorrowedFd::borrow_raw(CONTROL) }
+}
+
+fn report(report: Report) {
+    // The keeper reads this socket or is dead; a dead keeper is noticed by the loop, so an error says nothing new.
+    let _ = rustix::net::send(control(), &report.encode(), SendFlags::NOSIGNAL);
+}
+
+/// Everything between the fork and the running command.
+fn set_up(launch: &mut Launch, inherited: &Inherited<'_>) -> Result<(i32, OwnedFd), SetupFailure> {
+    take_descriptors(inherited).map_err(fail(Step::Descriptors))?;
+    sys::block_all_signals();
+    rustix::process::umask(rustix::fs::Mode::empty());
+    rustix::process::setsid().map_err(fail(Step::Descriptors))?;
+    match &mut launch.walls {
+        Some(walls) => build_walls(walls, &launch.cwd)?,
+        None => {
+            sys::set_child_subreaper().map_err(fail(Step::Holder))?;
+            sys::set_dumpable(Dumpable::No).map_err(fail(Step::Holder))?;
+            mounts::enter_directory(&launch.cwd.0, launch.cwd.1)?;
+        }
+    }
+    let children = sys::child_signal_fd().map_err(fail(Step::Holder))?;
+    let leader = launch.command.start(&mut launch.stack)?;
+    Ok((leader, children))
+}
+
+/// Puts the streams on 0, 1, 2 and the channel on 3, and closes everything else that the keeper had open.
+fn take_descriptors(inherited: &Inherited<'_>) -> Result<(), Errno> {
+    // The sources may lie on each other's targets; moved above all of them first, they can't be overwritten.
+    let lift = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 64);
+    let [stdin, stdout, stderr] = inherited.stdio;
+    let lifted = [lift(stdin)?, lift(stdout)?, lift(stderr)?];
+    let control = lift(inherited.control)?;
+    for (source, target) in lifted.iter().zip(0..) {
+        duplicate(source.as_raw_fd(), target, 0)?;
+    }
+    duplicate(control.as_raw_fd(), CONTROL, libc::O_CLOEXEC)?;
+    // From here on the descriptors are gone; their owners must not close them again.
+    std::mem::forget((lifted, control));
+    sys::close_from(CONTROL + 1)
+}
+
+fn duplicate(source: RawFd, target: RawFd, flags: c_int) -> Result<(), Errno> {
+    // SAFETY: passes integers; whatever `target` was belongs to the keeper's copy of memory that we never use.
+    let result = unsafe { libc::dup3(source, target, flags) };
+    if result == target { Ok(()) } else { Err(Errno::BADF) }
+}
+
+/// The streams are the command's alone from now on, so that their end is seen when the tree closes them.
+fn close_stdio() {
+    for fd in 0..CONTROL {
+        // SAFETY: nothing in this process owns or uses the standard streams.
+        unsafe { libc::close(fd) };
+    }
+}
+
+fn build_walls(walls: &mut Walls, cwd: &super::Place) -> Result<(), SetupFailure> {
+    map_ids(walls)?;
+    // Not for a command's privileges, which are none, but so that a keeper that dies before the loop below runs
+    // takes us with it.
+    sys::set_parent_death_signal(libc::SIGKILL).map_err(fail(Step::Holder))?;
+    walls.mounts.build()?;
+    if walls.network == NetworkMode::Off {
+        sys::loopback_up().map_err(fail(Step::Loopback))?;
+    }
+    // Opened with the rights that are left of the caller's; another user may not reach every path.
+    let ruleset = walls.landlock.as_ref().map(landlock::Prepared::build).transpose()?;
+    sys::join_new_session_keyring().map_err(fail(Step::Keyring))?;
+    sys::forbid_capabilities().map_err(fail(Step::Privileges))?;
+    if let Some(user) = walls.run_as {
+        sys::become_user(user.uid, user.gid).map_err(fail(Step::RunAs))?;
+        // Changing ids clears it (prctl(2)).
+        sys::set_parent_death_signal(libc::SIGKILL).map_err(fail(Step::Holder))?;
+    }
+    sys::clear_capabilities().map_err(fail(Step::Privileges))?;
+    mounts::enter_directory(&cwd.0, cwd.1)?;
+    sys::set_dumpable(Dumpable::No).map_err(fail(Step::Privileges))?;
+    sys::set_no_new_privs().map_err(fail(Step::Privileges))?;
+    if let Some(ruleset) = ruleset {
+        landlock::enter(&ruleset)?;
+    }
+    let (filter, length) = walls.filter.as_sock_fprog_parts();
+    // SAFETY: the compiled program is live and laid out as the kernel's instructions.
+    unsafe { sys::install_filter(filter.cast(), length) }.map_err(fail(Step::Seccomp))
+}
+
+/// Waits for or writes the id maps of the own user namespace.
+fn map_ids(walls: &Walls) -> Result<(), SetupFailure> {
+    match walls.maps.writer {
+        MapWriter::Keeper => match receive(RecvFlags::empty()) {
+            Received::Order(Order::Go) => Ok(()),
+            Received::Order(_) | Received::Nothing | Received::KeeperGone => {
+                Err(fail(Step::IdMap)(Errno::PIPE))
+            }
+        },
+        MapWriter::Itself => {
+            // The files belong to root while the keeper's undumpable memory is ours (proc(5)).
+            sys::set_dumpable(Dumpable::Yes).map_err(fail(Step::IdMap))?;
+            write_file(c"/proc/self/setgroups", b"deny")?;
+            write_file(c"/proc/self/uid_map", walls.maps.users.as_bytes())?;
+            write_file(c"/proc/self/gid_map", walls.maps.groups.as_bytes())
+        }
+    }
+}
+
+fn write_file(path: &std::ffi::CStr, text: &[u8]) -> Result<(), SetupFailure> {
+    use rustix::fs::{Mode, OFlags};
+    let fd =
+        rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).map_err(fail(Step::IdMap))?;
+    rustix::io::write(&fd, text).map(drop).map_err(fail(Step::IdMap))
+}
+
+enum Received {
+    Order(Order),
+    Nothing,
+    KeeperGone,
+}
+
+fn receive(flags: RecvFlags) -> Received {
+    let mut packet = [0; PACKET_BYTES];
+    loop {
+        return match rustix::net::recv(control(), &mut packet, flags) {
+            Ok((PACKET_BYTES, _)) => Order::decode(&packet).map_or(Received::Nothing, Received::Order),
+            Ok((0, _)) => Received::KeeperGone,
+            Ok(_) | Err(Errno::AGAIN) => Received::Nothing,
+            Err(Errno::INTR) => continue,
+            Err(_) => Received::KeeperGone,
+        };
+    }
+}
+
+struct Holder<'a> {
+    leader: i32,
+    leader_waited: bool,
+    children: OwnedFd,
+    launch: &'a Launch,
+}
+
+/// What a step of the loop decided.
+enum Next {
+    Hold,
+    /// The tree has ended or must end.
+    End,
+}
+
+impl Holder<'_> {
+    /// Holds the tree until it ends or must end; returns the exit code of the holder.
+    fn hold(mut self) -> c_int {
+        loop {
+            let mut fds = [
+                PollFd::from_borrowed_fd(control(), PollFlags::IN),
+                PollFd::new(&self.children, PollFlags::IN),
+            ];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+            if matches!(self.reap(), Next::End) || matches!(self.obey(), Next::End) {
+                break;
+            }
+        }
+        self.end_tree();
+        0
+    }
+
+    fn sandboxed(&self) -> bool {
+        self.launch.walls.is_some()
+    }
+
+    /// Reaps everything that ended.
+    fn reap(&mut self) -> Next {
+        // The signal only wakes; which children ended is asked below, so its content is of no interest.
+        let mut ignored = [0_u8; 512];
+        let _ = rustix::io::read(&self.children, &mut ignored);
+        loop {
+            match sys::wait_any() {
+                Ok(Waited::Ended { pid, status, usage }) if pid == self.leader && !self.leader_waited => {
+                    self.leader_waited = true;
+                    report(leader_exited(status, &usage));
+                    if self.launch.after_leader == AfterLeader::Kill {
+                        return Next::End;
+                    }
+                }
+                Ok(Waited::Ended { .. }) => {}
+                Ok(Waited::None) => return Next::Hold,
+                Ok(Waited::NoChild) | Err(_) => return Next::End,
+            }
+        }
+    }
+
+    /// Carries out what the keeper asks.
+    fn obey(&mut self) -> Next {
+        loop {
+            match receive(RecvFlags::DONTWAIT) {
+                Received::Order(Order::SignalLeader(signal)) => {
+                    // Until it is waited for, the id is the leader's and no other's.
+                    if !self.leader_waited {
+                        let _ = sys::kill(-self.leader, signal);
+                    }
+                }
+                Received::Order(Order::SignalTree(signal)) => self.signal_tree(signal),
+                Received::Order(Order::KillTree) | Received::KeeperGone => return Next::End,
+                Received::Order(Order::Go) => {}
+                Received::Nothing => return Next::Hold,
+            }
+        }
+    }
+
+    fn signal_tree(&self, signal: i32) {
+        if self.sandboxed() {
+            // Everything in the pid namespace but this process (kill(2)).
+            let _ = sys::kill(-1, signal);
+        } else {
+            tree::signal_descendants(signal);
+        }
+    }
+
+    /// Ends what is left. In a sandbox the kernel does it when pid 1 exits (pid_namespaces(7)).
+    fn end_tree(&mut self) {
+        if self.sandboxed() {
+            return;
+        }
+        loop {
+            tree::signal_descendants(libc::SIGKILL);
+            let mut fds = [PollFd::new(&self.children, PollFlags::IN)];
+            let _ = poll(&mut fds, Some(&KILL_ROUND));
+            match self.drain() {
+                Next::Hold => {}
+                Next::End => return,
+            }
+        }
+    }
+
+    /// Reaps during the end of the tree: every orphan becomes our child, so no child means no tree.
+    fn drain(&mut self) -> Next {
+        let mut ignored = [0_u8; 512];
+        let _ = rustix::io::read(&self.children, &mut ignored);
+        loop {
+            match sys::wait_any() {
+                Ok(Waited::Ended { pid, status, usage }) => {
+                    if pid == self.leader && !self.leader_waited {
+                        self.leader_waited = true;
+                        report(leader_exited(status, &usage));
+                    }
+                }
+                Ok(Waited::None) => return Next::Hold,
+                Ok(Waited::NoChild) | Err(_) => return Next::End,
+            }
+        }
+    }
+}
+
+fn leader_exited(status: c_int, usage: &libc::rusage) -> Report {
+    let status = if libc::WIFSIGNALED(status) {
+        ExitStatus::Signaled { signal: libc::WTERMSIG(status) }
+    } else {
+        // An exit status is eight bits wide (wait(2)).
+        ExitStatus::Exited { code: u8::try_from(libc::WEXITSTATUS(status) & 0xff).unwrap_or(u8::MAX) }
+    };
+    let micros = |time: libc::timeval| {
+        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+        let rest = u64::try_from(time.tv_usec).unwrap_or_default();
+        seconds * 1_000_000 + rest
+    };
+    let usage = ResourceUse {
+        user_us: micros(usage.ru_utime),
+        system_us: micros(usage.ru_stime),
+        max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or_default(),
+    };
+    Report::LeaderExited { status, usage, ended: now() }
+}
+
+fn now() -> Timestamp {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Timestamp(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default())
+}

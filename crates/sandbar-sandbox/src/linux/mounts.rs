@@ -1,0 +1,537 @@
+//! The mount tree of a sandbox, built in place in its own mount namespace.
+//!
+//! Order is everything. First every host file behind a mount is opened and compared with the plan, while
+//! nothing has changed; then the whole tree becomes read-only at once (one mount_setattr(2), which is why 500
+//! carve-outs cost 500 small steps and not 500 walks over the mount table); then the operations run in the
+//! plan's order. No path is followed through a symlink, and no directory of the host stays open.
+//!
+//! Runs in the child: no allocation, slots for descriptors are part of the prepared plan.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+use sandbar_proto::{BindAccess, FileIdentity, FileKind, TmpfsAccess};
+
+use super::sys::{MountAttr, Reach, mount_setattr};
+use crate::report::{SetupFailure, Step};
+
+/// Device nodes of the minimal /dev.
+const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c"tty"];
+const DEVICE_PATHS: [&CStr; 6] =
+    [c"/dev/null", c"/dev/zero", c"/dev/full", c"/dev/random", c"/dev/urandom", c"/dev/tty"];
+
+/// Parts of a fresh procfs that change the whole host when somebody maps to the host's uid 0, which file
+/// permissions alone would let them (proc(5)).
+const PROC_READ_ONLY: [&CStr; 5] = [c"sys", c"sysrq-trigger", c"irq", c"bus", c"fs"];
+
+/// Where the scratch tmpfs lives until /dev is built over it.
+const SCRATCH: &CStr = c"/dev";
+
+/// One operation, ready to run.
+pub(super) enum Op {
+    Bind {
+        source: CString,
+        identity: FileIdentity,
+        target: CString,
+        access: BindAccess,
+        tree: Option<OwnedFd>,
+    },
+    Mask {
+        target: CString,
+        identity: FileIdentity,
+        how: MaskKind,
+        tree: Option<OwnedFd>,
+    },
+    Tmpfs {
+        target: CString,
+        mode: CString,
+        size: Option<CString>,
+        access: TmpfsAccess,
+        mount: Option<OwnedFd>,
+    },
+    MakeDir {
+        prefixes: Vec<CString>,
+        mode: u32,
+    },
+    MakeFile {
+        path: CString,
+        mode: u32,
+    },
+    Symlink {
+        path: CString,
+        to: CString,
+    },
+    Proc,
+    Dev {
+        nodes: [Option<OwnedFd>; 6],
+    },
+}
+
+/// What covers a masked path.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum MaskKind {
+    /// A directory without any permission.
+    Directory,
+    /// A file without any permission.
+    File,
+    /// A file that may be read and is empty.
+    EmptyFile,
+}
+
+impl MaskKind {
+    fn scratch_name(self) -> &'static CStr {
+        match self {
+            Self::Directory => c"/dev/d",
+            Self::File => c"/dev/f",
+            Self::EmptyFile => c"/dev/e",
+        }
+    }
+}
+
+/// A cache, ready to be mounted copy-on-write.
+pub(super) struct Cache {
+    pub(super) target: CString,
+    pub(super) identity: FileIdentity,
+    pub(super) layers: CacheLayers,
+    pub(super) mount: Option<OwnedFd>,
+}
+
+/// Where what a run writes into a cache goes.
+pub(super) enum CacheLayers {
+    /// Into the store of the trust domain, which this run owns.
+    Store { upper: CString, work: CString },
+    /// Nowhere: another run owns the store, which is read below the own, forgotten layer.
+    Forgotten { store_upper: CString },
+}
+
+/// Every change to the mount tree of one sandbox.
+pub(super) struct Plan {
+    pub(super) caches: Vec<Cache>,
+    pub(super) ops: Vec<Op>,
+}
+
+fn failure(step: Step, index: u32) -> impl Fn(Errno) -> SetupFailure {
+    move |errno| SetupFailure { step, index, errno: errno.raw_os_error() }
+}
+
+/// Opens `path` as a place, refusing every symlink on the way.
+fn open_place(path: &CStr) -> Result<OwnedFd, Errno> {
+    rustix::fs::openat2(
+        CWD,
+        path,
+        OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::empty(),
+        ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
+    )
+}
+
+/// Whether `fd` is the file that the plan was made for.
+pub(super) fn is_same_file(fd: BorrowedFd<'_>, expected: FileIdentity) -> Result<bool, Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => FileKind::Directory,
+        FileType::RegularFile => FileKind::File,
+        FileType::Symlink => FileKind::Symlink,
+        FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => FileKind::Other,
+    };
+    Ok(FileIdentity { dev: stat.st_dev, ino: stat.st_ino, kind } == expected)
+}
+
+/// Opens the host's file at `path`, which must be the expected one, as a detached copy of its mount.
+fn clone_tree(path: &CStr, identity: FileIdentity, step: Step, index: u32) -> Result<OwnedFd, SetupFailure> {
+    let fail = failure(step, index);
+    let place = open_place(path).map_err(&fail)?;
+    if !is_same_file(place.as_fd(), identity).map_err(&fail)? {
+        return Err(SetupFailure { step: Step::Changed, index, errno: 0 });
+    }
+    clone_mount(place.as_fd(), c"", Reach::Tree).map_err(fail)
+}
+
+fn clone_mount(at: BorrowedFd<'_>, path: &CStr, reach: Reach) -> Result<OwnedFd, Errno> {
+    let mut flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    if matches!(reach, Reach::Tree) {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    open_tree(at, path, flags)
+}
+
+/// Mounts the detached tree `tree` onto `target`.
+fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, c"", target, c"", flags)
+}
+
+/// A new tmpfs, not mounted anywhere yet.
+fn new_tmpfs(mode: &CStr, size: Option<&CStr>) -> Result<OwnedFd, Errno> {
+    let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), c"mode", mode)?;
+    if let Some(size) = size {
+        fsconfig_set_string(context.as_fd(), c"size", size)?;
+    }
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+impl Plan {
+    /// Builds the tree in the calling process's own mount namespace.
+    ///
+    /// # Errors
+    /// The step, the index of the operation or cache, and the kernel's error. The namespace is then useless.
+    pub(super) fn build(&mut self) -> Result<(), SetupFailure> {
+        self.open_sources()?;
+        let scratch = self.needs_scratch();
+        if scratch {
+            make_scratch().map_err(failure(Step::Mount, Step::NO_INDEX))?;
+        }
+        self.make_caches()?;
+        let root = open_place(c"/").map_err(failure(Step::ReadOnlyRoot, Step::NO_INDEX))?;
+        mount_setattr(root.as_fd(), Reach::Tree, &MountAttr::SEALED)
+            .map_err(failure(Step::ReadOnlyRoot, Step::NO_INDEX))?;
+        drop(root);
+        if scratch {
+            self.clone_masks()?;
+            rustix::mount::unmount(SCRATCH, UnmountFlags::DETACH)
+                .map_err(failure(Step::Mount, Step::NO_INDEX))?;
+        }
+        self.attach_caches()?;
+        for (op, index) in self.ops.iter_mut().zip(0..) {
+            run(op, index)?;
+        }
+        self.seal()
+    }
+
+    fn open_sources(&mut self) -> Result<(), SetupFailure> {
+        for (op, index) in self.ops.iter_mut().zip(0..) {
+            match op {
+                Op::Bind { source, identity, access, tree, .. } => {
+                    let clone = clone_tree(source, *identity, Step::Source, index)?;
+                    let attributes = match access {
+                        BindAccess::Read => MountAttr::SEALED,
+                        BindAccess::Write => MountAttr::CONFINED,
+                    };
+                    mount_setattr(clone.as_fd(), Reach::Tree, &attributes)
+                        .map_err(failure(Step::Source, index))?;
+                    *tree = Some(clone);
+                }
+                Op::Dev { nodes } => open_devices(nodes).map_err(failure(Step::Dev, Step::NO_INDEX))?,
+                Op::Mask { .. }
+                | Op::Tmpfs { .. }
+                | Op::MakeDir { .. }
+                | Op::MakeFile { .. }
+                | Op::Symlink { .. }
+                | Op::Proc => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn needs_scratch(&self) -> bool {
+        self.ops.iter().any(|op| matches!(op, Op::Mask { .. }))
+            || self.caches.iter().any(|cache| matches!(cache.layers, CacheLayers::Forgotten { .. }))
+    }
+
+    fn make_caches(&mut self) -> Result<(), SetupFailure> {
+        for (cache, index) in self.caches.iter_mut().zip(0..) {
+            cache.mount = Some(cache.overlay(index)?);
+        }
+        Ok(())
+    }
+
+    fn attach_caches(&mut self) -> Result<(), SetupFailure> {
+        for (cache, index) in self.caches.iter_mut().zip(0..) {
+            let target = open_place(&cache.target).map_err(failure(Step::Cache, index))?;
+            if let Some(mount) = cache.mount.take() {
+                attach(mount.as_fd(), target.as_fd()).map_err(failure(Step::Cache, index))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn clone_masks(&mut self) -> Result<(), SetupFailure> {
+        for (op, index) in self.ops.iter_mut().zip(0..) {
+            if let Op::Mask { how, tree, .. } = op {
+                // The scratch mount was made read-only with everything else, and its clones inherit that.
+                let clone = clone_mount(CWD, how.scratch_name(), Reach::One);
+                *tree = Some(clone.map_err(failure(Step::Mount, index))?);
+            }
+        }
+        Ok(())
+    }
+
+    fn seal(&self) -> Result<(), SetupFailure> {
+        for (op, index) in self.ops.iter().zip(0..) {
+            if let Op::Tmpfs { access: TmpfsAccess::Read, mount: Some(mount), .. } = op {
+                mount_setattr(mount.as_fd(), Reach::One, &MountAttr::READ_ONLY)
+                    .map_err(failure(Step::Mount, index))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Mounts a tmpfs with what masks are made of: a directory and a file without permissions, an empty file.
+fn make_scratch() -> Result<(), Errno> {
+    let mount = new_tmpfs(c"0700", None)?;
+    rustix::fs::mkdirat(&mount, c"d", Mode::empty())?;
+    for (name, mode) in [(c"f", Mode::empty()), (c"e", Mode::from_raw_mode(0o444))] {
+        rustix::fs::openat(&mount, name, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, mode)?;
+    }
+    let target = open_place(SCRATCH)?;
+    attach(mount.as_fd(), target.as_fd())
+}
+
+fn open_devices(nodes: &mut [Option<OwnedFd>; 6]) -> Result<(), Errno> {
+    for (slot, path) in nodes.iter_mut().zip(DEVICE_PATHS) {
+        *slot = match clone_mount(CWD, path, Reach::One) {
+            Ok(clone) => Some(clone),
+            // A container's /dev may lack tty or full; what is not there is not offered.
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+    }
+    Ok(())
+}
+
+/// Text of `/proc/self/fd/N` for a descriptor, without allocating.
+struct FdPath([u8; 32]);
+
+impl FdPath {
+    fn new(fd: BorrowedFd<'_>) -> Self {
+        use std::io::Write as _;
+        use std::os::fd::AsRawFd as _;
+        let mut bytes = [0; 32];
+        // 14 characters, at most 10 digits and the NUL fit.
+        let _ = write!(&mut bytes[..31], "/proc/self/fd/{}", fd.as_raw_fd());
+        Self(bytes)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or(c"")
+    }
+}
+
+impl Cache {
+    /// The overlay of this cache, detached. Layers are named by descriptors, so that nothing between opening
+    /// and mounting can exchange them and no character of a path is special to overlayfs.
+    fn overlay(&self, index: u32) -> Result<OwnedFd, SetupFailure> {
+        let fail = failure(Step::Cache, index);
+        let lower = open_place(&self.target).map_err(&fail)?;
+        if !is_same_file(lower.as_fd(), self.identity).map_err(&fail)? {
+            return Err(SetupFailure { step: Step::Changed, index: Step::NO_INDEX, errno: 0 });
+        }
+        match &self.layers {
+            CacheLayers::Store { upper, work } => {
+                let upper = open_place(upper).map_err(&fail)?;
+                let work = open_place(work).map_err(&fail)?;
+                overlay(lower.as_fd(), None, upper.as_fd(), work.as_fd()).map_err(&fail)
+            }
+            CacheLayers::Forgotten { store_upper } => {
+                let store = open_place(store_upper).map_err(&fail)?;
+                let scratch = forgotten_layer(index).map_err(&fail)?;
+                overlay(lower.as_fd(), Some(store.as_fd()), scratch[0].as_fd(), scratch[1].as_fd())
+                    .map_err(&fail)
+            }
+        }
+    }
+}
+
+/// Upper and work directories in the scratch tmpfs.
+fn forgotten_layer(index: u32) -> Result<[OwnedFd; 2], Errno> {
+    use std::io::Write as _;
+    let make = |kind: char| {
+        let mut bytes = [0; 24];
+        let _ = write!(&mut bytes[..23], "/dev/{kind}{index}");
+        let path = CStr::from_bytes_until_nul(&bytes).map_err(|_| Errno::NAMETOOLONG)?;
+        rustix::fs::mkdir(path, Mode::RWXU)?;
+        open_place(path)
+    };
+    Ok([make('u')?, make('w')?])
+}
+
+/// An overlay mount in this user namespace, Linux 5.11 (overlayfs.rst, `userxattr`).
+fn overlay(
+    lower: BorrowedFd<'_>,
+    over_lower: Option<BorrowedFd<'_>>,
+    upper: BorrowedFd<'_>,
+    work: BorrowedFd<'_>,
+) -> Result<OwnedFd, Errno> {
+    let context = fsopen(c"overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let lower = FdPath::new(lower);
+    match over_lower {
+        None => fsconfig_set_string(context.as_fd(), c"lowerdir", lower.as_c_str())?,
+        Some(over) => {
+            use std::io::Write as _;
+            let over = FdPath::new(over);
+            let mut bytes = [0; 72];
+            let _ = write!(
+                &mut bytes[..71],
+                "{}:{}",
+                over.as_c_str().to_str().unwrap_or_default(),
+                lower.as_c_str().to_str().unwrap_or_default()
+            );
+            let both = CStr::from_bytes_until_nul(&bytes).map_err(|_| Errno::NAMETOOLONG)?;
+            fsconfig_set_string(context.as_fd(), c"lowerdir", both)?;
+        }
+    }
+    fsconfig_set_string(context.as_fd(), c"upperdir", FdPath::new(upper).as_c_str())?;
+    fsconfig_set_string(context.as_fd(), c"workdir", FdPath::new(work).as_c_str())?;
+    fsconfig_set_flag(context.as_fd(), c"userxattr")?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn run(op: &mut Op, index: u32) -> Result<(), SetupFailure> {
+    let fail = failure(Step::Mount, index);
+    match op {
+        Op::Bind { target, tree, .. } => {
+            let place = open_place(target).map_err(&fail)?;
+            let Some(tree) = tree.take() else { return Ok(()) };
+            attach(tree.as_fd(), place.as_fd()).map_err(fail)
+        }
+        Op::Mask { target, identity, tree, .. } => {
+            let place = match open_place(target) {
+                Ok(place) => place,
+                // Gone since the plan was made, or removed in a cache's own layer: nothing is left to hide.
+                Err(Errno::NOENT) => return Ok(()),
+                Err(errno) => return Err(fail(errno)),
+            };
+            // Inside a cache's overlay the same file has another device number; there the name is all there is,
+            // and covering it by name is never less than what was asked for.
+            let same_kind = mask_fits(place.as_fd(), *identity).map_err(&fail)?;
+            if !same_kind {
+                return Err(SetupFailure { step: Step::Changed, index, errno: 0 });
+            }
+            let Some(tree) = tree.take() else { return Ok(()) };
+            attach(tree.as_fd(), place.as_fd()).map_err(fail)
+        }
+        Op::Tmpfs { target, mode, size, mount, .. } => {
+            let fresh = new_tmpfs(mode, size.as_deref()).map_err(&fail)?;
+            let place = open_place(target).map_err(&fail)?;
+            attach(fresh.as_fd(), place.as_fd()).map_err(fail)?;
+            *mount = Some(fresh);
+            Ok(())
+        }
+        Op::MakeDir { prefixes, mode } => make_dirs(prefixes, *mode).map_err(fail),
+        Op::MakeFile { path, mode } => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::open(path.as_c_str(), flags, Mode::from_raw_mode(*mode)).map(drop).map_err(fail)
+        }
+        Op::Symlink { path, to } => rustix::fs::symlink(to.as_c_str(), path.as_c_str()).map_err(fail),
+        Op::Proc => mount_proc().map_err(failure(Step::Proc, Step::NO_INDEX)),
+        Op::Dev { nodes } => mount_dev(nodes).map_err(failure(Step::Dev, Step::NO_INDEX)),
+    }
+}
+
+/// Whether a mask of the expected kind fits onto what is there now.
+fn mask_fits(place: BorrowedFd<'_>, expected: FileIdentity) -> Result<bool, Errno> {
+    let stat = rustix::fs::fstat(place)?;
+    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    Ok(directory == (expected.kind == FileKind::Directory))
+}
+
+fn make_dirs(prefixes: &[CString], mode: u32) -> Result<(), Errno> {
+    let Some((last, above)) = prefixes.split_last() else { return Ok(()) };
+    for prefix in above {
+        match rustix::fs::mkdir(prefix.as_c_str(), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    match rustix::fs::mkdir(last.as_c_str(), Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn mount_proc() -> Result<(), Errno> {
+    let context = fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let proc = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let target = open_place(c"/proc")?;
+    attach(proc.as_fd(), target.as_fd())?;
+    for name in PROC_READ_ONLY {
+        let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let place = match rustix::fs::openat(&proc, name, flags, Mode::empty()) {
+            Ok(place) => place,
+            Err(Errno::NOENT) => continue,
+            Err(errno) => return Err(errno),
+        };
+        let clone = clone_mount(place.as_fd(), c"", Reach::One)?;
+        mount_setattr(clone.as_fd(), Reach::One, &MountAttr::READ_ONLY)?;
+        attach(clone.as_fd(), place.as_fd())?;
+    }
+    Ok(())
+}
+
+fn mount_dev(nodes: &mut [Option<OwnedFd>; 6]) -> Result<(), Errno> {
+    let dev = new_tmpfs(c"0755", None)?;
+    let target = open_place(c"/dev")?;
+    attach(dev.as_fd(), target.as_fd())?;
+    for (name, node) in DEVICES.into_iter().zip(nodes.iter_mut()) {
+        let Some(node) = node.take() else { continue };
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        drop(rustix::fs::openat(&dev, name, flags, Mode::from_raw_mode(0o666))?);
+        let place = rustix::fs::openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        attach(node.as_fd(), place.as_fd())?;
+    }
+    let links: [(&CStr, &CStr); 5] = [
+        (c"/proc/self/fd", c"fd"),
+        (c"/proc/self/fd/0", c"stdin"),
+        (c"/proc/self/fd/1", c"stdout"),
+        (c"/proc/self/fd/2", c"stderr"),
+        (c"pts/ptmx", c"ptmx"),
+    ];
+    for (to, name) in links {
+        rustix::fs::symlinkat(to, &dev, name)?;
+    }
+    mount_below(&dev, c"pts", new_devpts()?)?;
+    mount_below(&dev, c"shm", new_tmpfs(c"01777", None)?)?;
+    mount_setattr(dev.as_fd(), Reach::One, &MountAttr::READ_ONLY)
+}
+
+/// A terminal file system of its own: no terminal of the host is in it.
+fn new_devpts() -> Result<OwnedFd, Errno> {
+    let context = fsopen(c"devpts", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), c"ptmxmode", c"0666")?;
+    fsconfig_set_string(context.as_fd(), c"mode", c"0620")?;
+    fsconfig_create(context.as_fd())?;
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+}
+
+fn mount_below(dev: &OwnedFd, name: &CStr, mount: OwnedFd) -> Result<(), Errno> {
+    rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
+    let place = rustix::fs::openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    attach(mount.as_fd(), place.as_fd())
+}
+
+/// Enters the working directory, which must be the one that the plan was made for.
+///
+/// # Errors
+/// [`Step::Cwd`] or [`Step::CwdChanged`].
+pub(super) fn enter_directory(path: &CStr, expected: FileIdentity) -> Result<(), SetupFailure> {
+    let fail = failure(Step::Cwd, Step::NO_INDEX);
+    let place = open_place(path).map_err(&fail)?;
+    if !is_same_file(place.as_fd(), expected).map_err(&fail)? {
+        return Err(SetupFailure { step: Step::CwdChanged, index: Step::NO_INDEX, errno: 0 });
+    }
+    rustix::process::fchdir(&place).map_err(&fail)?;
+    // Opened as a place it was not yet asked whether it may be searched.
+    rustix::fs::accessat(CWD, c".", rustix::fs::Access::EXEC_OK, AtFlags::empty()).map_err(&fail)
+}

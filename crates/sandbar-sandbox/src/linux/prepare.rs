@@ -1,0 +1,191 @@
+//! A launch in the form that the child needs: C strings, pointer arrays, a compiled filter.
+//!
+//! Made by the keeper before it forks, so that the child allocates nothing.
+
+use std::ffi::CString;
+
+use sandbar_proto::{
+    AbsPath, AfterLeader, FileIdentity, FileKind, LaunchSpec, LinuxSandbox, MountOp, NetworkMode, RunAs,
+    Sandbox,
+};
+
+use super::exec::{Command, NulByte};
+use super::{landlock, mounts};
+use crate::seccomp::{self, Program, SeccompError};
+use crate::{CacheLayer, SpawnError};
+
+/// Stack of the leader until it executes: a few calls deep, no buffers.
+const LEADER_STACK_BYTES: usize = 32 * 1024;
+
+/// Who writes the id maps of a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MapWriter {
+    /// The process in it, which may map only its own ids (user_namespaces(7)).
+    Itself,
+    /// The keeper, which has the right to map others.
+    Keeper,
+}
+
+/// Id maps as text of /proc/PID/uid_map and gid_map.
+pub(super) struct Maps {
+    pub(super) writer: MapWriter,
+    pub(super) users: String,
+    pub(super) groups: String,
+}
+
+/// The sandbox of a launch.
+pub(super) struct Walls {
+    pub(super) maps: Maps,
+    pub(super) run_as: Option<RunAs>,
+    pub(super) network: NetworkMode,
+    pub(super) mounts: mounts::Plan,
+    pub(super) landlock: Option<landlock::Prepared>,
+    pub(super) filter: Program,
+}
+
+/// A whole launch.
+pub(super) struct Launch {
+    pub(super) command: Command,
+    pub(super) cwd: (CString, FileIdentity),
+    pub(super) after_leader: AfterLeader,
+    pub(super) walls: Option<Walls>,
+    pub(super) stack: Vec<u8>,
+}
+
+impl Launch {
+    /// Prepares `spec`. `caches` says, for each cache of the spec that is to be mounted, which layers it has.
+    ///
+    /// # Errors
+    /// [`SpawnError::NulByte`], [`SpawnError::Filter`], [`SpawnError::Landlock`].
+    pub(super) fn new(spec: &LaunchSpec, caches: &[CacheLayer]) -> Result<Self, SpawnError> {
+        let walls = match &spec.sandbox {
+            Sandbox::None => None,
+            Sandbox::Linux(sandbox) => Some(Walls::new(sandbox, caches)?),
+        };
+        Ok(Self {
+            command: Command::new(spec)?,
+            cwd: (path(&spec.cwd.path)?, spec.cwd.identity),
+            after_leader: spec.after_leader,
+            walls,
+            stack: vec![0; LEADER_STACK_BYTES],
+        })
+    }
+}
+
+fn c_string(bytes: &[u8]) -> Result<CString, NulByte> {
+    CString::new(bytes).map_err(|_| NulByte)
+}
+
+fn path(path: &AbsPath) -> Result<CString, NulByte> {
+    c_string(path.as_bytes())
+}
+
+impl Walls {
+    fn new(sandbox: &LinuxSandbox, caches: &[CacheLayer]) -> Result<Self, SpawnError> {
+        let landlock = sandbox.landlock.as_ref().map(|spec| {
+            let abi = crate::facts::landlock_abi();
+            if abi < spec.min_abi.max(1) {
+                return Err(SpawnError::Landlock { needed: spec.min_abi.max(1), found: abi });
+            }
+            let rules: Result<_, NulByte> =
+                spec.rules.iter().map(|rule| Ok((path(&rule.path)?, rule.access))).collect();
+            Ok(landlock::Prepared { abi, rules: rules? })
+        });
+        Ok(Self {
+            maps: Maps::new(sandbox),
+            run_as: sandbox.identity.run_as,
+            network: sandbox.network,
+            mounts: mounts::Plan {
+                caches: caches.iter().map(prepare_cache).collect::<Result<_, _>>()?,
+                ops: sandbox.mounts.iter().map(prepare_op).collect::<Result<_, _>>()?,
+            },
+            landlock: landlock.transpose()?,
+            filter: compile_filter(sandbox)?,
+        })
+    }
+}
+
+fn compile_filter(sandbox: &LinuxSandbox) -> Result<Program, SeccompError> {
+    seccomp::compile(&sandbox.seccomp, seccomp::Arch::native())
+}
+
+impl Maps {
+    fn new(sandbox: &LinuxSandbox) -> Self {
+        let identity = &sandbox.identity;
+        let text = |ranges: &[sandbar_proto::IdRange]| {
+            ranges.iter().map(|range| format!("{0} {0} {1}\n", range.first, range.count)).collect::<String>()
+        };
+        let single = |ranges: &[sandbar_proto::IdRange]| matches!(ranges, [range] if range.count == 1);
+        let writer = if single(&identity.users) && single(&identity.groups) {
+            MapWriter::Itself
+        } else {
+            MapWriter::Keeper
+        };
+        Self { writer, users: text(&identity.users), groups: text(&identity.groups) }
+    }
+}
+
+fn prepare_cache(layer: &CacheLayer) -> Result<mounts::Cache, NulByte> {
+    Ok(mounts::Cache {
+        target: path(&layer.target.path)?,
+        identity: layer.target.identity,
+        layers: if layer.owned {
+            mounts::CacheLayers::Store { upper: path(&layer.upper)?, work: path(&layer.work)? }
+        } else {
+            mounts::CacheLayers::Forgotten { store_upper: path(&layer.upper)? }
+        },
+        mount: None,
+    })
+}
+
+fn prepare_op(op: &MountOp) -> Result<mounts::Op, NulByte> {
+    Ok(match op {
+        MountOp::Bind { source, target, access } => mounts::Op::Bind {
+            source: path(&source.path)?,
+            identity: source.identity,
+            target: path(target)?,
+            access: *access,
+            tree: None,
+        },
+        MountOp::Mask { target, readable_empty } => mounts::Op::Mask {
+            target: path(&target.path)?,
+            identity: target.identity,
+            how: match (target.identity.kind, readable_empty) {
+                (FileKind::Directory, _) => mounts::MaskKind::Directory,
+                (FileKind::File | FileKind::Symlink | FileKind::Other, false) => mounts::MaskKind::File,
+                (FileKind::File | FileKind::Symlink | FileKind::Other, true) => mounts::MaskKind::EmptyFile,
+            },
+            tree: None,
+        },
+        MountOp::Tmpfs { target, mode, access, size_bytes } => mounts::Op::Tmpfs {
+            target: path(target)?,
+            mode: c_string(format!("{mode:o}").as_bytes())?,
+            size: size_bytes.map(|size| c_string(size.to_string().as_bytes())).transpose()?,
+            access: *access,
+            mount: None,
+        },
+        MountOp::MakeDir { path: target, mode } => {
+            mounts::Op::MakeDir { prefixes: prefixes(target)?, mode: *mode }
+        }
+        MountOp::MakeFile { path: target, mode } => mounts::Op::MakeFile { path: path(target)?, mode: *mode },
+        MountOp::Symlink { path: target, to } => {
+            mounts::Op::Symlink { path: path(target)?, to: c_string(to.as_bytes())? }
+        }
+        MountOp::Proc => mounts::Op::Proc,
+        MountOp::Dev => mounts::Op::Dev { nodes: [const { None }; 6] },
+    })
+}
+
+/// Every directory on the way to `target`, outermost first, `target` last, without `/`.
+fn prefixes(target: &AbsPath) -> Result<Vec<CString>, NulByte> {
+    let mut all = Vec::new();
+    let mut next = Some(target.clone());
+    while let Some(current) = next {
+        next = current.parent();
+        if next.is_some() {
+            all.push(path(&current)?);
+        }
+    }
+    all.reverse();
+    Ok(all)
+}

@@ -1,0 +1,82 @@
+//! The descendants of a process without a pid namespace.
+//!
+//! A snapshot of /proc, taken again and again until nothing is left: a process may fork while we look. Each
+//! signal goes through a pidfd whose parent is checked after it was opened, so it never reaches a process that
+//! merely got a dead one's number.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
+
+/// Sends `signal` to every descendant of this process.
+pub(super) fn signal_descendants(signal: i32) {
+    let Some(signal) = Signal::from_named_raw(signal) else { return };
+    let parents = snapshot();
+    let own = getpid().as_raw_pid();
+    for pid in descendants(own, &parents) {
+        let Some(target) = Pid::from_raw(pid) else { continue };
+        let Ok(pidfd) = pidfd_open(target, PidfdFlags::empty()) else { continue };
+        // Orphans come to us, so a descendant's parent only ever changes to us.
+        let still_ours = parent(pid).is_some_and(|now| now == own || parents.get(&pid) == Some(&now));
+        if still_ours {
+            // ESRCH: it ended by itself.
+            let _ = pidfd_send_signal(&pidfd, signal);
+        }
+    }
+}
+
+/// Parent of every process, by id.
+fn snapshot() -> HashMap<i32, i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return HashMap::new() };
+    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    ids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
+}
+
+fn parent(pid: i32) -> Option<i32> {
+    parse_parent(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// The parent's id in a line of /proc/PID/stat. The name in parentheses may hold anything, so fields are
+/// counted from its last parenthesis (proc(5)).
+fn parse_parent(stat: &[u8]) -> Option<i32> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(stat.get(end + 1..)?).ok()?;
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+fn descendants(root: i32, parents: &HashMap<i32, i32>) -> Vec<i32> {
+    let mut found: HashSet<i32> = HashSet::from([root]);
+    let mut order = Vec::new();
+    loop {
+        let next: Vec<i32> = parents
+            .iter()
+            .filter(|(pid, parent)| found.contains(parent) && !found.contains(pid))
+            .map(|(pid, _)| *pid)
+            .collect();
+        if next.is_empty() {
+            return order;
+        }
+        found.extend(&next);
+        order.extend(next);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_parentheses_does_not_hide_its_parent() {
+        assert_eq!(parse_parent(b"42 (a) S 7) S 5 42 42 0"), Some(5));
+        assert_eq!(parse_parent(b"42 (a"), None);
+    }
+
+    #[test]
+    fn descendants_are_found_at_every_depth_and_nothing_else() {
+        let parents = HashMap::from([(2, 1), (3, 2), (4, 3), (9, 8)]);
+        let mut found = descendants(1, &parents);
+        found.sort_unstable();
+        assert_eq!(found, [2, 3, 4]);
+    }
+}

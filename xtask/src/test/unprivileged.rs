@@ -1,0 +1,310 @@
+//! The kernel's tests again as an ordinary user, for a run that is root.
+//!
+//! Root sees none of the faults that an unprivileged user namespace has (uid maps, dumpable, sticky folders), so
+//! the suites that touch the kernel run twice. The test binaries are copied to a folder that everybody can reach:
+//! the work tree may lie in somebody's home. Each test gets a process of its own and an exact environment.
+
+use std::collections::VecDeque;
+use std::io::{Read, Seek};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::SUITE_LIMIT;
+use super::report::{Outcome, Tally, skips};
+use super::suites::libtest_counts;
+use crate::cargo::{Executable, ExecutableKind, is_sandbar};
+use crate::command::{SYSTEM_PATH, check, output, quiet};
+use crate::packages::{Install, is_root};
+
+/// Packages whose tests ask the kernel.
+const PACKAGES: &[&str] = &["sandbar-sandbox", "sandbar-keeper", "sandbar-exec", "sandbar"];
+
+/// An account of its own: `nobody` has no home, and shares its processes with other services.
+const USER: &str = "sandbar-test";
+
+/// How often a running test is looked at; well below what a person would notice over a suite.
+const POLL: Duration = Duration::from_millis(2);
+
+/// The account that tests run as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct User {
+    uid: u32,
+    gid: u32,
+    home: PathBuf,
+}
+
+/// Executables where that user can start them.
+struct Stage {
+    folder: TempDir,
+    sandbar: PathBuf,
+    suites: Vec<(String, PathBuf)>,
+}
+
+/// Runs the suites as [`USER`].
+///
+/// # Errors
+/// When the user or the folder cannot be made.
+pub(super) fn run(built: &[Executable], install: Install) -> Result<Outcome> {
+    if !is_root() {
+        let why =
+            "this run is not root: the suites ran as an ordinary user already, and were not run as root";
+        return Ok(Outcome::skipped(why));
+    }
+    let Some(user) = user(install)? else {
+        return Ok(Outcome::skipped(format!(
+            "there is no user {USER}, and --no-install forbids to make one"
+        )));
+    };
+    let stage = stage(built)?;
+    let mut outcome = Outcome::default();
+    for (name, path) in &stage.suites {
+        let started = Instant::now();
+        let suite = run_suite(name, path, &stage, &user)?;
+        println!(
+            "{name}: {} passed, {} failed, {} skipped in {:.1} s",
+            suite.tally.passed,
+            suite.tally.failed,
+            suite.tally.skipped,
+            started.elapsed().as_secs_f64()
+        );
+        outcome.tally = outcome.tally.and(suite.tally);
+        outcome.failures.extend(suite.failures);
+        outcome.skips.extend(suite.skips);
+    }
+    outcome.notes = end_leftovers(stage.folder.path());
+    Ok(outcome)
+}
+
+/// The account, made when it is missing and may be made.
+fn user(install: Install) -> Result<Option<User>> {
+    if let Some(user) = look_up()? {
+        return Ok(Some(user));
+    }
+    if install == Install::Forbidden {
+        return Ok(None);
+    }
+    check(quiet("useradd").env("PATH", SYSTEM_PATH).args(["--create-home", "--shell", "/bin/sh", USER]))?;
+    look_up()
+}
+
+fn look_up() -> Result<Option<User>> {
+    let passwd = std::fs::read_to_string("/etc/passwd").context("could not read /etc/passwd")?;
+    Ok(passwd.lines().find_map(|line| parse_passwd(line, USER)))
+}
+
+/// Reads a line of passwd(5) if it is the user's.
+fn parse_passwd(line: &str, name: &str) -> Option<User> {
+    let fields: Vec<_> = line.split(':').collect();
+    let [found, _, uid, gid, _, home, _] = fields.as_slice() else { return None };
+    (*found == name).then_some(())?;
+    Some(User { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() })
+}
+
+/// Copies the programs and the suites to a folder of mode 0755.
+fn stage(built: &[Executable]) -> Result<Stage> {
+    let folder = tempfile::Builder::new().prefix("sandbar-test-").tempdir_in("/var/tmp")?;
+    open_to_all(folder.path())?;
+    let mut sandbar = None;
+    let mut suites = Vec::new();
+    for executable in built {
+        let suite =
+            executable.kind == ExecutableKind::Test && PACKAGES.contains(&executable.package.as_str());
+        if executable.kind == ExecutableKind::Test && !suite {
+            continue;
+        }
+        let place = folder.path().join(if suite { "tests" } else { "bin" });
+        std::fs::create_dir_all(&place)?;
+        open_to_all(&place)?;
+        let file = executable.path.file_name().context("an executable without a name")?;
+        let copy = place.join(file);
+        std::fs::copy(&executable.path, &copy)
+            .with_context(|| format!("could not copy {}", executable.path.display()))?;
+        open_to_all(&copy)?;
+        if suite {
+            suites.push((format!("{}::{}", executable.package, executable.target), copy));
+        } else if is_sandbar(executable) {
+            sandbar = Some(copy);
+        }
+    }
+    Ok(Stage { folder, sandbar: sandbar.context("cargo built no program `sandbar`")?, suites })
+}
+
+fn open_to_all(path: &Path) -> Result<()> {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))
+        .with_context(|| format!("could not open {} to all", path.display()))
+}
+
+/// Runs every test of one binary, as many at a time as there are processors, within [`SUITE_LIMIT`].
+fn run_suite(name: &str, path: &Path, stage: &Stage, user: &User) -> Result<Outcome> {
+    let list = output(as_user(user, stage, path).args(["--list", "--format", "terse"]))?;
+    let tests: Mutex<VecDeque<&str>> = Mutex::new(tests(&list).collect());
+    let deadline = Instant::now() + SUITE_LIMIT;
+    let outcome = Mutex::new(Outcome::default());
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(test) = tests.lock().ok().and_then(|mut tests| tests.pop_front()) {
+                    let ran =
+                        run_test(as_user(user, stage, path).args(["--exact", test, "--nocapture"]), deadline);
+                    if let Ok(mut outcome) = outcome.lock() {
+                        enter(&mut outcome, &format!("{name} {test}"), ran);
+                    }
+                }
+            });
+        }
+    });
+    match outcome.into_inner() {
+        Ok(outcome) => Ok(outcome),
+        Err(_) => bail!("a worker of {name} panicked"),
+    }
+}
+
+/// Enters one test's end; a failure's output is printed at once.
+fn enter(outcome: &mut Outcome, test: &str, ran: Result<Ran>) {
+    let (tally, log) = match ran {
+        Ok(Ran::Ended { tally, log }) => (tally, log),
+        Ok(Ran::TooLong { log }) => (
+            Tally { failed: 1, ..Tally::default() },
+            format!("{log}\nits suite took more than {} s", SUITE_LIMIT.as_secs()),
+        ),
+        Err(error) => (Tally { failed: 1, ..Tally::default() }, format!("{error:#}")),
+    };
+    if tally.failed > 0 {
+        println!("-- {test} failed as {USER}:\n{log}");
+        outcome.failures.push(test.to_owned());
+        outcome.tally = outcome.tally.and(tally);
+        return;
+    }
+    let skips: Vec<_> = skips(&log).map(|skip| format!("{skip} (as {USER})")).collect();
+    outcome.tally = outcome.tally.and(tally.with_skips(u64::from(!skips.is_empty())));
+    outcome.skips.extend(skips);
+}
+
+/// How a test's process ended.
+#[derive(Debug)]
+enum Ran {
+    /// By itself.
+    Ended { tally: Tally, log: String },
+    /// It was killed at the deadline.
+    TooLong { log: String },
+}
+
+/// Runs one test with its output in a file, so that a grandchild that holds the stream delays nobody.
+fn run_test(command: &mut Command, deadline: Instant) -> Result<Ran> {
+    let mut file = tempfile::tempfile()?;
+    let mut child = command.stdout(file.try_clone()?).stderr(file.try_clone()?).spawn()?;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            break None;
+        }
+        std::thread::sleep(POLL);
+    };
+    let mut log = Vec::new();
+    file.rewind()?;
+    file.read_to_end(&mut log)?;
+    let log = String::from_utf8_lossy(&log).into_owned();
+    let Some(status) = status else { return Ok(Ran::TooLong { log }) };
+    let counted = log.lines().rev().find_map(|line| line.strip_prefix("test result: ")).map(libtest_counts);
+    let failed = Tally { failed: 1, ..Tally::default() };
+    let tally = if status.success() { counted.unwrap_or(failed) } else { failed };
+    Ok(Ran::Ended { tally, log })
+}
+
+/// Names in `--list --format terse`.
+fn tests(list: &str) -> impl Iterator<Item = &str> {
+    list.lines().filter_map(|line| line.strip_suffix(": test"))
+}
+
+/// A test binary as the user, with nothing of this process's environment.
+fn as_user(user: &User, stage: &Stage, program: &Path) -> Command {
+    let mut command = quiet("setpriv");
+    command
+        .args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)])
+        .args(["--init-groups", "--inh-caps=-all", "--"])
+        .arg(program)
+        .stdout(Stdio::piped())
+        .current_dir(&user.home)
+        .env_clear()
+        .env("PATH", SYSTEM_PATH)
+        .env("HOME", &user.home)
+        .env("USER", USER)
+        .env("LOGNAME", USER)
+        .env("LANG", "C.UTF-8")
+        .env("RUST_BACKTRACE", "1")
+        .env("INSTA_UPDATE", "no")
+        .env("SANDBAR_BIN", &stage.sandbar);
+    if let Some(ci) = std::env::var_os("CI") {
+        command.env("CI", ci);
+    }
+    command
+}
+
+/// Ends processes that outlived their tests, and says which: only those whose program lies in our folder.
+fn end_leftovers(stage: &Path) -> Vec<String> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|entry| {
+            let program = std::fs::read_link(entry.path().join("exe")).ok()?;
+            program.starts_with(stage).then_some(())?;
+            let pid = rustix::process::Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok()?;
+            let program = program.file_name()?.to_string_lossy().into_owned();
+            Some(format!("a process of {program} outlived its test and was ended"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_users_line_of_passwd_is_read() {
+        let line = "sandbar-test:x:1001:1002:,,,:/home/sandbar-test:/bin/sh";
+        let user = User { uid: 1001, gid: 1002, home: "/home/sandbar-test".into() };
+        assert_eq!(parse_passwd(line, USER), Some(user));
+        assert_eq!(parse_passwd("sandbar-test2:x:1:1::/:/bin/sh", USER), None);
+        assert_eq!(parse_passwd("sandbar-test:x:1", USER), None);
+    }
+
+    #[test]
+    fn tests_are_listed_without_benches() {
+        assert_eq!(tests("a::b: test\nc: benchmark\nd: test\n").collect::<Vec<_>>(), ["a::b", "d"]);
+    }
+
+    fn ran(script: &str, limit: Duration) -> Outcome {
+        let mut outcome = Outcome::default();
+        enter(&mut outcome, "suite test", run_test(quiet("sh").args(["-c", script]), Instant::now() + limit));
+        outcome
+    }
+
+    const RESULT: &str = "echo 'test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured'";
+
+    #[test]
+    fn a_test_that_passes_counts_as_passed_and_one_that_says_skip_as_skipped() {
+        assert_eq!(ran(RESULT, SUITE_LIMIT).tally, Tally { passed: 1, failed: 0, skipped: 0 });
+        let skipped = ran(&format!("echo 'SKIP: a: no b'; {RESULT}"), SUITE_LIMIT);
+        assert_eq!(skipped.tally, Tally { passed: 0, failed: 0, skipped: 1 });
+        assert_eq!(skipped.skips, ["a: no b (as sandbar-test)"]);
+    }
+
+    #[test]
+    fn a_test_that_ends_badly_or_silently_or_never_counts_as_failed() {
+        let failed = Tally { failed: 1, ..Tally::default() };
+        assert_eq!(ran(&format!("{RESULT}; exit 1"), SUITE_LIMIT).tally, failed);
+        assert_eq!(ran("exit 0", SUITE_LIMIT).tally, failed);
+        assert_eq!(ran(&format!("{RESULT}; sleep 30"), Duration::from_millis(50)).tally, failed);
+    }
+}
