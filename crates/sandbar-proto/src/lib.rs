@@ -3,6 +3,8 @@
 //! Keeps one definition per shape, readable by any serde format that describes itself. Decides nothing:
 //! what a permission means is `sandbar-policy`'s concern, how a mount is made `sandbar-sandbox`'s.
 
+#![forbid(unsafe_code)]
+
 mod bytes;
 mod event;
 mod facts;

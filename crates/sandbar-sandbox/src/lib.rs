@@ -6,6 +6,8 @@
 //! after the start (that is `sandbar-keeper`). Has no runtime, no threads and no network client.
 
 #[cfg(target_os = "linux")]
+pub mod caller;
+#[cfg(target_os = "linux")]
 pub mod facts;
 pub mod report;
 pub mod seccomp;

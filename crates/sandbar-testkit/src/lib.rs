@@ -1,1 +1,3 @@
-//! placeholder
+//! Development only: temporary homes, probes and fakes for tests.
+
+#![forbid(unsafe_code)]

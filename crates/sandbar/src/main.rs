@@ -1,1 +1,29 @@
-fn main() {}
+//! The `sandbar` program: arguments in, exit status out.
+//!
+//! Everything that a person sees is decided here: what the command line means, where Sandbar's files lie, how an
+//! error reads and what to do about it. The crates below it know facts and print nothing.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod dirs;
+mod dispatch;
+mod environment;
+mod escape;
+mod exit;
+mod keepers;
+mod plan;
+mod render;
+mod run;
+mod stdio;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Before anything else: a helper role has no use for arguments, threads or files of this program.
+    if let Some(code) = dispatch::helper() {
+        return code;
+    }
+    exit::code(cli::parse().and_then(commands::execute))
+}

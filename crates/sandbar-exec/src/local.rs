@@ -1,0 +1,229 @@
+//! This machine, through its keeper.
+//!
+//! One task owns the connection and takes messages; handles are cheap and can be cloned. News of a process
+//! arrive as its newest state, not as a queue: a consumer that sleeps wakes up to the present, and nothing grows
+//! meanwhile. Output itself never passes here, consumers read it from the log at their own pace.
+
+mod actor;
+mod plan;
+mod process;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sandbar_keeper::Client;
+use sandbar_keeper::protocol::{ProcessState, Refusal, Reply, Request, Watch};
+use sandbar_policy::LaunchPlan;
+use sandbar_proto::{RunId, Stream};
+
+use crate::processes::{
+    BoxFuture, Process, ProcessControl, ProcessError, Processes, StartError, StartOptions, Watching,
+};
+use actor::{Handle, Outgoing};
+use process::LocalProcess;
+
+/// Processes of this machine.
+#[derive(Clone)]
+pub struct LocalProcesses {
+    keeper: Handle,
+    /// Where the keeper writes the directories of processes.
+    directories: Arc<PathBuf>,
+}
+
+impl LocalProcesses {
+    /// Takes a connection over; must be called within a runtime. `directories` is where its keeper puts the
+    /// directories of its processes.
+    ///
+    /// # Errors
+    /// The runtime can't watch the connection.
+    pub fn new(client: Client, directories: PathBuf) -> std::io::Result<Self> {
+        Ok(Self { keeper: actor::spawn(client)?, directories: Arc::new(directories) })
+    }
+
+    fn log(&self, id: RunId) -> PathBuf {
+        self.directories.join(id.to_string())
+    }
+
+    async fn start_plan(
+        &self,
+        plan: LaunchPlan,
+        options: StartOptions,
+    ) -> Result<Box<dyn Process>, StartError> {
+        let fds = plan::descriptors(plan.spec(), options.handles)?;
+        let logged = plan::is_logged(plan.spec());
+        let news = self.keeper.register(options.id).await?;
+        let request = Request::Start { id: options.id, watch: watch(options.watching) };
+        let reply = self.keeper.request(Outgoing { request, body: Vec::new(), fds }).await;
+        let state = match reply {
+            Ok(Reply::Process { state }) => state,
+            Ok(other) => {
+                self.keeper.unregister(options.id).await;
+                return Err(start_refused(other));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let log = logged.then(|| self.log(options.id));
+        Ok(Box::new(LocalProcess::new(self.keeper.clone(), state, news, log, options.watching)))
+    }
+
+    async fn follow_process(&self, id: RunId, watching: Watching) -> Result<Box<dyn Process>, ProcessError> {
+        let news = self.keeper.register(id).await?;
+        let request = Request::Watch { id, watch: watch(watching) };
+        match self.keeper.request(Outgoing::plain(request)).await? {
+            Reply::Process { state } => {
+                let log = Some(self.log(id));
+                Ok(Box::new(LocalProcess::new(self.keeper.clone(), state, news, log, watching)))
+            }
+            other => {
+                self.keeper.unregister(id).await;
+                Err(refused(other))
+            }
+        }
+    }
+
+    async fn list_all(&self) -> Result<Vec<ProcessState>, ProcessError> {
+        let mut all: Vec<ProcessState> = Vec::new();
+        loop {
+            let after = all.last().map(|state| state.start.id);
+            match self.keeper.request(Outgoing::plain(Request::List { after })).await? {
+                Reply::Listed { processes, more } => {
+                    let done = !more || processes.is_empty();
+                    all.extend(processes);
+                    if done {
+                        return Ok(all);
+                    }
+                }
+                other => return Err(refused(other)),
+            }
+        }
+    }
+
+    /// Asks the keeper to end, which it does if it holds nothing.
+    ///
+    /// # Errors
+    /// [`ProcessError::Refused`] with [`Refusal::Busy`] if it holds something.
+    pub async fn stop_keeper(&self) -> Result<(), ProcessError> {
+        done(self.keeper.request(Outgoing::plain(Request::Stop)).await?)
+    }
+}
+
+impl Processes for LocalProcesses {
+    fn start(
+        &self,
+        plan: LaunchPlan,
+        options: StartOptions,
+    ) -> BoxFuture<'_, Result<Box<dyn Process>, StartError>> {
+        Box::pin(self.start_plan(plan, options))
+    }
+
+    fn follow(&self, id: RunId, watching: Watching) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>> {
+        Box::pin(self.follow_process(id, watching))
+    }
+
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ProcessState>, ProcessError>> {
+        Box::pin(self.list_all())
+    }
+
+    fn control(&self, id: RunId) -> Box<dyn ProcessControl> {
+        Box::new(LocalControl { keeper: self.keeper.clone(), id })
+    }
+}
+
+/// Acts on one process of the keeper.
+pub(crate) struct LocalControl {
+    pub(crate) keeper: Handle,
+    pub(crate) id: RunId,
+}
+
+impl LocalControl {
+    async fn simple(&self, request: Request) -> Result<(), ProcessError> {
+        done(self.keeper.request(Outgoing::plain(request)).await?)
+    }
+
+    async fn write(&self, offset_bytes: u64, bytes: &[u8]) -> Result<(), ProcessError> {
+        let end = offset_bytes + bytes.len() as u64;
+        let mut accepted = offset_bytes;
+        while accepted < end {
+            let from = usize::try_from(accepted - offset_bytes).unwrap_or(bytes.len());
+            let chunk = &bytes[from..bytes.len().min(from + sandbar_keeper::protocol::MAX_WRITE_BYTES)];
+            let room = self.keeper.stdin_room(self.id).await;
+            let request = Request::Write { id: self.id, offset_bytes: accepted };
+            let outgoing = Outgoing { request, body: chunk.to_vec(), fds: Vec::new() };
+            match self.keeper.request(outgoing).await? {
+                Reply::Written { accepted_bytes } if accepted_bytes >= accepted + chunk.len() as u64 => {
+                    accepted = accepted_bytes;
+                }
+                // The queue is full; the keeper says when it has room.
+                Reply::Written { accepted_bytes } => {
+                    accepted = accepted_bytes;
+                    room.wait().await?;
+                }
+                Reply::Refused { error: Refusal::StdinClosed } => return Err(ProcessError::StdinClosed),
+                other => return Err(refused(other)),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ProcessControl for LocalControl {
+    fn signal(&self, signal: i32) -> BoxFuture<'_, Result<(), ProcessError>> {
+        Box::pin(self.simple(Request::Signal { id: self.id, signal }))
+    }
+
+    fn terminate(&self, signal: i32, grace: Duration) -> BoxFuture<'_, Result<(), ProcessError>> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        Box::pin(self.simple(Request::Terminate { id: self.id, signal, grace_ms }))
+    }
+
+    fn close_output(&self, stream: Stream) -> BoxFuture<'_, Result<(), ProcessError>> {
+        Box::pin(self.simple(Request::CloseOutput { id: self.id, stream }))
+    }
+
+    fn write_stdin<'a>(
+        &'a self,
+        offset_bytes: u64,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        Box::pin(self.write(offset_bytes, bytes))
+    }
+
+    fn close_stdin(&self) -> BoxFuture<'_, Result<(), ProcessError>> {
+        Box::pin(self.simple(Request::CloseStdin { id: self.id }))
+    }
+}
+
+fn watch(watching: Watching) -> Watch {
+    match watching {
+        Watching::End => Watch::End,
+        Watching::Output => Watch::Output,
+        Watching::Lossless => Watch::Lossless,
+    }
+}
+
+fn done(reply: Reply) -> Result<(), ProcessError> {
+    match reply {
+        Reply::Done => Ok(()),
+        other => Err(refused(other)),
+    }
+}
+
+fn refused(reply: Reply) -> ProcessError {
+    match reply {
+        Reply::Refused { error } => ProcessError::Refused(error),
+        Reply::Hello { .. }
+        | Reply::Process { .. }
+        | Reply::Written { .. }
+        | Reply::Listed { .. }
+        | Reply::Done => ProcessError::Lost("it answered something else than was asked".to_owned()),
+    }
+}
+
+fn start_refused(reply: Reply) -> StartError {
+    match refused(reply) {
+        ProcessError::Refused(Refusal::Start { failure }) => StartError::Failed(failure),
+        ProcessError::Refused(refusal) => StartError::Refused(refusal),
+        other => StartError::Gone(other),
+    }
+}

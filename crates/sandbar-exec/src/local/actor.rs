@@ -1,0 +1,295 @@
+//! The task that owns the connection to the keeper.
+//!
+//! Takes requests from handles through a bounded queue (a full one makes the handle wait), pairs answers with
+//! their requests, and keeps the newest state of every registered process. Ends when the connection does, or
+//! when the last handle is dropped; whoever still waits is told why.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+
+use sandbar_keeper::protocol::{Event, Reply, Request};
+use sandbar_keeper::{Client, ClientError, Incoming};
+use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::processes::ProcessError;
+
+/// Requests that wait for the task; each handle has at most one or two under way.
+const QUEUE: usize = 64;
+
+/// A request on its way to the keeper.
+pub(crate) struct Outgoing {
+    pub(crate) request: Request,
+    pub(crate) body: Vec<u8>,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl Outgoing {
+    pub(crate) fn plain(request: Request) -> Self {
+        Self { request, body: Vec::new(), fds: Vec::new() }
+    }
+}
+
+/// The newest that is known of a process.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct News {
+    pub(crate) output: OutputTotals,
+    pub(crate) end: Option<EndRecord>,
+    pub(crate) closed: Option<Seq>,
+    pub(crate) stalled: bool,
+    /// Counts how often stdin got room again.
+    pub(crate) stdin_room: u64,
+    /// Why nothing more will come.
+    pub(crate) lost: Option<String>,
+}
+
+enum Message {
+    Request(Outgoing, oneshot::Sender<Result<Reply, ProcessError>>),
+    Notify(Request),
+    Register(RunId, oneshot::Sender<watch::Receiver<News>>),
+    Unregister(RunId),
+}
+
+/// The way to the task.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    messages: mpsc::Sender<Message>,
+}
+
+fn gone() -> ProcessError {
+    ProcessError::Lost("the connection has ended".to_owned())
+}
+
+impl Handle {
+    /// Sends a request and waits for its answer. A refusal is an answer.
+    pub(crate) async fn request(&self, outgoing: Outgoing) -> Result<Reply, ProcessError> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Request(outgoing, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())?
+    }
+
+    /// Sends a request that has no answer, if there is room; the next one makes up for a lost one.
+    pub(crate) fn notify(&self, request: Request) -> bool {
+        self.messages.try_send(Message::Notify(request)).is_ok()
+    }
+
+    /// Starts to keep the state of a process; before its start, so that nothing is missed.
+    pub(crate) async fn register(&self, id: RunId) -> Result<watch::Receiver<News>, ProcessError> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Register(id, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+
+    /// Forgets a process whose start failed.
+    pub(crate) async fn unregister(&self, id: RunId) {
+        // A task that has ended remembers nothing.
+        let _ = self.messages.send(Message::Unregister(id)).await;
+    }
+
+    /// Notes how often stdin had room again, before a write that may find it full.
+    pub(crate) async fn stdin_room(&self, id: RunId) -> StdinRoom {
+        let news = self.register(id).await.ok();
+        let seen = news.as_ref().map_or(0, |news| news.borrow().stdin_room);
+        StdinRoom { news, seen }
+    }
+}
+
+/// Waits until a full stdin has room.
+pub(crate) struct StdinRoom {
+    news: Option<watch::Receiver<News>>,
+    seen: u64,
+}
+
+impl StdinRoom {
+    pub(crate) async fn wait(self) -> Result<(), ProcessError> {
+        let Some(mut news) = self.news else { return Err(gone()) };
+        let seen = self.seen;
+        // Waits as long as the process does not read its input: that is what a full pipe means.
+        let found =
+            news.wait_for(|news| news.stdin_room != seen || news.lost.is_some() || news.end.is_some()).await;
+        match found {
+            Ok(news) if news.lost.is_some() => Err(gone()),
+            Ok(_) => Ok(()),
+            Err(_) => Err(gone()),
+        }
+    }
+}
+
+/// Starts the task.
+///
+/// # Errors
+/// The runtime can't watch the socket.
+pub(crate) fn spawn(client: Client) -> std::io::Result<Handle> {
+    let (messages, inbox) = mpsc::channel(QUEUE);
+    #[expect(
+        deprecated,
+        reason = "its replacement is unsafe for owners that could exchange their descriptor; Client never does"
+    )]
+    let connection = AsyncFd::with_interest(client, Interest::READABLE | Interest::WRITABLE)?;
+    let actor = Actor { connection, inbox, waiting: HashMap::new(), processes: HashMap::new() };
+    tokio::spawn(actor.run());
+    Ok(Handle { messages })
+}
+
+struct Actor {
+    connection: AsyncFd<Client>,
+    inbox: mpsc::Receiver<Message>,
+    waiting: HashMap<u64, oneshot::Sender<Result<Reply, ProcessError>>>,
+    processes: HashMap<RunId, watch::Sender<News>>,
+}
+
+impl Actor {
+    async fn run(mut self) {
+        let reason = loop {
+            let interest = if self.connection.get_ref().has_queued() {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            let result = tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => return,
+                },
+                ready = self.connection.ready_mut(interest) => match ready {
+                    Ok(mut guard) => {
+                        let readiness = guard.ready();
+                        let result = converse(guard.get_inner_mut(), readiness);
+                        match result {
+                            Ok(Spoken { incoming, emptied, filled }) => {
+                                if emptied {
+                                    guard.clear_ready_matching(Ready::READABLE);
+                                }
+                                if filled {
+                                    guard.clear_ready_matching(Ready::WRITABLE);
+                                }
+                                incoming.into_iter().for_each(|incoming| self.hear(incoming));
+                                Ok(())
+                            }
+                            Err(error) => Err(error),
+                        }
+                    }
+                    Err(_) => break "it can't be watched".to_owned(),
+                },
+            };
+            if let Err(error) = result {
+                break error.to_string();
+            }
+        };
+        self.end(&reason);
+    }
+
+    fn take(&mut self, message: Message) -> Result<(), ClientError> {
+        let client = self.connection.get_mut();
+        match message {
+            Message::Request(outgoing, answer) => {
+                let req = client.request(outgoing.request, &outgoing.body, outgoing.fds)?;
+                self.waiting.insert(req, answer);
+            }
+            Message::Notify(request) => client.notify(request)?,
+            Message::Register(id, answer) => {
+                let news = self.processes.entry(id).or_insert_with(|| watch::channel(News::default()).0);
+                // Whoever asked may have gone.
+                let _ = answer.send(news.subscribe());
+                return Ok(());
+            }
+            Message::Unregister(id) => {
+                self.processes.remove(&id);
+                return Ok(());
+            }
+        }
+        // Most requests fit at once; the rest goes when the socket says so.
+        client.flush().map(drop)
+    }
+
+    fn hear(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Reply(req, reply) => {
+                if let Some(answer) = self.waiting.remove(&req) {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(Ok(reply));
+                }
+            }
+            Incoming::Event(event) => self.note(event),
+        }
+    }
+
+    fn note(&mut self, event: Event) {
+        let (id, closes) = match &event {
+            Event::Closed { id, .. } => (*id, true),
+            Event::Output { id, .. }
+            | Event::StdinReady { id }
+            | Event::Stalled { id }
+            | Event::Exited { id, .. } => (*id, false),
+        };
+        if let Some(news) = self.processes.get(&id) {
+            news.send_modify(|news| news.update(event));
+        }
+        if closes {
+            self.processes.remove(&id);
+        }
+    }
+
+    fn end(self, reason: &str) {
+        for (_, answer) in self.waiting {
+            let _ = answer.send(Err(ProcessError::Lost(reason.to_owned())));
+        }
+        for (_, news) in self.processes {
+            news.send_modify(|news| news.lost = Some(reason.to_owned()));
+        }
+    }
+}
+
+/// What one wake-up of the socket led to.
+struct Spoken {
+    incoming: Vec<Incoming>,
+    /// There was nothing more to read.
+    emptied: bool,
+    /// There was no more room to write.
+    filled: bool,
+}
+
+/// Reads and writes what the socket is ready for.
+fn converse(client: &mut Client, readiness: Ready) -> Result<Spoken, ClientError> {
+    // Enough to empty an ordinary burst in one wake-up, few enough to let requests in between.
+    const MOST: usize = 32;
+    let mut spoken = Spoken { incoming: Vec::new(), emptied: false, filled: false };
+    if readiness.is_readable() || readiness.is_read_closed() {
+        while spoken.incoming.len() < MOST {
+            match client.receive() {
+                Ok(Some(incoming)) => spoken.incoming.push(incoming),
+                Ok(None) => {
+                    spoken.emptied = true;
+                    break;
+                }
+                // What came before the end counts; the end comes again.
+                Err(_) if !spoken.incoming.is_empty() => break,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    if readiness.is_writable() && client.has_queued() {
+        spoken.filled = !client.flush()?;
+    }
+    Ok(spoken)
+}
+
+impl News {
+    fn update(&mut self, event: Event) {
+        match event {
+            Event::Output { output, .. } => {
+                self.output = output;
+                self.stalled = false;
+            }
+            Event::StdinReady { .. } => self.stdin_room += 1,
+            Event::Stalled { .. } => self.stalled = true,
+            Event::Exited { end, .. } => self.end = Some(end),
+            Event::Closed { seq, output, .. } => {
+                self.output = output;
+                self.closed = Some(seq);
+            }
+        }
+    }
+}

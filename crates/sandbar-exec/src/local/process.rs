@@ -1,0 +1,172 @@
+//! One followed process of the keeper: its log and its news, merged into one ordered stream of events.
+
+use std::path::PathBuf;
+
+use sandbar_keeper::protocol::{ProcessState, Request};
+use sandbar_keeper::{LogItem, LogReader};
+use sandbar_proto::{EndRecord, ProcessEvent, StartRecord};
+use tokio::sync::watch;
+
+use super::LocalControl;
+use super::actor::{Handle, News};
+use crate::processes::{BoxFuture, Process, ProcessControl, ProcessError, Watching};
+
+/// Bytes after which the keeper is told how far we are. An eighth of what it lets a process get ahead, so the
+/// process never waits for the message.
+const ACK_BYTES: u64 = 512 * 1024;
+
+pub(super) struct LocalProcess {
+    keeper: Handle,
+    record: StartRecord,
+    news: watch::Receiver<News>,
+    log: Option<Log>,
+    /// An end that was known when we began to follow.
+    known_end: Option<EndRecord>,
+    was_closed: bool,
+    told_exit: bool,
+    told_close: bool,
+}
+
+struct Log {
+    path: PathBuf,
+    reader: Option<LogReader>,
+    lossless: bool,
+    acked_bytes: u64,
+}
+
+impl LocalProcess {
+    pub(super) fn new(
+        keeper: Handle,
+        state: ProcessState,
+        news: watch::Receiver<News>,
+        log: Option<PathBuf>,
+        watching: Watching,
+    ) -> Self {
+        let lossless = watching == Watching::Lossless;
+        let follows = watching != Watching::End;
+        Self {
+            keeper,
+            record: state.start,
+            news,
+            log: log.filter(|_| follows).map(|path| Log { path, reader: None, lossless, acked_bytes: 0 }),
+            known_end: state.end,
+            was_closed: state.closed,
+            told_exit: false,
+            told_close: false,
+        }
+    }
+
+    async fn advance(&mut self) -> Result<Option<ProcessEvent>, ProcessError> {
+        loop {
+            if self.told_close {
+                return Ok(None);
+            }
+            // The state first, the log then: what the state counts is in the log by the time we look.
+            let news = self.news.borrow_and_update().clone();
+            if let Some(event) = self.next_output()? {
+                return Ok(Some(event));
+            }
+            self.ack(AckWhen::Idle);
+            if let Some(event) = self.next_end(&news) {
+                return Ok(Some(event));
+            }
+            if let Some(reason) = news.lost {
+                return Err(ProcessError::Lost(reason));
+            }
+            // Waits as long as the process runs silently.
+            if self.news.changed().await.is_err() && !self.news.has_changed().unwrap_or(false) {
+                let news = self.news.borrow().clone();
+                if news.closed.is_none() && news.lost.is_none() {
+                    return Err(ProcessError::Lost("the connection has ended".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn next_output(&mut self) -> Result<Option<ProcessEvent>, ProcessError> {
+        let Some(log) = &mut self.log else { return Ok(None) };
+        if log.reader.is_none() {
+            log.reader = Some(LogReader::open(&log.path)?);
+        }
+        let Some(reader) = &mut log.reader else { return Ok(None) };
+        let event = reader.next_item()?.map(|item| match item {
+            LogItem::Record(header, bytes) => ProcessEvent::Output {
+                seq: header.seq,
+                stream: header.stream,
+                offset_bytes: header.offset_bytes,
+                time: header.time,
+                bytes,
+            },
+            LogItem::Gap(gap) => ProcessEvent::Gap(gap),
+        });
+        if event.is_some() {
+            self.ack(AckWhen::Due);
+        }
+        Ok(event)
+    }
+
+    /// The end or the close, once everything before it was delivered.
+    fn next_end(&mut self, news: &News) -> Option<ProcessEvent> {
+        let end = news.end.clone().or_else(|| self.known_end.clone());
+        let read = self.log.as_ref().and_then(|log| log.reader.as_ref()).map(LogReader::offset_bytes);
+        if let Some(end) = end
+            && !self.told_exit
+        {
+            let complete = read.is_none_or(|offset| offset >= end.output.bytes);
+            if complete || news.closed.is_some() || self.was_closed {
+                self.told_exit = true;
+                return Some(ProcessEvent::Exited(end));
+            }
+        }
+        let seq = news.closed.or_else(|| self.was_closed.then_some(news.output.last_seq))?;
+        if let Some(reader) = self.log.as_ref().and_then(|log| log.reader.as_ref())
+            && let Some(gap) = reader.missing_until(seq, news.output.bytes)
+            && let Some(log) = self.log.take()
+        {
+            // Dropped before we came to it; there is nothing left to read.
+            drop(log);
+            return Some(ProcessEvent::Gap(gap));
+        }
+        self.told_close = true;
+        Some(ProcessEvent::Closed { seq })
+    }
+
+    fn ack(&mut self, when: AckWhen) {
+        let Some(log) = &mut self.log else { return };
+        let Some(offset_bytes) = log.reader.as_ref().map(LogReader::offset_bytes) else { return };
+        let due = match when {
+            AckWhen::Due => offset_bytes >= log.acked_bytes + ACK_BYTES,
+            AckWhen::Idle => offset_bytes > log.acked_bytes,
+        };
+        if log.lossless && due && self.keeper.notify(Request::Ack { id: self.record.id, offset_bytes }) {
+            log.acked_bytes = offset_bytes;
+        }
+    }
+}
+
+/// When the keeper is told how far we are.
+#[derive(Clone, Copy)]
+enum AckWhen {
+    /// When enough was read since the last time.
+    Due,
+    /// When everything there was is read: the process may be waiting for just this.
+    Idle,
+}
+
+impl Process for LocalProcess {
+    fn record(&self) -> &StartRecord {
+        &self.record
+    }
+
+    fn next_event(&mut self) -> BoxFuture<'_, Result<Option<ProcessEvent>, ProcessError>> {
+        Box::pin(self.advance())
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.news.borrow().stalled
+    }
+
+    fn control(&self) -> Box<dyn ProcessControl> {
+        Box::new(LocalControl { keeper: self.keeper.clone(), id: self.record.id })
+    }
+}

@@ -1,0 +1,140 @@
+//! The capability to run processes, whatever kind of environment has it.
+
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::time::Duration;
+
+use sandbar_keeper::ReadError;
+use sandbar_keeper::protocol::{ProcessState, Refusal, StartFailure};
+use sandbar_policy::LaunchPlan;
+use sandbar_proto::{ProcessEvent, RunId, StartRecord, Stream};
+
+/// A future behind a trait object.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How closely a starter follows the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Watching {
+    /// Its end only; the output is direct or of no interest.
+    End,
+    /// Everything; what was dropped is stated as a gap.
+    Output,
+    /// Everything, and the process waits for the reader rather than lose a byte.
+    Lossless,
+}
+
+/// The caller's own descriptors, for the streams that the plan calls direct.
+#[derive(Debug, Default)]
+pub struct Handles {
+    /// Standard input.
+    pub stdin: Option<OwnedFd>,
+    /// Standard output.
+    pub stdout: Option<OwnedFd>,
+    /// Standard error.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// What a start needs besides its plan.
+#[derive(Debug)]
+pub struct StartOptions {
+    /// The id that the run has everywhere; the same id never starts twice.
+    pub id: RunId,
+    /// How closely it is followed.
+    pub watching: Watching,
+    /// Descriptors for direct streams.
+    pub handles: Handles,
+}
+
+/// Why a process was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A step of the start failed; nothing is left behind.
+    #[error("step {:?} failed with errno {}", .0.step, .0.errno)]
+    Failed(StartFailure),
+    /// The plan calls a stream direct and no descriptor was given for it, or it can't be handed over here.
+    #[error("hand the caller's {0:?} over")]
+    Handle(&'static str),
+    /// The plan could not be handed over.
+    #[error("hand the plan over: {0}")]
+    Plan(std::io::Error),
+    /// The keeper refused for another reason.
+    #[error("the keeper refused: {0:?}")]
+    Refused(Refusal),
+    /// The environment is gone.
+    #[error(transparent)]
+    Gone(#[from] ProcessError),
+}
+
+/// Why nothing more is heard of a process.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// The connection to what held it is lost.
+    #[error("the keeper is gone: {0}")]
+    Lost(String),
+    /// Its output can't be read.
+    #[error(transparent)]
+    Output(#[from] ReadError),
+    /// The environment refused.
+    #[error("the keeper refused: {0:?}")]
+    Refused(Refusal),
+    /// Its standard input takes nothing any more.
+    #[error("standard input is closed")]
+    StdinClosed,
+}
+
+/// The capability itself.
+pub trait Processes: Send + Sync {
+    /// Starts a plan.
+    fn start(
+        &self,
+        plan: LaunchPlan,
+        options: StartOptions,
+    ) -> BoxFuture<'_, Result<Box<dyn Process>, StartError>>;
+
+    /// Follows a process that runs already.
+    fn follow(&self, id: RunId, watching: Watching) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>>;
+
+    /// The processes that live, oldest first.
+    fn list(&self) -> BoxFuture<'_, Result<Vec<ProcessState>, ProcessError>>;
+
+    /// A handle on a process that is not followed.
+    fn control(&self, id: RunId) -> Box<dyn ProcessControl>;
+}
+
+/// What can be done to a process from anywhere.
+pub trait ProcessControl: Send + Sync {
+    /// Sends a signal to the leader's process group.
+    fn signal(&self, signal: i32) -> BoxFuture<'_, Result<(), ProcessError>>;
+
+    /// Sends a signal to the whole tree, and SIGKILL after `grace` to what is left of it.
+    fn terminate(&self, signal: i32, grace: Duration) -> BoxFuture<'_, Result<(), ProcessError>>;
+
+    /// Tells the process that nobody reads a stream any more.
+    fn close_output(&self, stream: Stream) -> BoxFuture<'_, Result<(), ProcessError>>;
+
+    /// Appends to standard input; returns when everything is accepted.
+    fn write_stdin<'a>(
+        &'a self,
+        offset_bytes: u64,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), ProcessError>>;
+
+    /// Closes standard input behind everything accepted.
+    fn close_stdin(&self) -> BoxFuture<'_, Result<(), ProcessError>>;
+}
+
+/// A process that is followed.
+pub trait Process: Send {
+    /// How it was started.
+    fn record(&self) -> &StartRecord;
+
+    /// The next event, in the order of sequence numbers; `None` after [`ProcessEvent::Closed`].
+    fn next_event(&mut self) -> BoxFuture<'_, Result<Option<ProcessEvent>, ProcessError>>;
+
+    /// Whether its output waits for room in the keeper's directory.
+    fn is_stalled(&self) -> bool;
+
+    /// A handle to act on it.
+    fn control(&self) -> Box<dyn ProcessControl>;
+}

@@ -1,0 +1,467 @@
+//! From a request and facts to a launch plan.
+//!
+//! A function without input or output: when it lacks facts it says which, and the caller calls again with their
+//! answers. It asks for as many as it can foresee, so a plain workspace takes two or three rounds and the worst
+//! repository (a linked worktree with nested submodules behind a symlinked path) stays within
+//! [`Step::MAX_ROUNDS`].
+
+use sandbar_proto::{
+    AbsPath, EnvVar, FactQuery, Facts, FileFact, FileKind, LandlockAccess, LandlockRule, LandlockSpec,
+    LaunchSpec, LinuxSandbox, NetworkMode, PinnedPath, Sandbox,
+};
+
+use crate::git::{self, Scope};
+use crate::grants::{ALLOW_READ, ALLOW_WRITE, Draft, Grant, GrantKind, Root, settle};
+use crate::identity::{self, Subject};
+use crate::mounts::{Arrangement, arrange};
+use crate::paths::below;
+use crate::reader::{Found, Reader};
+use crate::{
+    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, Profile, RunRequest,
+    StricterBecause, caches, secrets, syscalls, workspace,
+};
+
+/// Everything a keeper needs to start a process, made by policy and by nobody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaunchPlan(LaunchSpec);
+
+impl LaunchPlan {
+    /// The plain data.
+    #[must_use]
+    pub fn spec(&self) -> &LaunchSpec {
+        &self.0
+    }
+
+    /// Gives the plain data up, for the way to the keeper.
+    #[must_use]
+    pub fn into_spec(self) -> LaunchSpec {
+        self.0
+    }
+}
+
+/// A plan and what to tell about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// What to start.
+    pub plan: LaunchPlan,
+    /// What it may touch.
+    pub permissions: Permissions,
+    /// The network it has.
+    pub network: NetworkMode,
+    /// What a person should know.
+    pub notes: Vec<Note>,
+}
+
+/// How far [`compile`] came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// These facts are needed; call again when they are there. Never empty.
+    Need(Vec<FactQuery>),
+    /// Done.
+    Ready(Box<Compiled>),
+}
+
+impl Step {
+    /// More rounds than any file system needs; a caller that exceeds them has a host that changes its answers.
+    pub const MAX_ROUNDS: usize = 12;
+}
+
+/// Compiles `request` with what is known of the host.
+///
+/// # Errors
+/// [`CompileError`] when the request cannot be met as asked; nothing weaker is made of it.
+pub fn compile(request: &RunRequest, facts: &Facts) -> Result<Step, CompileError> {
+    let reader = Reader::new(facts);
+    let outcome = plan(request, &reader);
+    let missing = reader.into_missing();
+    // The outcome is worth nothing if a guess went into it, be it a plan or an error.
+    if missing.is_empty() { outcome.map(|done| Step::Ready(Box::new(done))) } else { Ok(Step::Need(missing)) }
+}
+
+fn plan(request: &RunRequest, reader: &Reader<'_>) -> Result<Compiled, CompileError> {
+    if request.argv.is_empty() {
+        return Err(CompileError::EmptyCommand);
+    }
+    let cwd = working_directory(request, reader)?;
+    match request.profile {
+        Profile::DangerFullAccess => Ok(unconfined(request, &cwd)),
+        Profile::ReadOnly | Profile::Workspace => confined(request, reader, &cwd),
+    }
+}
+
+fn working_directory(request: &RunRequest, reader: &Reader<'_>) -> Result<FileFact, CompileError> {
+    let failed = |problem| CompileError::Cwd { path: request.cwd.clone(), problem };
+    let fact = reader.resolve_or_guess(&request.cwd).map_err(failed)?;
+    if fact.pinned.identity.kind == FileKind::Directory {
+        Ok(fact)
+    } else {
+        Err(failed(PathProblem::NotADirectory))
+    }
+}
+
+fn unconfined(request: &RunRequest, cwd: &FileFact) -> Compiled {
+    let everything = Entry {
+        pattern: EntryPath::Path(AbsPath::root()),
+        access: Access::Write,
+        origin: Origin::Profile(request.profile.name()),
+    };
+    Compiled {
+        plan: launch(request, &cwd.pinned, request.env.clone(), Sandbox::None),
+        permissions: Permissions::new(vec![everything]),
+        network: request.network.unwrap_or(request.profile.network()),
+        notes: Vec::new(),
+    }
+}
+
+fn launch(request: &RunRequest, cwd: &PinnedPath, env: Vec<EnvVar>, sandbox: Sandbox) -> LaunchPlan {
+    LaunchPlan(LaunchSpec {
+        argv: request.argv.clone(),
+        arg0: request.arg0.clone(),
+        cwd: cwd.clone(),
+        env,
+        stdio: request.stdio,
+        attributes: request.attributes.clone(),
+        limits: request.limits,
+        lifetime: request.lifetime,
+        after_leader: request.after_leader,
+        retention_bytes: request.retention_bytes,
+        profile: request.profile.name().to_owned(),
+        sandbox,
+    })
+}
+
+fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
+    let mut draft = begin(request, reader);
+    hide_own(&mut draft);
+    let private = remake_directories(&mut draft);
+    reopen_run(&mut draft);
+    let cwd_root = cwd_root(&mut draft, cwd)?;
+    let allowed = allowed_roots(&mut draft)?;
+    grant_roots(&mut draft, cwd, cwd_root.as_ref(), &allowed)?;
+    let place = cwd_root.as_ref().or(allowed.first()).map_or(cwd, |root| &root.fact);
+    let subject = identity::subject(&mut draft, place);
+    let mut env = request.env.clone();
+    let homes = homes(&draft, subject.as_ref());
+    secrets::hide(&mut draft, &homes);
+    allow_reads(&mut draft)?;
+    if let Some(subject) = &subject {
+        identity::adopt(&draft, subject, &mut env);
+    }
+    // The last home is that of the user the command runs as.
+    if let Some(home) = homes.last() {
+        let private = private.iter().rev().find(|path| caches::may_redirect_to(&draft, path));
+        caches::add(&mut draft, home, &env, private);
+    }
+    env.append(&mut draft.redirects);
+    env.sort();
+    finish(draft, cwd, subject.as_ref(), env)
+}
+
+fn begin<'a>(request: &'a RunRequest, reader: &'a Reader<'a>) -> Draft<'a> {
+    let home = request.home.as_ref().map(|home| real(reader, home));
+    Draft {
+        request,
+        reader,
+        home,
+        own: Vec::new(),
+        grants: Vec::new(),
+        notes: Vec::new(),
+        redirects: Vec::new(),
+        made: Vec::new(),
+    }
+}
+
+/// The real path of what exists, else the path as it is.
+fn real(reader: &Reader<'_>, path: &AbsPath) -> AbsPath {
+    match reader.resolve(path) {
+        Found::File(fact) => fact.pinned.path.clone(),
+        Found::Unknown | Found::Missing | Found::Failed(_) => path.clone(),
+    }
+}
+
+fn hide_own(draft: &mut Draft<'_>) {
+    for path in draft.request.own.all() {
+        match draft.reader.resolve(path) {
+            Found::File(fact) => {
+                draft.own.push(fact.pinned.path.clone());
+                let kind = GrantKind::Hide { readable_empty: false };
+                draft.grant(&fact.pinned, kind, Origin::OwnFiles);
+            }
+            // It may come into being while the run lives, so nothing above it becomes writable either.
+            Found::Unknown | Found::Missing | Found::Failed(_) => {
+                let rest = draft.request.home.as_ref().and_then(|home| remainder(path, home));
+                let moved = draft.home.as_ref().zip(rest).and_then(|(home, rest)| home.join(rest).ok());
+                draft.own.push(moved.unwrap_or_else(|| path.clone()));
+            }
+        }
+    }
+}
+
+/// What follows `above` in `path`.
+fn remainder<'p>(path: &'p AbsPath, above: &AbsPath) -> Option<&'p [u8]> {
+    path.starts_with(above).then(|| &path.as_bytes()[above.as_bytes().len()..])
+}
+
+const TEMPORARY: Origin = Origin::Default("private temporary directory");
+const HOST_SOCKETS: Origin = Origin::Default("sockets of the host");
+const NAME_RESOLUTION: Origin = Origin::Default("name resolution");
+
+/// Remakes temporary directories and hides those of host sockets. Returns the temporary ones.
+fn remake_directories(draft: &mut Draft<'_>) -> Vec<AbsPath> {
+    let mut private = Vec::new();
+    for name in ["/tmp", "/var/tmp"] {
+        let made = remake(draft, &below(&AbsPath::root(), name), GrantKind::Private, TEMPORARY);
+        private.extend(made);
+    }
+    let sockets = ["/run", "/var/run"].map(|name| below(&AbsPath::root(), name));
+    for path in sockets.iter().chain(&draft.request.runtime_roots) {
+        remake(draft, path, GrantKind::Sealed, HOST_SOCKETS);
+    }
+    private
+}
+
+fn remake(draft: &mut Draft<'_>, path: &AbsPath, kind: GrantKind, origin: Origin) -> Option<AbsPath> {
+    let Found::File(fact) = draft.reader.resolve(path) else { return None };
+    let real = &fact.pinned;
+    if real.identity.kind != FileKind::Directory || real.path == AbsPath::root() {
+        return None;
+    }
+    draft.grant(real, kind, origin);
+    Some(real.path.clone())
+}
+
+/// Shows what programs need of the hidden `/run`: the resolver's configuration, and where NixOS keeps programs.
+fn reopen_run(draft: &mut Draft<'_>) {
+    let run = below(&AbsPath::root(), "run");
+    if let Found::File(fact) = draft.reader.resolve(&below(&AbsPath::root(), "etc/resolv.conf"))
+        && fact.pinned.path.starts_with(&run)
+        && fact.pinned.identity.kind == FileKind::File
+    {
+        draft.grant(&fact.pinned, GrantKind::Read, NAME_RESOLUTION);
+    }
+    for name in ["current-system", "opengl-driver"] {
+        let link = below(&run, name);
+        if let Found::File(fact) = draft.reader.resolve(&link)
+            && !fact.pinned.path.starts_with(&run)
+        {
+            let kind = GrantKind::Link { to: fact.pinned.path.clone() };
+            draft.grants.push(Grant { path: link, identity: None, kind, origin: Origin::Default("system") });
+        }
+    }
+}
+
+/// The working directory as a writable root, if the profile wants it and nothing speaks against it.
+fn cwd_root(draft: &mut Draft<'_>, cwd: &FileFact) -> Result<Option<Root>, CompileError> {
+    let path = &cwd.pinned.path;
+    refuse_own(draft, path)?;
+    refuse_kernel(path)?;
+    if !draft.request.profile.writes_cwd() {
+        return Ok(None);
+    }
+    let protected = workspace::is_protected(path).then_some(StricterBecause::IsProtected);
+    if let Some(because) = too_broad(draft, path).or(protected) {
+        // Naming the directory itself is either refused below, or all that was missing.
+        let is_named = draft.request.allow_write.iter().any(|named| real(draft.reader, named) == *path);
+        if !is_named {
+            draft.notes.push(Note::CwdNotWritable { cwd: path.clone(), because });
+        }
+        return Ok(None);
+    }
+    Ok(Some(Root { fact: cwd.clone(), origin: Origin::Profile(draft.request.profile.name()) }))
+}
+
+fn too_broad(draft: &Draft<'_>, path: &AbsPath) -> Option<StricterBecause> {
+    if *path == AbsPath::root() {
+        return Some(StricterBecause::IsRoot);
+    }
+    if draft.home.as_ref().is_some_and(|home| home.starts_with(path)) {
+        return Some(StricterBecause::HoldsHome);
+    }
+    let held = draft.own.iter().find(|own| own.starts_with(path));
+    held.map(|own| StricterBecause::HoldsOwnFiles(own.clone()))
+}
+
+fn refuse_own(draft: &Draft<'_>, path: &AbsPath) -> Result<(), CompileError> {
+    match draft.own.iter().find(|own| path.starts_with(own)) {
+        Some(own) => Err(CompileError::OwnFiles { path: path.clone(), own: own.clone() }),
+        None => Ok(()),
+    }
+}
+
+fn refuse_kernel(path: &AbsPath) -> Result<(), CompileError> {
+    let shm = below(&AbsPath::root(), "dev/shm");
+    if path.starts_with(&shm) && *path != shm {
+        return Ok(());
+    }
+    let remade = ["/proc", "/dev"].into_iter().find(|name| path.starts_with(&below(&AbsPath::root(), name)));
+    match remade {
+        Some(remade) => Err(CompileError::KernelDirectory { path: path.clone(), remade }),
+        None => Ok(()),
+    }
+}
+
+fn named(draft: &Draft<'_>, flag: &'static str, path: &AbsPath) -> Result<FileFact, CompileError> {
+    let failed = |problem| CompileError::Allowed { flag, path: path.clone(), problem };
+    let fact = draft.reader.resolve_or_guess(path).map_err(failed)?;
+    refuse_own(draft, &fact.pinned.path)?;
+    refuse_kernel(&fact.pinned.path)?;
+    Ok(fact)
+}
+
+fn allowed_roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
+    let mut roots = Vec::new();
+    for path in &draft.request.allow_write {
+        let fact = named(draft, ALLOW_WRITE, path)?;
+        if let Some(because) = too_broad(draft, &fact.pinned.path) {
+            let path = fact.pinned.path;
+            return Err(CompileError::AllowedTooBroad { flag: ALLOW_WRITE, path, because });
+        }
+        roots.push(Root { fact, origin: Origin::Flag(ALLOW_WRITE) });
+    }
+    Ok(roots)
+}
+
+fn grant_roots(
+    draft: &mut Draft<'_>,
+    cwd: &FileFact,
+    cwd_root: Option<&Root>,
+    allowed: &[Root],
+) -> Result<(), CompileError> {
+    for root in cwd_root.into_iter().chain(allowed) {
+        let target = &root.fact.pinned;
+        draft.grant(target, GrantKind::Write, root.origin.clone());
+        workspace::protect(draft, target)?;
+        let is_cwd = *target == cwd.pinned;
+        if target.identity.kind == FileKind::Directory && !workspace::is_protected(&target.path) {
+            git::open(draft, target, if is_cwd { Scope::Ancestors } else { Scope::Root })?;
+        }
+    }
+    if cwd_root.is_none() {
+        // Also for a directory that is readable anyway: it may lie where the sandbox has one of its own.
+        draft.grant(&cwd.pinned, GrantKind::Read, Origin::Profile(draft.request.profile.name()));
+    }
+    Ok(())
+}
+
+/// Real paths of the homes that count: the caller's, then that of the user the command runs as.
+fn homes(draft: &Draft<'_>, subject: Option<&Subject>) -> Vec<AbsPath> {
+    let mut homes: Vec<AbsPath> = draft.home.iter().cloned().collect();
+    if let Some(home) = subject.and_then(|subject| subject.home.as_ref()) {
+        let home = real(draft.reader, home);
+        homes.retain(|other| *other != home);
+        homes.push(home);
+    }
+    homes
+}
+
+fn allow_reads(draft: &mut Draft<'_>) -> Result<(), CompileError> {
+    let facts: Vec<FileFact> = draft
+        .request
+        .allow_read
+        .iter()
+        .map(|path| named(draft, ALLOW_READ, path))
+        .collect::<Result<_, _>>()?;
+    for fact in facts {
+        // Reading takes nothing away: below something writable the flag has nothing to add.
+        if !is_writable(&draft.grants, &fact.pinned.path) {
+            draft.grant(&fact.pinned, GrantKind::Read, Origin::Flag(ALLOW_READ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the host's file at `path` may be written, going by the nearest grant above it.
+fn is_writable(grants: &[Grant], path: &AbsPath) -> bool {
+    let covering = grants.iter().filter(|grant| path.starts_with(&grant.path));
+    let nearest = covering.max_by_key(|grant| (grant.path.depth(), grant.access()));
+    nearest.is_some_and(|grant| grant.kind == GrantKind::Write)
+}
+
+fn finish(
+    mut draft: Draft<'_>,
+    cwd: &FileFact,
+    subject: Option<&Subject>,
+    env: Vec<EnvVar>,
+) -> Result<Compiled, CompileError> {
+    let (request, reader) = (draft.request, draft.reader);
+    let settled = settle(std::mem::take(&mut draft.grants));
+    let store = below(&real(reader, &request.own.cache), "sandboxed");
+    let mut arrangement = arrange(&settled, &draft.made, &store, reader)?;
+    let permissions = arrangement.permissions(request.profile.name());
+    refuse_hidden_cwd(&settled, &permissions, &cwd.pinned.path)?;
+    tell(&mut draft, &settled, &permissions);
+    let network = request.network.unwrap_or(request.profile.network());
+    let sandbox = LinuxSandbox {
+        identity: identity::identity(reader, subject),
+        network,
+        landlock: landlock(&mut draft, &mut arrangement),
+        mounts: arrangement.mounts,
+        caches: arrangement.caches,
+        placeholders: arrangement.placeholders,
+        seccomp: syscalls::command_filter(network),
+    };
+    let plan = launch(request, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)));
+    Ok(Compiled { plan, permissions, network, notes: unique(draft.notes) })
+}
+
+// A root that is named twice is looked at twice.
+fn unique(notes: Vec<Note>) -> Vec<Note> {
+    let mut kept = Vec::with_capacity(notes.len());
+    for note in notes {
+        if !kept.contains(&note) {
+            kept.push(note);
+        }
+    }
+    kept
+}
+
+/// Standing in a hidden directory reopens nothing of it; only naming it does.
+fn refuse_hidden_cwd(
+    settled: &[Grant],
+    permissions: &Permissions,
+    cwd: &AbsPath,
+) -> Result<(), CompileError> {
+    let hidden = |origin: &Origin| CompileError::CwdHidden { path: cwd.clone(), hidden_by: origin.clone() };
+    if let (Access::None, Some(entry)) = permissions.access(cwd) {
+        return Err(hidden(&entry.origin));
+    }
+    let covering = || settled.iter().filter(|grant| cwd.starts_with(&grant.path));
+    let secret = covering().rfind(|grant| matches!(grant.kind, GrantKind::Hide { .. }));
+    let Some(secret) = secret else { return Ok(()) };
+    let is_named = covering()
+        .any(|grant| matches!(grant.origin, Origin::Flag(_)) && grant.path.starts_with(&secret.path));
+    if is_named { Ok(()) } else { Err(hidden(&secret.origin)) }
+}
+
+fn landlock(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<LandlockSpec> {
+    if draft.reader.host().landlock_abi == 0 {
+        draft.notes.push(Note::NoLandlock);
+        return None;
+    }
+    let mut rules = vec![LandlockRule { path: AbsPath::root(), access: LandlockAccess::Read }];
+    rules.append(&mut arrangement.landlock);
+    Some(LandlockSpec { min_abi: 1, rules })
+}
+
+fn tell(draft: &mut Draft<'_>, settled: &[Grant], permissions: &Permissions) {
+    let temporaries = ["/tmp", "/var/tmp"].map(|name| real(draft.reader, &below(&AbsPath::root(), name)));
+    for path in temporaries {
+        let shows_host =
+            |grant: &Grant| grant.path == path && matches!(grant.kind, GrantKind::Write | GrantKind::Read);
+        if settled.iter().any(shows_host) {
+            draft.notes.push(Note::HostTemporaryVisible { path: path.clone() });
+        }
+    }
+    let Some(program) = draft.request.argv.first().and_then(|program| AbsPath::new(program.clone()).ok())
+    else {
+        return;
+    };
+    if let (_, Some(entry)) = permissions.access(&program)
+        && (entry.origin == TEMPORARY || entry.origin == HOST_SOCKETS)
+    {
+        draft.notes.push(Note::ProgramHidden { under: entry.pattern.base().clone(), program });
+    }
+}
+
+#[cfg(test)]
+mod tests;

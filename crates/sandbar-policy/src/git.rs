@@ -1,0 +1,407 @@
+//! Git directories under and around a writable root: commits work, running programs of the host does not.
+//!
+//! Git runs what `hooks`, `config`, `config.worktree` and `info/attributes` say, and `commondir` decides where it
+//! looks for them; so these are read-only in every git directory that is opened, those of submodules below
+//! `modules` included, and reserved where they are missing. Directories of other linked worktrees are read-only
+//! as a whole. Objects, refs, index and logs stay writable. The price, tried with git 2.47 and real binds: `git
+//! config`, `git remote add` and `git worktree remove` of an older worktree fail inside; `git push -u`, `checkout
+//! -b NAME REMOTE/NAME` and `branch -D` do their work but complain that they cannot write the configuration.
+//!
+//! A missing `commondir` is reserved by a file that says `.`, which names the git directory itself. Tried with
+//! git 2.47: status, commit, branch, log, stash, gc, fsck, bisect, submodule and linked worktrees go on as
+//! before. Not harmless, and therefore left open with a note, where git then reads the configuration as that of
+//! a linked worktree: `core.bare`, `core.worktree`, and the reftable format.
+//!
+//! A `.git` file is believed only if what it names points back. A `.git` directory in an ancestor of the working
+//! directory is opened as well, but nothing else of that ancestor. A missing `.git` is not reserved, so that
+//! `git init` works. Repositories nested in the workspace are not looked for.
+
+use sandbar_proto::{AbsPath, FileKind, PinnedPath, PlaceholderKind};
+
+use crate::grants::{Draft, GrantKind};
+use crate::paths::{below, entry, lexical};
+use crate::reader::{Found, Names};
+use crate::workspace::{refuse_link, reserve};
+use crate::{CompileError, GitDoubt, GitMode, Note, Origin};
+
+/// The git directory itself, where it is opened.
+const OPENED: Origin = Origin::Default("git directory of the workspace");
+
+/// How deep submodules of submodules are told apart; below, everything is read-only.
+const MODULE_LEVELS: usize = 3;
+
+/// What a git directory is, as far as the reserved `commondir` goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// It has a worktree beside it, or serves linked ones.
+    Main,
+    /// A submodule's, whose `core.worktree` repeats what its `.git` file says.
+    Submodule,
+}
+
+/// Whether to look for the repository above the root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Only in the root.
+    Root,
+    /// In the root, else in the nearest ancestor that has one, below home and `/`.
+    Ancestors,
+}
+
+/// Opens or protects the repository of the writable directory `root`.
+///
+/// # Errors
+/// [`CompileError::ProtectedSymlink`] when `.git` in the root is a symbolic link, and [`CompileError::Fact`].
+pub(crate) fn open(draft: &mut Draft<'_>, root: &PinnedPath, scope: Scope) -> Result<(), CompileError> {
+    let dot = below(&root.path, ".git");
+    match draft.reader.lookup(&dot) {
+        // The commonest answer; asking on saves a round.
+        Found::Unknown => {
+            open_or_protect(draft, &PinnedPath { path: dot, identity: root.identity });
+            Ok(())
+        }
+        Found::File(fact) => match fact.pinned.identity.kind {
+            FileKind::Directory => {
+                open_or_protect(draft, &fact.pinned);
+                Ok(())
+            }
+            FileKind::File => {
+                draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(".git"));
+                follow_pointer(draft, &dot, &root.path);
+                Ok(())
+            }
+            FileKind::Symlink => refuse_link(draft, dot),
+            FileKind::Other => Err(CompileError::Fact { path: dot, errno: 0 }),
+        },
+        Found::Missing => {
+            let is_bare = open_bare(draft, root);
+            if scope == Scope::Ancestors && !is_bare {
+                open_ancestor(draft, &root.path);
+            }
+            Ok(())
+        }
+        Found::Failed(errno) => Err(CompileError::Fact { path: dot, errno }),
+    }
+}
+
+fn open_or_protect(draft: &mut Draft<'_>, git: &PinnedPath) {
+    match draft.request.git {
+        GitMode::Commit => open_directory(draft, git, Layout::Main, None),
+        GitMode::Protect => draft.grant(git, GrantKind::Read, Origin::Protected(".git")),
+    }
+}
+
+/// Guards a root that is a bare repository itself. Returns whether it is one.
+fn open_bare(draft: &mut Draft<'_>, root: &PinnedPath) -> bool {
+    let has =
+        |draft: &Draft<'_>, name| matches!(draft.reader.lookup(&below(&root.path, name)), Found::File(_));
+    let (head, objects) = (has(draft, "HEAD"), has(draft, "objects"));
+    if head && objects {
+        guard(draft, root, Layout::Main);
+    }
+    head && objects
+}
+
+fn open_ancestor(draft: &mut Draft<'_>, root: &AbsPath) {
+    let mut at = root.parent();
+    while let Some(here) = at {
+        if here == AbsPath::root() || draft.home.as_ref().is_some_and(|home| home.starts_with(&here)) {
+            return;
+        }
+        let dot = below(&here, ".git");
+        if let Found::File(fact) = draft.reader.lookup(&dot) {
+            match fact.pinned.identity.kind {
+                FileKind::Directory => open_or_protect(draft, &fact.pinned),
+                FileKind::File => follow_pointer(draft, &dot, &here),
+                // Nothing is opened, so nothing needs protection: the ancestor is not writable.
+                FileKind::Symlink | FileKind::Other => {}
+            }
+            return;
+        }
+        at = here.parent();
+    }
+}
+
+/// Makes a git directory writable except for what makes git run programs.
+fn open_directory(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout, worktree: Option<&AbsPath>) {
+    // A link that has to stay could be replaced, and no mount can stand on it.
+    if let Some(link) = find_link(draft, git) {
+        draft.grant(git, GrantKind::Read, Origin::Protected(".git"));
+        draft.notes.push(Note::GitReadOnly { git: git.path.clone(), because: GitDoubt::Symlink(link) });
+        return;
+    }
+    draft.grant(git, GrantKind::Write, OPENED);
+    guard(draft, git, layout);
+    guard_modules(draft, &below(&git.path, "modules"), 1);
+    guard_worktrees(draft, git, worktree);
+}
+
+fn find_link(draft: &Draft<'_>, git: &PinnedPath) -> Option<AbsPath> {
+    const MUST_NOT_BE_LINKS: [&str; 6] =
+        ["hooks", "config", "config.worktree", "commondir", "gitdir", "info"];
+    let mut paths: Vec<AbsPath> = MUST_NOT_BE_LINKS.iter().map(|name| below(&git.path, name)).collect();
+    paths.push(below(&git.path, "info/attributes"));
+    paths.push(below(&git.path, "modules"));
+    paths.push(below(&git.path, "worktrees"));
+    // Asks for all of them, although one is enough for the answer.
+    let links: Vec<AbsPath> = paths.into_iter().filter(|path| is_link(draft, path)).collect();
+    links.into_iter().next()
+}
+
+fn is_link(draft: &Draft<'_>, path: &AbsPath) -> bool {
+    match draft.reader.lookup(path) {
+        Found::File(fact) => fact.pinned.identity.kind == FileKind::Symlink,
+        Found::Unknown | Found::Missing | Found::Failed(_) => false,
+    }
+}
+
+/// What guards one name in a git directory.
+struct Guard {
+    name: &'static str,
+    origin: &'static str,
+    when_missing: Option<PlaceholderKind>,
+}
+
+fn empty_file() -> Option<PlaceholderKind> {
+    Some(PlaceholderKind::File { content: "".into() })
+}
+
+fn guard(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout) {
+    let directory = || Some(PlaceholderKind::Directory);
+    guard_one(draft, git, Guard { name: "hooks", origin: ".git/hooks", when_missing: directory() });
+    guard_one(draft, git, Guard { name: "config", origin: ".git/config", when_missing: empty_file() });
+    guard_worktree_files(draft, git);
+    let commondir = guard_commondir(draft, git, layout);
+    guard_one(draft, git, Guard { name: "commondir", origin: ".git/commondir", when_missing: commondir });
+    match draft.reader.lookup(&below(&git.path, "info")) {
+        Found::File(fact) => {
+            let attributes =
+                Guard { name: "attributes", origin: ".git/info/attributes", when_missing: empty_file() };
+            guard_one(draft, &fact.pinned, attributes);
+        }
+        Found::Unknown => {
+            draft.reader.lookup(&below(&git.path, "info/attributes"));
+        }
+        Found::Missing | Found::Failed(_) => {
+            guard_one(draft, git, Guard { name: "info", origin: ".git/info", when_missing: directory() });
+        }
+    }
+}
+
+/// Guards what the directory of a linked worktree has too.
+fn guard_worktree_files(draft: &mut Draft<'_>, git: &PinnedPath) {
+    let config =
+        Guard { name: "config.worktree", origin: ".git/config.worktree", when_missing: empty_file() };
+    guard_one(draft, git, config);
+    guard_one(draft, git, Guard { name: "gitdir", origin: ".git/gitdir", when_missing: None });
+}
+
+fn guard_one(draft: &mut Draft<'_>, parent: &PinnedPath, guard: Guard) {
+    let path = below(&parent.path, guard.name);
+    match draft.reader.lookup(&path) {
+        Found::Unknown => {}
+        Found::File(fact) => draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(guard.origin)),
+        Found::Missing | Found::Failed(_) => {
+            if let Some(what) = guard.when_missing {
+                reserve(draft, parent, guard.origin, path, what);
+            }
+        }
+    }
+}
+
+/// What reserves `commondir`, or nothing where git would take it amiss.
+fn guard_commondir(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout) -> Option<PlaceholderKind> {
+    let config = draft.reader.read(&below(&git.path, "config")).unwrap_or_default();
+    if bears_commondir(config, layout) {
+        return Some(PlaceholderKind::File { content: ".\n".into() });
+    }
+    draft.notes.push(Note::CommondirOpen { git: git.path.clone() });
+    None
+}
+
+// Errs towards "no": a word in a comment costs a reservation, an overlooked setting would cost a commit.
+fn bears_commondir(config: &[u8], layout: Layout) -> bool {
+    let text = config.to_ascii_lowercase();
+    let mut lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
+    !lines.any(|line| {
+        let has = |word: &[u8]| line.windows(word.len()).any(|part| part == word);
+        let sets_worktree = line.starts_with(b"worktree") && !line.starts_with(b"worktreeconfig");
+        has(b"refstorage")
+            || (layout == Layout::Main && sets_worktree)
+            || (line.starts_with(b"bare") && !has(b"false"))
+    })
+}
+
+fn guard_modules(draft: &mut Draft<'_>, modules: &AbsPath, level: usize) {
+    let names = match draft.reader.list(modules) {
+        Names::Unknown | Names::Missing => return,
+        Names::Known(names) => names,
+        Names::Failed => return seal(draft, modules, ".git/modules"),
+    };
+    let directories = names.iter().filter(|(_, kind)| *kind == FileKind::Directory);
+    for path in directories.filter_map(|(name, _)| entry(modules, name.as_bytes())) {
+        if level > MODULE_LEVELS {
+            seal(draft, &path, ".git/modules");
+        } else {
+            guard_module(draft, &path, level);
+        }
+    }
+}
+
+/// Guards one entry of `modules`: a submodule's git directory, or a folder of a submodule whose name has slashes.
+fn guard_module(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
+    let names = match draft.reader.list(path) {
+        Names::Unknown => {
+            // Needed next; asking now saves a round for each level.
+            draft.reader.lookup(path);
+            draft.reader.list(&below(path, "modules"));
+            return;
+        }
+        Names::Missing => return,
+        Names::Known(names) => names,
+        Names::Failed => return seal(draft, path, ".git/modules"),
+    };
+    if !names.iter().any(|(name, _)| name.as_bytes() == b"HEAD") {
+        return guard_modules(draft, path, level + 1);
+    }
+    let Found::File(fact) = draft.reader.lookup(path) else { return };
+    if find_link(draft, &fact.pinned).is_some() {
+        return draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(".git/modules"));
+    }
+    guard(draft, &fact.pinned, Layout::Submodule);
+    if names.iter().any(|(name, _)| name.as_bytes() == b"modules") {
+        guard_modules(draft, &below(path, "modules"), level + 1);
+    }
+}
+
+/// Makes a whole directory read-only.
+fn seal(draft: &mut Draft<'_>, path: &AbsPath, origin: &'static str) {
+    if let Found::File(fact) = draft.reader.lookup(path) {
+        draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(origin));
+    }
+}
+
+/// Makes the directories of linked worktrees read-only, except for `own`.
+fn guard_worktrees(draft: &mut Draft<'_>, git: &PinnedPath, own: Option<&AbsPath>) {
+    let worktrees = below(&git.path, "worktrees");
+    match draft.reader.list(&worktrees) {
+        Names::Unknown | Names::Missing => {}
+        Names::Failed => seal(draft, &worktrees, ".git/worktrees"),
+        Names::Known(names) => {
+            for path in names.iter().filter_map(|(name, _)| entry(&worktrees, name.as_bytes())) {
+                if own != Some(&path) {
+                    seal(draft, &path, ".git/worktrees");
+                }
+            }
+        }
+    }
+}
+
+/// Follows the `.git` file `dot` of the directory `worktree`.
+fn follow_pointer(draft: &mut Draft<'_>, dot: &AbsPath, worktree: &AbsPath) {
+    let Some(content) = draft.reader.read(dot) else { return };
+    let named = content.strip_prefix(b"gitdir:").map(<[u8]>::trim_ascii);
+    let target = named.and_then(|written| lexical(worktree, written).ok());
+    let outcome = match target.map(|path| draft.reader.resolve(&path)) {
+        Some(Found::File(fact)) if fact.pinned.identity.kind == FileKind::Directory => {
+            open_pointed(draft, dot, worktree, &fact.pinned)
+        }
+        Some(Found::Unknown) => Ok(()),
+        Some(Found::File(_) | Found::Missing | Found::Failed(_)) | None => Err(GitDoubt::Dangling),
+    };
+    if let Err(because) = outcome {
+        draft.notes.push(Note::GitReadOnly { git: dot.clone(), because });
+    }
+}
+
+fn open_pointed(
+    draft: &mut Draft<'_>,
+    dot: &AbsPath,
+    worktree: &AbsPath,
+    git: &PinnedPath,
+) -> Result<(), GitDoubt> {
+    if matches!(draft.reader.lookup(&below(&git.path, "HEAD")), Found::Missing) {
+        return Err(GitDoubt::Dangling);
+    }
+    match draft.reader.lookup(&below(&git.path, "commondir")) {
+        Found::Unknown => {
+            // Either kind of pointer needs some of these; asking for all of them saves a round.
+            draft.reader.read(&below(&git.path, "commondir"));
+            draft.reader.read(&below(&git.path, "gitdir"));
+            Ok(())
+        }
+        Found::File(_) => open_linked_worktree(draft, dot, git),
+        Found::Missing | Found::Failed(_) => open_submodule(draft, worktree, git),
+    }
+}
+
+fn open_linked_worktree(draft: &mut Draft<'_>, dot: &AbsPath, git: &PinnedPath) -> Result<(), GitDoubt> {
+    let pointer = |draft: &Draft<'_>, name| {
+        let content = draft.reader.read(&below(&git.path, name)).map(<[u8]>::trim_ascii);
+        content.and_then(|written| lexical(&git.path, written).ok()).ok_or(GitDoubt::NotMutual)
+    };
+    let (back, common) = (pointer(draft, "gitdir"), pointer(draft, "commondir"));
+    let (back, common) = (back?, common?);
+    let (back, common) = (draft.reader.resolve(&back), draft.reader.resolve(&common));
+    let (Found::File(back), Found::File(common)) = (&back, &common) else {
+        let unknown = [back, common].contains(&Found::Unknown);
+        return if unknown { Ok(()) } else { Err(GitDoubt::NotMutual) };
+    };
+    let is_listed = git.path.parent() == Some(below(&common.pinned.path, "worktrees"));
+    let points_back = back.pinned.path == *dot && is_listed;
+    if !points_back || common.pinned.identity.kind != FileKind::Directory {
+        return Err(GitDoubt::NotMutual);
+    }
+    if draft.request.git == GitMode::Protect {
+        draft.grant(&common.pinned, GrantKind::Read, Origin::Protected(".git"));
+        return Ok(());
+    }
+    open_worktree_directory(draft, git, &common.pinned);
+    Ok(())
+}
+
+fn open_worktree_directory(draft: &mut Draft<'_>, git: &PinnedPath, common: &PinnedPath) {
+    if let Some(link) = find_link(draft, git) {
+        draft.notes.push(Note::GitReadOnly { git: git.path.clone(), because: GitDoubt::Symlink(link) });
+        return open_directory(draft, common, Layout::Main, None);
+    }
+    open_directory(draft, common, Layout::Main, Some(&git.path));
+    guard_worktree_files(draft, git);
+    guard_one(draft, git, Guard { name: "commondir", origin: ".git/commondir", when_missing: None });
+    guard_modules(draft, &below(&git.path, "modules"), 1);
+}
+
+/// Opens a submodule's git directory, if its own configuration names this very worktree.
+fn open_submodule(draft: &mut Draft<'_>, worktree: &AbsPath, git: &PinnedPath) -> Result<(), GitDoubt> {
+    if !git.path.components().any(|part| part == b"modules") {
+        return Err(GitDoubt::NotMutual);
+    }
+    let config_path = below(&git.path, "config");
+    if matches!(draft.reader.lookup(&config_path), Found::Unknown) {
+        draft.reader.read(&config_path);
+        return Ok(());
+    }
+    let Some(config) = draft.reader.read(&config_path) else { return Err(GitDoubt::NotMutual) };
+    let named = core_worktree(config).and_then(|written| lexical(&git.path, written).ok());
+    match named.map(|path| draft.reader.resolve(&path)) {
+        Some(Found::Unknown) => return Ok(()),
+        Some(Found::File(fact)) if fact.pinned.path == *worktree => {}
+        Some(Found::File(_) | Found::Missing | Found::Failed(_)) | None => return Err(GitDoubt::NotMutual),
+    }
+    match draft.request.git {
+        GitMode::Commit => open_directory(draft, git, Layout::Submodule, None),
+        GitMode::Protect => draft.grant(git, GrantKind::Read, Origin::Protected(".git")),
+    }
+    Ok(())
+}
+
+/// The value of `core.worktree`, as git itself writes it: one line, no quotes unless the path needs them.
+fn core_worktree(config: &[u8]) -> Option<&[u8]> {
+    config.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).find_map(|line| {
+        let value = line.strip_prefix(b"worktree")?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
+        Some(value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,234 @@
+use super::*;
+use crate::fake_host::{FakeHost, linux, path, request};
+use crate::{Access, Compiled};
+
+const PROJECT: &str = "/home/u/proj";
+
+fn host() -> FakeHost {
+    FakeHost::with_home().repository("/home/u/proj/.git")
+}
+
+/// The paths of `table` below `base` and what the plan allows there.
+fn assert_accesses(host: &FakeHost, compiled: &Compiled, base: &str, table: &[(&str, Access)]) {
+    for (at, expected) in table {
+        assert_eq!(host.access(compiled, &format!("{base}/{at}")), *expected, "{at}");
+    }
+    host.assert_agreement(compiled);
+}
+
+/// What must hold in every git directory that is opened.
+const OPENED: [(&str, Access); 9] = [
+    ("objects/ab/cd", Access::Write),
+    ("refs/heads/main", Access::Write),
+    ("index.lock", Access::Write),
+    ("logs/HEAD", Access::Write),
+    ("hooks/pre-commit", Access::Read),
+    ("config", Access::Read),
+    ("config.worktree", Access::Read),
+    ("info/attributes", Access::Read),
+    ("commondir", Access::Read),
+];
+
+#[test]
+fn commits_work_and_what_runs_programs_is_read_only() {
+    let compiled = host().compile(&request(PROJECT));
+    assert_accesses(&host(), &compiled, "/home/u/proj/.git", &OPENED);
+    assert_eq!(host().access(&compiled, "/home/u/proj/.git/info/exclude"), Access::Write);
+}
+
+#[test]
+fn a_missing_commondir_is_reserved_by_one_that_names_the_directory_itself() {
+    let compiled = host().compile(&request(PROJECT));
+    let reserved: Vec<(String, PlaceholderKind)> = linux(&compiled)
+        .placeholders
+        .iter()
+        .filter(|placeholder| placeholder.parent.path.file_name() != Some(b"proj"))
+        .map(|placeholder| (placeholder.name.to_display(), placeholder.what.clone()))
+        .collect();
+    let file = |content: &str| PlaceholderKind::File { content: content.into() };
+    assert_eq!(
+        reserved,
+        [
+            ("commondir".to_owned(), file(".\n")),
+            ("config.worktree".to_owned(), file("")),
+            ("attributes".to_owned(), file("")),
+        ]
+    );
+}
+
+#[test]
+fn layouts_that_do_not_bear_a_commondir_keep_it_open_and_say_so() {
+    let configs =
+        ["[core]\n\tbare = true\n", "[core]\n\tworktree = /x\n", "[extensions]\n\trefStorage = reftable\n"];
+    for config in configs {
+        let host = host().text("/home/u/proj/.git/config", config);
+        let compiled = host.compile(&request(PROJECT));
+        assert_eq!(compiled.notes, [Note::CommondirOpen { git: path("/home/u/proj/.git") }], "{config}");
+        assert_eq!(host.access(&compiled, "/home/u/proj/.git/hooks"), Access::Read);
+    }
+    for config in ["[extensions]\n\tworktreeConfig = true\n", "[core]\n\tbare = false\n", ""] {
+        assert!(bears_commondir(config.as_bytes(), Layout::Main), "{config}");
+    }
+}
+
+#[test]
+fn a_missing_repository_may_be_made() {
+    let host = FakeHost::with_home().dir(PROJECT);
+    let compiled = host.compile(&request(PROJECT));
+    assert_accesses(&host, &compiled, PROJECT, &[(".git", Access::Write), (".git/hooks", Access::Write)]);
+}
+
+#[test]
+fn a_linked_git_directory_is_refused() {
+    let host =
+        FakeHost::with_home().dir(PROJECT).repository("/srv/git").link("/home/u/proj/.git", "/srv/git");
+    let refused = CompileError::ProtectedSymlink { path: path("/home/u/proj/.git") };
+    assert_eq!(host.try_compile(&request(PROJECT)).unwrap_err(), refused);
+}
+
+#[test]
+fn a_linked_hooks_directory_closes_the_whole_git_directory() {
+    let host = FakeHost::with_home()
+        .dir("/home/u/proj/scripts")
+        .text("/home/u/proj/.git/HEAD", "ref: refs/heads/main\n")
+        .link("/home/u/proj/.git/hooks", "/home/u/proj/scripts");
+    let compiled = host.compile(&request(PROJECT));
+    assert_eq!(host.access(&compiled, "/home/u/proj/.git/index"), Access::Read);
+    let link = path("/home/u/proj/.git/hooks");
+    let note = Note::GitReadOnly { git: path("/home/u/proj/.git"), because: GitDoubt::Symlink(link) };
+    assert_eq!(compiled.notes, [note]);
+}
+
+#[test]
+fn submodules_are_guarded_down_to_the_third_level() {
+    let modules = "/home/u/proj/.git/modules";
+    let host = host()
+        .repository(&format!("{modules}/a"))
+        .repository(&format!("{modules}/libs/b"))
+        .repository(&format!("{modules}/a/modules/c"))
+        .repository(&format!("{modules}/a/modules/c/modules/d"))
+        .repository(&format!("{modules}/a/modules/c/modules/d/modules/e"));
+    let (compiled, rounds, _) = host.count(&request(PROJECT));
+    let compiled = compiled.unwrap();
+    for module in ["a", "libs/b", "a/modules/c", "a/modules/c/modules/d"] {
+        assert_accesses(&host, &compiled, &format!("{modules}/{module}"), &OPENED);
+    }
+    let deepest = format!("{modules}/a/modules/c/modules/d/modules/e/index");
+    assert_eq!(host.access(&compiled, &deepest), Access::Read);
+    assert!(rounds <= 8, "{rounds} rounds");
+}
+
+fn linked_worktree() -> FakeHost {
+    let git = "/home/u/main/.git/worktrees";
+    FakeHost::with_home()
+        .repository("/home/u/main/.git")
+        .text("/home/u/proj/.git", &format!("gitdir: {git}/proj\n"))
+        .text(&format!("{git}/proj/HEAD"), "ref: refs/heads/x\n")
+        .text(&format!("{git}/proj/commondir"), "../..\n")
+        .text(&format!("{git}/proj/gitdir"), "/home/u/proj/.git\n")
+        .text(&format!("{git}/other/HEAD"), "ref: refs/heads/y\n")
+        .text(&format!("{git}/other/commondir"), "../..\n")
+}
+
+#[test]
+fn commits_work_in_a_linked_worktree_whose_git_directory_lies_elsewhere() {
+    let host = linked_worktree();
+    let (compiled, rounds, _) = host.count(&request(PROJECT));
+    let compiled = compiled.unwrap();
+    assert_eq!(compiled.notes, []);
+    assert_accesses(&host, &compiled, "/home/u/main/.git", &OPENED);
+    let table = [
+        ("proj/index.lock", Access::Write),
+        ("proj/HEAD", Access::Write),
+        ("proj/commondir", Access::Read),
+        ("proj/gitdir", Access::Read),
+        ("proj/config.worktree", Access::Read),
+        ("other/HEAD", Access::Read),
+        ("other/commondir", Access::Read),
+    ];
+    assert_accesses(&host, &compiled, "/home/u/main/.git/worktrees", &table);
+    assert_eq!(host.access(&compiled, "/home/u/proj/.git"), Access::Read);
+    assert_eq!(host.access(&compiled, "/home/u/main/src"), Access::Read);
+    assert!(rounds <= 8, "{rounds} rounds");
+}
+
+#[test]
+fn a_pointer_is_believed_only_if_it_is_mutual() {
+    let git = "/home/u/main/.git/worktrees/proj";
+    let elsewhere =
+        linked_worktree().text(&format!("{git}/gitdir"), "/home/u/else/.git\n").file("/home/u/else/.git");
+    let forged =
+        linked_worktree().text(&format!("{git}/commondir"), "/home/u/proj/evil\n").dir("/home/u/proj/evil");
+    let dangling = linked_worktree().text("/home/u/proj/.git", "gitdir: /nowhere\n");
+    let nonsense = linked_worktree().text("/home/u/proj/.git", "hello");
+    let any_repository = linked_worktree().text("/home/u/proj/.git", "gitdir: /home/u/main/.git\n");
+    let cases = [
+        (elsewhere, GitDoubt::NotMutual),
+        (forged, GitDoubt::NotMutual),
+        (dangling, GitDoubt::Dangling),
+        (nonsense, GitDoubt::Dangling),
+        (any_repository, GitDoubt::NotMutual),
+    ];
+    for (host, because) in cases {
+        let compiled = host.compile(&request(PROJECT));
+        assert_eq!(compiled.notes, [Note::GitReadOnly { git: path("/home/u/proj/.git"), because }]);
+        assert_eq!(host.access(&compiled, "/home/u/main/.git/index"), Access::Read);
+        host.assert_agreement(&compiled);
+    }
+}
+
+#[test]
+fn a_submodule_as_workspace_opens_its_directory_in_the_superproject() {
+    let git = "/home/u/super/.git/modules/proj";
+    let host = FakeHost::with_home()
+        .repository("/home/u/super/.git")
+        .repository(git)
+        .text(&format!("{git}/config"), "[core]\n\tworktree = ../../../proj\n")
+        .text("/home/u/super/proj/.git", "gitdir: ../.git/modules/proj\n");
+    let compiled = host.compile(&request("/home/u/super/proj"));
+    assert_eq!(compiled.notes, []);
+    assert_accesses(&host, &compiled, git, &OPENED);
+    assert_eq!(host.access(&compiled, "/home/u/super/.git/index"), Access::Read);
+}
+
+#[test]
+fn a_subdirectory_of_a_repository_commits_without_opening_the_rest() {
+    let host = host().dir("/home/u/proj/sub/deep").dir("/home/u/proj/src");
+    let compiled = host.compile(&request("/home/u/proj/sub/deep"));
+    assert_accesses(&host, &compiled, "/home/u/proj/.git", &OPENED);
+    assert_eq!(host.access(&compiled, "/home/u/proj/src"), Access::Read);
+    let in_worktree = linked_worktree().dir("/home/u/proj/sub");
+    let compiled = in_worktree.compile(&request("/home/u/proj/sub"));
+    assert_accesses(&in_worktree, &compiled, "/home/u/main/.git", &OPENED);
+}
+
+#[test]
+fn a_repository_in_home_is_not_opened() {
+    let host = FakeHost::with_home().repository("/home/u/.git").dir(PROJECT);
+    assert_eq!(host.access(&host.compile(&request(PROJECT)), "/home/u/.git/index"), Access::Read);
+}
+
+#[test]
+fn a_bare_repository_as_workspace_is_guarded() {
+    let host = FakeHost::with_home().repository("/home/u/x.git").text("/home/u/x.git/config", "");
+    assert_accesses(&host, &host.compile(&request("/home/u/x.git")), "/home/u/x.git", &OPENED);
+}
+
+#[test]
+fn protecting_covers_the_target_of_a_pointer() {
+    let host = linked_worktree();
+    let mut asked = request(PROJECT);
+    asked.git = GitMode::Protect;
+    asked.allow_write = vec![path("/home/u/main")];
+    let compiled = host.compile(&asked);
+    let table =
+        [(".git/worktrees/proj/index", Access::Read), (".git/objects", Access::Read), ("src", Access::Write)];
+    assert_accesses(&host, &compiled, "/home/u/main", &table);
+    assert_eq!(host.access(&compiled, "/home/u/proj/.git"), Access::Read);
+}
+
+#[test]
+fn a_repository_in_tmp_is_rebuilt_around_a_subdirectory() {
+    let host = FakeHost::with_home().repository("/tmp/r/.git").dir("/tmp/r/sub");
+    assert_accesses(&host, &host.compile(&request("/tmp/r/sub")), "/tmp/r/.git", &OPENED);
+}

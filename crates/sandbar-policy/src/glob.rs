@@ -1,0 +1,109 @@
+//! Globs over the names of environment variables.
+//!
+//! `*` is any run of bytes, `?` any one byte, everything else itself; a glob covers the whole name and ASCII
+//! letters match in either case, as the peers' `shell_environment_policy` does (facts/exec-server.md §3). No
+//! classes and no escapes: a variable's name needs none.
+
+use std::fmt;
+
+use sandbar_proto::ByteString;
+use serde::{Deserialize, Serialize};
+
+/// A pattern for the whole name of a variable.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Glob(ByteString);
+
+impl Glob {
+    /// A glob; every text is one.
+    #[must_use]
+    pub fn new(pattern: impl Into<ByteString>) -> Self {
+        Self(pattern.into())
+    }
+
+    /// Whether the glob covers all of `name`. Takes time proportional to the product of the lengths at worst.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        let pattern = self.0.as_bytes();
+        let (mut p, mut n) = (0, 0);
+        // Where the last `*` was, and how far the name had come: on a mismatch the star takes one byte more.
+        // Only the last star is ever retried, which keeps this quadratic instead of exponential.
+        let mut retry: Option<(usize, usize)> = None;
+        while n < name.len() {
+            match pattern.get(p) {
+                Some(b'*') => {
+                    retry = Some((p, n));
+                    p += 1;
+                }
+                Some(&byte) if byte == b'?' || byte.eq_ignore_ascii_case(&name[n]) => {
+                    p += 1;
+                    n += 1;
+                }
+                Some(_) | None => match retry {
+                    Some((star, taken)) => {
+                        retry = Some((star, taken + 1));
+                        p = star + 1;
+                        n = taken + 1;
+                    }
+                    None => return false,
+                },
+            }
+        }
+        pattern[p..].iter().all(|&byte| byte == b'*')
+    }
+}
+
+impl fmt::Display for Glob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_glob_covers_the_whole_name_in_either_case() {
+        let cases = [
+            ("PATH", "path", true),
+            ("PATH", "PATHS", false),
+            ("*KEY*", "ssh_key_file", true),
+            ("*KEY*", "KEY", true),
+            ("H*", "HOME", true),
+            ("p?th", "PATH", true),
+            ("p?th", "PTH", false),
+            ("*", "", true),
+            ("", "", true),
+            ("", "A", false),
+            ("*a*b", "xaxbxb", true),
+            ("*a*b", "xaxbxc", false),
+        ];
+        for (glob, name, expected) in cases {
+            assert_eq!(Glob::new(glob).matches(name.as_bytes()), expected, "{glob} on {name}");
+        }
+    }
+
+    /// The definition, exponential and obviously right.
+    fn by_definition(pattern: &[u8], name: &[u8]) -> bool {
+        match (pattern.split_first(), name.split_first()) {
+            (None, None) => true,
+            (Some((b'*', rest)), _) => {
+                by_definition(rest, name)
+                    || name.split_first().is_some_and(|(_, n)| by_definition(pattern, n))
+            }
+            (Some((b'?', rest)), Some((_, n))) => by_definition(rest, n),
+            (Some((p, rest)), Some((c, n))) => p.eq_ignore_ascii_case(c) && by_definition(rest, n),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_agrees_with_the_definition(pattern in "[aB*?]{0,8}", name in "[abAB]{0,10}") {
+            let fast = Glob::new(pattern.as_str()).matches(name.as_bytes());
+            prop_assert_eq!(fast, by_definition(pattern.as_bytes(), name.as_bytes()));
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Grants: what one part of the policy wants to become of one path, and the draft that collects them.
+//!
+//! Every module of this crate adds grants and none looks at another's; [`settle`] leaves one per path.
+
+use std::cmp::Ordering;
+
+use sandbar_proto::{AbsPath, EnvVar, FileFact, FileIdentity, PinnedPath, PlaceholderKind};
+
+use crate::reader::Reader;
+use crate::{Access, Note, Origin, RunRequest};
+
+pub(crate) const ALLOW_WRITE: &str = "--allow-write";
+pub(crate) const ALLOW_READ: &str = "--allow-read";
+
+/// What becomes of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum GrantKind {
+    /// The host's, writable.
+    Write,
+    /// The host's, read-only.
+    Read,
+    /// Invisible.
+    Hide {
+        /// A file's cover may be read, as empty.
+        readable_empty: bool,
+    },
+    /// An own writable tmpfs.
+    Private,
+    /// An own empty tmpfs that stays read-only.
+    Sealed,
+    /// The host's below a copy-on-write layer.
+    Cache {
+        /// Name within the trust domain.
+        name: &'static str,
+    },
+    /// Missing on the host, and must stay so for everybody else.
+    Reserve {
+        /// The directory that would get the name.
+        parent: PinnedPath,
+        /// What reserves it.
+        what: PlaceholderKind,
+    },
+    /// A symbolic link to recreate in a sealed tmpfs.
+    Link {
+        /// What it says.
+        to: AbsPath,
+    },
+}
+
+/// One wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// For what; a real path.
+    pub(crate) path: AbsPath,
+    /// Which file that was; `None` for what does not come from the host.
+    pub(crate) identity: Option<FileIdentity>,
+    /// What becomes of it.
+    pub(crate) kind: GrantKind,
+    /// Who wants it.
+    pub(crate) origin: Origin,
+}
+
+impl Grant {
+    pub(crate) fn of(target: &PinnedPath, kind: GrantKind, origin: Origin) -> Self {
+        Self { path: target.path.clone(), identity: Some(target.identity), kind, origin }
+    }
+
+    pub(crate) fn pinned(&self) -> Option<PinnedPath> {
+        self.identity.map(|identity| PinnedPath { path: self.path.clone(), identity })
+    }
+
+    /// What the grant means to somebody who asks about the host's file.
+    pub(crate) fn access(&self) -> Access {
+        match self.kind {
+            GrantKind::Write | GrantKind::Private | GrantKind::Cache { .. } => Access::Write,
+            GrantKind::Read | GrantKind::Reserve { .. } | GrantKind::Link { .. } => Access::Read,
+            GrantKind::Hide { .. } | GrantKind::Sealed => Access::None,
+        }
+    }
+
+    // Between grants for one path: our own files first, then what a person named, then the model's
+    // none > write > read; what only remakes a directory gives way to what grants the host's.
+    fn rank(&self) -> u8 {
+        match (&self.origin, &self.kind) {
+            (Origin::OwnFiles, _) => 9,
+            (Origin::Flag(_), GrantKind::Write) => 8,
+            (Origin::Flag(_), _) => 7,
+            (_, GrantKind::Hide { .. }) => 6,
+            (_, GrantKind::Sealed) => 5,
+            (_, GrantKind::Reserve { .. }) => 4,
+            (_, GrantKind::Write) => 3,
+            (_, GrantKind::Read | GrantKind::Link { .. }) => 2,
+            (_, GrantKind::Private) => 1,
+            (_, GrantKind::Cache { .. }) => 0,
+        }
+    }
+}
+
+/// A directory or file that a run may write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Root {
+    pub(crate) fact: FileFact,
+    pub(crate) origin: Origin,
+}
+
+/// A plan in the making.
+pub(crate) struct Draft<'a> {
+    pub(crate) request: &'a RunRequest,
+    pub(crate) reader: &'a Reader<'a>,
+    /// Real path of the caller's home.
+    pub(crate) home: Option<AbsPath>,
+    /// Real paths of our own directories.
+    pub(crate) own: Vec<AbsPath>,
+    pub(crate) grants: Vec<Grant>,
+    pub(crate) notes: Vec<Note>,
+    /// Variables to add because a cache is missing.
+    pub(crate) redirects: Vec<EnvVar>,
+    /// Directories to make in private tmpfs mounts.
+    pub(crate) made: Vec<AbsPath>,
+}
+
+impl Draft<'_> {
+    pub(crate) fn grant(&mut self, target: &PinnedPath, kind: GrantKind, origin: Origin) {
+        self.grants.push(Grant::of(target, kind, origin));
+    }
+
+    /// Whether a person gave up the protection of exactly this name, as written.
+    pub(crate) fn is_waived(&self, path: &AbsPath) -> bool {
+        self.request.allow_write.contains(path)
+    }
+}
+
+/// Depth-first order of paths: what lies below a path follows it without a gap.
+///
+/// The order of bytes does not do that, since `-` and `.` sort before `/`.
+pub(crate) fn depth_first(a: &AbsPath, b: &AbsPath) -> Ordering {
+    a.components().cmp(b.components())
+}
+
+/// Leaves the strongest grant for each path, in depth-first order.
+pub(crate) fn settle(mut grants: Vec<Grant>) -> Vec<Grant> {
+    grants.sort_by(|a, b| depth_first(&a.path, &b.path).then(b.rank().cmp(&a.rank())));
+    grants.dedup_by(|later, first| later.path == first.path);
+    grants
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> AbsPath {
+        AbsPath::new(text).unwrap()
+    }
+
+    fn grant(at: &str, kind: GrantKind, origin: Origin) -> Grant {
+        Grant { path: path(at), identity: None, kind, origin }
+    }
+
+    #[test]
+    fn depth_first_keeps_a_subtree_together() {
+        let mut paths = ["/a", "/a-b", "/a/c", "/a.d/e", "/"].map(path);
+        paths.sort_by(depth_first);
+        assert_eq!(paths, ["/", "/a", "/a/c", "/a-b", "/a.d/e"].map(path));
+    }
+
+    #[test]
+    fn a_person_reopens_a_secret_by_its_exact_path_but_never_our_own_files() {
+        let hide = GrantKind::Hide { readable_empty: false };
+        let settled = settle(vec![
+            grant("/s", hide.clone(), Origin::Default("secrets")),
+            grant("/s", GrantKind::Read, Origin::Flag(ALLOW_READ)),
+            grant("/o", GrantKind::Write, Origin::Flag(ALLOW_WRITE)),
+            grant("/o", hide.clone(), Origin::OwnFiles),
+            grant("/w", GrantKind::Write, Origin::Profile("workspace")),
+            grant("/w", hide.clone(), Origin::Default("secrets")),
+        ]);
+        let kinds: Vec<GrantKind> = settled.into_iter().map(|grant| grant.kind).collect();
+        assert_eq!(kinds, [hide.clone(), GrantKind::Read, hide]);
+    }
+}

@@ -1,0 +1,259 @@
+//! What a person should know about a plan, and why there is none.
+
+use std::fmt;
+
+use sandbar_proto::{AbsPath, ByteString};
+use serde::Serialize;
+
+use crate::Origin;
+
+/// What is wrong with a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PathProblem {
+    /// Nothing has that name.
+    Missing,
+    /// It is no directory.
+    NotADirectory,
+    /// Looking it up failed with this error number, 0 when a bound was exceeded.
+    Errno(i32),
+}
+
+impl fmt::Display for PathProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("does not exist"),
+            Self::NotADirectory => f.write_str("is not a directory"),
+            Self::Errno(errno) => write!(f, "cannot be looked up (errno {errno})"),
+        }
+    }
+}
+
+/// Why a request has no plan. Each fits after "could not plan the run: ".
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// The command has no program.
+    #[error("the command is empty")]
+    EmptyCommand,
+    /// The working directory cannot be used.
+    #[error("the working directory {} {problem}", path.to_display())]
+    Cwd {
+        /// As asked.
+        path: AbsPath,
+        /// Why not.
+        problem: PathProblem,
+    },
+    /// The working directory would be invisible to the command.
+    #[error("the working directory {} is hidden by {hidden_by}", path.to_display())]
+    CwdHidden {
+        /// The real path.
+        path: AbsPath,
+        /// What hides it.
+        hidden_by: Origin,
+    },
+    /// A path of a flag cannot be used.
+    #[error("{flag} {} {problem}", path.to_display())]
+    Allowed {
+        /// Which flag.
+        flag: &'static str,
+        /// As asked.
+        path: AbsPath,
+        /// Why not.
+        problem: PathProblem,
+    },
+    /// A path of a flag reaches too far to be granted.
+    #[error("{flag} {} is refused: it {because}", path.to_display())]
+    AllowedTooBroad {
+        /// Which flag.
+        flag: &'static str,
+        /// The real path.
+        path: AbsPath,
+        /// What it would open.
+        because: StricterBecause,
+    },
+    /// Sandbar's own files stay hidden.
+    #[error("{} is among sandbar's own files in {}", path.to_display(), own.to_display())]
+    OwnFiles {
+        /// The real path that was asked for.
+        path: AbsPath,
+        /// The own directory it lies in.
+        own: AbsPath,
+    },
+    /// Kernel file systems are remade inside and cannot be granted.
+    #[error("{} lies in {remade}, which every sandbox has of its own", path.to_display())]
+    KernelDirectory {
+        /// The real path.
+        path: AbsPath,
+        /// `/proc` or `/dev`.
+        remade: &'static str,
+    },
+    /// A protected name is a symbolic link in a writable directory, where it could be replaced.
+    #[error("the protected name {} is a symbolic link, which cannot be protected", path.to_display())]
+    ProtectedSymlink {
+        /// The link.
+        path: AbsPath,
+    },
+    /// Something that has to be known to plan safely could not be found out.
+    #[error("{} cannot be looked up (errno {errno})", path.to_display())]
+    Fact {
+        /// What.
+        path: AbsPath,
+        /// errno(3), 0 when a bound was exceeded.
+        errno: i32,
+    },
+}
+
+/// What would be opened by making a directory writable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StricterBecause {
+    /// It is `/`.
+    IsRoot,
+    /// It is the home directory or holds it.
+    HoldsHome,
+    /// It holds Sandbar's own files.
+    HoldsOwnFiles(AbsPath),
+    /// It is a protected directory, or lies inside a git directory.
+    IsProtected,
+}
+
+impl fmt::Display for StricterBecause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IsRoot => f.write_str("is the whole file system"),
+            Self::HoldsHome => f.write_str("is or holds the home directory"),
+            Self::HoldsOwnFiles(own) => write!(f, "holds sandbar's own files in {}", own.to_display()),
+            Self::IsProtected => f.write_str("is a protected directory"),
+        }
+    }
+}
+
+/// Why a git directory was not opened for commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitDoubt {
+    /// The `.git` file is no `gitdir:` pointer, or leads nowhere.
+    Dangling,
+    /// The directory it names does not point back.
+    NotMutual,
+    /// This must stay unchangeable, but is a symbolic link.
+    Symlink(AbsPath),
+}
+
+impl fmt::Display for GitDoubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dangling => f.write_str("it leads to no git directory"),
+            Self::NotMutual => f.write_str("the directory it names does not point back"),
+            Self::Symlink(link) => write!(f, "{} is a symbolic link", link.to_display()),
+        }
+    }
+}
+
+/// Something a person should know about a plan that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "note")]
+pub enum Note {
+    /// The working directory is read-only although the profile would make it writable.
+    CwdNotWritable {
+        /// The directory.
+        cwd: AbsPath,
+        /// Why.
+        because: StricterBecause,
+    },
+    /// The command runs as another user.
+    RunsAs {
+        /// Login name, if the user has one.
+        name: Option<ByteString>,
+        /// User id.
+        uid: u32,
+        /// Which directory belongs to that user.
+        owner_of: AbsPath,
+    },
+    /// The workspace belongs to a user that cannot be mapped, so the command runs as the caller.
+    OwnerNotMapped {
+        /// User id.
+        uid: u32,
+        /// Which directory belongs to that user.
+        owner_of: AbsPath,
+    },
+    /// The kernel has no Landlock.
+    NoLandlock,
+    /// Commits will not work here.
+    GitReadOnly {
+        /// The `.git`.
+        git: AbsPath,
+        /// Why.
+        because: GitDoubt,
+    },
+    /// `commondir` could not be reserved in this git directory: its layout would not bear the file.
+    CommondirOpen {
+        /// The git directory.
+        git: AbsPath,
+    },
+    /// A secret's link leads to something too broad to be hidden.
+    SecretNotHidden {
+        /// The name of the secret.
+        secret: AbsPath,
+        /// Where it leads.
+        target: AbsPath,
+    },
+    /// The host's directory is visible because the command runs in it, or because it was named.
+    HostTemporaryVisible {
+        /// Which one.
+        path: AbsPath,
+    },
+    /// The program lies where the sandbox has a directory of its own.
+    ProgramHidden {
+        /// The program.
+        program: AbsPath,
+        /// The directory that hides it.
+        under: AbsPath,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CwdNotWritable { cwd, because } => write!(
+                f,
+                "{} is read-only here because it {because}; name a folder with --allow-write",
+                cwd.to_display()
+            ),
+            Self::RunsAs { name: Some(name), uid, owner_of } => {
+                write!(f, "runs as {} (uid {uid}), who owns {}", name.to_display(), owner_of.to_display())
+            }
+            Self::RunsAs { name: None, uid, owner_of } => {
+                write!(f, "runs as uid {uid}, who owns {}", owner_of.to_display())
+            }
+            Self::OwnerNotMapped { uid, owner_of } => write!(
+                f,
+                "uid {uid}, who owns {}, does not exist in this user namespace; runs as the caller",
+                owner_of.to_display()
+            ),
+            Self::NoLandlock => f.write_str("this kernel has no Landlock; mounts and seccomp hold alone"),
+            Self::GitReadOnly { git, because } => {
+                write!(f, "commits are blocked: {} was not opened because {because}", git.to_display())
+            }
+            Self::CommondirOpen { git } => write!(
+                f,
+                "{}/commondir is not reserved: this repository is bare, has core.worktree or uses reftable",
+                git.to_display()
+            ),
+            Self::SecretNotHidden { secret, target } => write!(
+                f,
+                "{} is not hidden: it leads to {}, which is too broad",
+                secret.to_display(),
+                target.to_display()
+            ),
+            Self::HostTemporaryVisible { path } => {
+                write!(f, "the host's {} is visible to this run", path.to_display())
+            }
+            Self::ProgramHidden { program, under } => write!(
+                f,
+                "{} is not visible: the run has a {} of its own; share it with --allow-read",
+                program.to_display(),
+                under.to_display()
+            ),
+        }
+    }
+}

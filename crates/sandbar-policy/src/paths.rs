@@ -1,0 +1,99 @@
+//! Path arithmetic that [`AbsPath`] leaves out because its answer depends on trust in the input.
+
+use sandbar_proto::{AbsPath, AbsPathError};
+
+/// `base` with a relative path of this crate appended.
+///
+/// # Panics
+/// If `relative` has a `..` component or a NUL; it is a literal of this crate, never input.
+pub(crate) fn below(base: &AbsPath, relative: &str) -> AbsPath {
+    base.join(relative).expect("a literal relative path is clean")
+}
+
+/// `base` with a name of a directory listing appended, or `None` for a name no file system can have.
+pub(crate) fn entry(base: &AbsPath, name: &[u8]) -> Option<AbsPath> {
+    if name.is_empty() || name == b"." || name.contains(&b'/') {
+        return None;
+    }
+    base.join(name).ok()
+}
+
+/// Reads `written` relative to `base` and takes `..` lexically.
+///
+/// The kernel follows symlinks before `..`, so the answer is a guess that the caller verifies by looking at what
+/// it leads to; git writes such paths from real ones.
+///
+/// # Errors
+/// See [`AbsPathError`].
+pub(crate) fn lexical(base: &AbsPath, written: &[u8]) -> Result<AbsPath, AbsPathError> {
+    let mut parts: Vec<&[u8]> = Vec::new();
+    if written.first() != Some(&b'/') {
+        parts.extend(base.components());
+    }
+    for part in written.split(|&byte| byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." => {
+                parts.pop();
+            }
+            name => parts.push(name),
+        }
+    }
+    let mut bytes = vec![b'/'];
+    bytes.extend(parts.join(&b'/'));
+    AbsPath::new(bytes)
+}
+
+/// The directories strictly between `above` and `path`, shallowest first.
+pub(crate) fn between(above: &AbsPath, path: &AbsPath) -> Vec<AbsPath> {
+    let mut found = Vec::new();
+    let mut at = path.parent();
+    while let Some(here) = at {
+        if !here.starts_with(above) || here == *above {
+            break;
+        }
+        at = here.parent();
+        found.push(here);
+    }
+    found.reverse();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> AbsPath {
+        AbsPath::new(text).unwrap()
+    }
+
+    #[test]
+    fn relative_pointers_are_read_from_their_directory() {
+        let cases = [
+            ("../.git/modules/sub", "/r/.git/modules/sub"),
+            ("/abs/x", "/abs/x"),
+            (".", "/r/sub"),
+            ("../../../..", "/"),
+        ];
+        for (written, expected) in cases {
+            assert_eq!(lexical(&path("/r/sub"), written.as_bytes()), Ok(path(expected)));
+        }
+        assert!(lexical(&path("/r"), b"a\0b").is_err());
+    }
+
+    #[test]
+    fn between_names_every_directory_that_could_be_renamed() {
+        assert_eq!(between(&path("/r"), &path("/r/a/b/c")), [path("/r/a"), path("/r/a/b")]);
+        assert_eq!(between(&path("/r"), &path("/r/a")), []);
+        assert_eq!(between(&path("/"), &path("/a/b")), [path("/a")]);
+    }
+
+    #[test]
+    fn a_name_that_is_a_path_is_no_entry() {
+        assert_eq!(entry(&path("/r"), b"a"), Some(path("/r/a")));
+        assert_eq!(
+            [&b".."[..], b".", b"", b"a/b"].map(|name| entry(&path("/r"), name)),
+            [None, None, None, None]
+        );
+    }
+}

@@ -1,0 +1,81 @@
+//! What a caller asks for when it wants a run.
+
+use sandbar_proto::{
+    AbsPath, AfterLeader, ByteString, EnvVar, Lifetime, Limits, NetworkMode, ProcessAttributes, Stdio,
+};
+use serde::Serialize;
+
+use crate::Profile;
+
+/// How much of git a run may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GitMode {
+    /// Commits work; hooks, configuration and everything else that makes git run programs is read-only.
+    #[default]
+    Commit,
+    /// The whole git directory is read-only.
+    Protect,
+}
+
+/// Where Sandbar keeps its own files. Hidden from every sandboxed run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnDirectories {
+    /// Sockets and output logs.
+    pub runtime: AbsPath,
+    /// Rollouts and approvals.
+    pub state: AbsPath,
+    /// Configuration.
+    pub config: AbsPath,
+    /// Caches, among them what sandboxed runs wrote into theirs.
+    pub cache: AbsPath,
+    /// `SANDBAR_HOME`, when it is set.
+    pub home: Option<AbsPath>,
+}
+
+impl OwnDirectories {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &AbsPath> {
+        [&self.runtime, &self.state, &self.config, &self.cache].into_iter().chain(&self.home)
+    }
+}
+
+/// A command and everything that was chosen about its run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunRequest {
+    /// Arguments; the first names the program.
+    pub argv: Vec<ByteString>,
+    /// What the program sees as `argv[0]`, when that differs.
+    pub arg0: Option<ByteString>,
+    /// Working directory, as the caller names it.
+    pub cwd: AbsPath,
+    /// The base of what may be touched.
+    pub profile: Profile,
+    /// The network, if not the profile's.
+    pub network: Option<NetworkMode>,
+    /// Further writable roots (`--allow-write`).
+    pub allow_write: Vec<AbsPath>,
+    /// What to reopen for reading (`--allow-read`).
+    pub allow_read: Vec<AbsPath>,
+    /// How much of git may change.
+    pub git: GitMode,
+    /// The environment, resolved; see [`crate::env_policy`].
+    pub env: Vec<EnvVar>,
+    /// Standard streams.
+    pub stdio: Stdio,
+    /// umask, nice, resource limits.
+    pub attributes: ProcessAttributes,
+    /// Bounds.
+    pub limits: Limits,
+    /// What outlives what.
+    pub lifetime: Lifetime,
+    /// What happens to the tree when the leader ends.
+    pub after_leader: AfterLeader,
+    /// How many bytes of output are retained.
+    pub retention_bytes: u64,
+    /// The caller's home directory.
+    pub home: Option<AbsPath>,
+    /// Sandbar's own directories.
+    pub own: OwnDirectories,
+    /// Directories of host sockets to hide besides `/run`: `XDG_RUNTIME_DIR` and its like.
+    pub runtime_roots: Vec<AbsPath>,
+}

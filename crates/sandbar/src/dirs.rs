@@ -1,0 +1,173 @@
+//! Where Sandbar's files lie: XDG base directories, or everything below `SANDBAR_HOME`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use sandbar_policy::OwnDirectories;
+use sandbar_proto::{AbsPath, FactAnswer, FactQuery};
+
+use crate::render::Problem;
+
+/// The directories of this user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Directories {
+    /// Home directory of the user, if there is one.
+    pub(crate) home: Option<AbsPath>,
+    /// Sandbar's own.
+    pub(crate) own: OwnDirectories,
+    /// Other places where this user's programs put sockets.
+    pub(crate) runtime_roots: Vec<AbsPath>,
+}
+
+/// What the directories depend on.
+struct Surroundings<'a> {
+    variable: &'a dyn Fn(&str) -> Option<OsString>,
+    uid: u32,
+    passwd_home: Option<AbsPath>,
+    is_directory: &'a dyn Fn(&Path) -> bool,
+}
+
+impl Directories {
+    /// Those of the calling process.
+    ///
+    /// # Errors
+    /// No home directory and nothing that replaces it.
+    pub(crate) fn find() -> Result<Self, Problem> {
+        let uid = rustix::process::geteuid().as_raw();
+        let surroundings = Surroundings {
+            variable: &|name| std::env::var_os(name).filter(|value| !value.is_empty()),
+            uid,
+            passwd_home: std::env::var_os("HOME").is_none().then(|| passwd_home(uid)).flatten(),
+            is_directory: &Path::is_dir,
+        };
+        surroundings.directories()
+    }
+
+    /// Where rollouts are.
+    pub(crate) fn sessions(&self) -> PathBuf {
+        self.own.state.as_path().join("sessions")
+    }
+}
+
+fn passwd_home(uid: u32) -> Option<AbsPath> {
+    match sandbar_sandbox::facts::answer(&FactQuery::User(uid)) {
+        FactAnswer::User { home, .. } => AbsPath::new(home).ok(),
+        FactAnswer::File(_)
+        | FactAnswer::Missing
+        | FactAnswer::Names(_)
+        | FactAnswer::Content(_)
+        | FactAnswer::Failed { .. } => None,
+    }
+}
+
+impl Surroundings<'_> {
+    /// An absolute path from a variable; the XDG specification has relative ones ignored.
+    fn path(&self, name: &str) -> Option<AbsPath> {
+        AbsPath::new((self.variable)(name)?).ok()
+    }
+
+    fn directories(&self) -> Result<Directories, Problem> {
+        let home = self.path("HOME").or_else(|| self.passwd_home.clone());
+        let own = match (self.variable)("SANDBAR_HOME") {
+            Some(value) => below_home(value)?,
+            None => self.xdg(home.as_ref())?,
+        };
+        let runtime_roots = self.path("XDG_RUNTIME_DIR").into_iter().collect();
+        Ok(Directories { home, own, runtime_roots })
+    }
+
+    fn xdg(&self, home: Option<&AbsPath>) -> Result<OwnDirectories, Problem> {
+        let base = |variable: &str, default: &str| {
+            self.path(variable).or_else(|| home.and_then(|home| home.join(default).ok())).ok_or_else(|| {
+                Problem::new("could not tell where sandbar keeps its files: there is no home directory")
+                    .at("HOME is not set and the user has no entry in /etc/passwd")
+                    .advise("set HOME, or SANDBAR_HOME to a folder for everything of sandbar's")
+                    .status(crate::exit::CANNOT_RUN)
+            })
+        };
+        let own = |base: AbsPath| join(&base, "sandbar");
+        Ok(OwnDirectories {
+            runtime: self.runtime(),
+            state: own(base("XDG_STATE_HOME", ".local/state")?),
+            config: own(base("XDG_CONFIG_HOME", ".config")?),
+            cache: own(base("XDG_CACHE_HOME", ".cache")?),
+            home: None,
+        })
+    }
+
+    /// The runtime directory: a session's, the user's, root's, and at last one in /tmp whose owner is checked.
+    fn runtime(&self) -> AbsPath {
+        let users = join(&AbsPath::root(), &format!("run/user/{}", self.uid));
+        let root = || join(&AbsPath::root(), "run/sandbar");
+        let candidates = [self.path("XDG_RUNTIME_DIR"), Some(users)];
+        let session = candidates.into_iter().flatten().find(|path| (self.is_directory)(path.as_path()));
+        match session {
+            Some(session) => join(&session, "sandbar"),
+            None if self.uid == 0 && (self.is_directory)(Path::new("/run")) => root(),
+            None => join(&AbsPath::root(), &format!("tmp/sandbar-{}", self.uid)),
+        }
+    }
+}
+
+fn below_home(value: OsString) -> Result<OwnDirectories, Problem> {
+    let shown = value.display().to_string();
+    let home = AbsPath::new(value).map_err(|error| {
+        Problem::new(format!("could not use SANDBAR_HOME: {error}"))
+            .at(format!("SANDBAR_HOME={shown}"))
+            .advise("set it to an absolute path")
+            .status(crate::exit::CANNOT_RUN)
+    })?;
+    Ok(OwnDirectories {
+        runtime: join(&home, "run"),
+        state: join(&home, "state"),
+        config: join(&home, "config"),
+        cache: join(&home, "cache"),
+        home: Some(home),
+    })
+}
+
+/// `name` below `base`; both are clean, so the whole is.
+fn join(base: &AbsPath, name: &str) -> AbsPath {
+    base.join(name).unwrap_or_else(|_| base.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn directories(variables: &[(&str, &str)], uid: u32, existing: &[&str]) -> Result<Directories, Problem> {
+        let variable =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
+        let is_directory = |path: &Path| existing.iter().any(|known| Path::new(known) == path);
+        Surroundings { variable: &variable, uid, passwd_home: None, is_directory: &is_directory }
+            .directories()
+    }
+
+    #[test]
+    fn the_runtime_directory_follows_its_ladder() {
+        let home = ("HOME", "/home/a");
+        let table: [(&[(&str, &str)], u32, &[&str], &str); 5] = [
+            (&[home, ("XDG_RUNTIME_DIR", "/run/user/7")], 7, &["/run/user/7"], "/run/user/7/sandbar"),
+            (&[home, ("XDG_RUNTIME_DIR", "/gone")], 7, &["/run/user/7"], "/run/user/7/sandbar"),
+            (&[home], 0, &["/run"], "/run/sandbar"),
+            (&[home], 7, &["/run"], "/tmp/sandbar-7"),
+            (&[home, ("SANDBAR_HOME", "/s")], 7, &["/run/user/7"], "/s/run"),
+        ];
+        for (variables, uid, existing, expected) in table {
+            let found = directories(variables, uid, existing).unwrap().own.runtime;
+            assert_eq!(found.to_display(), expected);
+        }
+    }
+
+    #[test]
+    fn relative_xdg_variables_are_ignored() {
+        let found = directories(&[("HOME", "/h"), ("XDG_STATE_HOME", "state")], 7, &[]).unwrap();
+        assert_eq!(found.own.state.to_display(), "/h/.local/state/sandbar");
+    }
+
+    #[test]
+    fn without_any_home_it_is_said_what_to_set() {
+        let problem = directories(&[], 7, &[]).unwrap_err();
+        assert!(problem.advice.unwrap().contains("SANDBAR_HOME"));
+    }
+}

@@ -1,0 +1,46 @@
+//! Roles that this program plays for itself, told by `argv[0]` or `argv[1]`.
+//!
+//! Looked at before argument parsing and before any thread. A role's name is never a subcommand: nobody types it.
+
+use std::ffi::OsStr;
+use std::process::ExitCode;
+
+use sandbar_keeper::{KEEPER_ARGUMENT, keeper_main};
+
+/// Runs the role that the arguments name, if they name one.
+pub(crate) fn helper() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os();
+    let name = arguments.next()?;
+    let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_owned();
+    match role(&name, arguments.next().as_deref())? {
+        Role::Keeper => Some(code(keeper_main(arguments))),
+    }
+}
+
+/// A role other than the command line's.
+#[derive(Debug, PartialEq, Eq)]
+enum Role {
+    /// The keeper.
+    Keeper,
+}
+
+fn role(_argv0: &OsStr, argv1: Option<&OsStr>) -> Option<Role> {
+    (argv1? == KEEPER_ARGUMENT).then_some(Role::Keeper)
+}
+
+fn code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_role_is_told_by_its_first_argument_and_nothing_else() {
+        let keeper = role(OsStr::new("sandbar-keeper"), Some(OsStr::new(KEEPER_ARGUMENT)));
+        assert_eq!(keeper, Some(Role::Keeper));
+        assert_eq!(role(OsStr::new("sandbar"), Some(OsStr::new("run"))), None);
+        assert_eq!(role(OsStr::new("sandbar"), None), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! This user's keepers: finding them, and what they and their predecessors wrote down.
+
+use std::path::{Path, PathBuf};
+
+use sandbar_exec::local::LocalProcesses;
+use sandbar_keeper::{ConnectError, KeeperDir, Record, RuntimeDir, RuntimeDirError};
+use sandbar_proto::RunId;
+
+use crate::dirs::Directories;
+use crate::exit;
+use crate::render::Problem;
+
+/// The program that is started as a keeper: this one.
+const SELF: &str = "/proc/self/exe";
+
+/// A run on record, and the keeper that holds or held it.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) record: Record,
+    pub(crate) keeper: KeeperDir,
+    pub(crate) keeper_alive: bool,
+}
+
+impl Known {
+    /// Whether it runs still.
+    pub(crate) fn is_running(&self) -> bool {
+        self.record.end.is_none() && self.keeper_alive
+    }
+}
+
+/// The checked runtime directory; makes it if it is missing.
+///
+/// # Errors
+/// It can't be made or trusted.
+pub(crate) fn runtime(directories: &Directories) -> Result<RuntimeDir, Problem> {
+    let path = directories.own.runtime.as_path();
+    // Only below SANDBAR_HOME may the parent be missing as well: everything there is ours.
+    if let (Some(_), Some(parent)) = (&directories.own.home, path.parent()) {
+        std::fs::create_dir_all(parent).map_err(|error| {
+            Problem::new(format!("could not make the folder of SANDBAR_HOME: {error}"))
+                .at(parent.display())
+                .advise("set SANDBAR_HOME to a folder that you may write to")
+                .status(exit::CANNOT_RUN)
+        })?;
+    }
+    RuntimeDir::open(path).map_err(|error| runtime_problem(&error))
+}
+
+/// Connects to this caller's keeper, starting it if need be, and moves into the runtime.
+///
+/// # Errors
+/// There is no keeper and none can be started.
+pub(crate) fn connect_or_start(runtime: &RuntimeDir) -> Result<(sandbar_keeper::Client, PathBuf), Problem> {
+    let keeper = runtime.keeper().map_err(|error| runtime_problem(&error))?;
+    let client =
+        sandbar_keeper::connect_or_start(&keeper, Path::new(SELF)).map_err(|e| connect_problem(&e))?;
+    Ok((client, keeper.processes()))
+}
+
+/// Connects to a keeper that runs.
+///
+/// # Errors
+/// It does not run or does not serve us.
+pub(crate) fn connect(keeper: &KeeperDir) -> Result<LocalProcesses, Problem> {
+    let client = sandbar_keeper::connect(keeper).map_err(|error| connect_problem(&error))?;
+    LocalProcesses::new(client, keeper.processes()).map_err(|error| {
+        Problem::new(format!("could not watch the connection to the keeper: {error}"))
+            .at(keeper.path().display())
+    })
+}
+
+/// Everything on record, oldest first, and how many keepers of another protocol there are besides.
+///
+/// # Errors
+/// A directory can't be read.
+pub(crate) fn known(runtime: &RuntimeDir) -> Result<(Vec<Known>, usize), Problem> {
+    let (keepers, foreign) = runtime.keepers().map_err(|error| runtime_problem(&error))?;
+    let mut all = Vec::new();
+    for keeper in keepers {
+        let keeper_alive = sandbar_keeper::keeper_is_alive(&keeper);
+        let records = sandbar_keeper::read_all(&keeper)
+            .map_err(|error| Problem::new(format!("could not {error}")).at(error.path.display()))?;
+        all.extend(records.into_iter().map(|record| Known { record, keeper: keeper.clone(), keeper_alive }));
+    }
+    all.sort_by_key(|known| known.record.start.id);
+    Ok((all, foreign))
+}
+
+/// The one run whose id begins with `prefix`.
+///
+/// # Errors
+/// There is none, or more than one.
+pub(crate) fn find(runtime: &RuntimeDir, prefix: &str) -> Result<Known, Problem> {
+    let (all, _) = known(runtime)?;
+    let prefix = prefix.to_ascii_lowercase();
+    let mut found: Vec<Known> =
+        all.into_iter().filter(|known| known.record.start.id.to_string().starts_with(&prefix)).collect();
+    if prefix.is_empty() || found.is_empty() {
+        return Err(Problem::new(format!("no run has an id that begins with {prefix:?}"))
+            .at(runtime.path().display())
+            .advise("`sandbar ps --all` lists the runs that are still on record"));
+    }
+    if found.len() > 1 {
+        let ids: Vec<RunId> = found.iter().map(|known| known.record.start.id).take(5).collect();
+        let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        return Err(Problem::new(format!("{} runs have an id that begins with {prefix:?}", found.len()))
+            .at(ids.join(", "))
+            .advise("give more of the id"));
+    }
+    Ok(found.remove(0))
+}
+
+/// A runtime directory that can't be used.
+fn runtime_problem(error: &RuntimeDirError) -> Problem {
+    let (path, advice) = match error {
+        RuntimeDirError::Io { path, errno } => {
+            let advice = if *errno == rustix::io::Errno::NOSPC || *errno == rustix::io::Errno::DQUOT {
+                "free some space there, or set SANDBAR_HOME to a folder that has some"
+            } else {
+                "make the folder above it writable for you, or set SANDBAR_HOME to another place"
+            };
+            (path, advice)
+        }
+        RuntimeDirError::Untrusted { path, .. } => (
+            path,
+            "remove it or give it to you alone (chown, chmod 700), or set SANDBAR_HOME to another place",
+        ),
+    };
+    Problem::new(format!("could not {error}")).at(path.display()).advise(advice).status(exit::CANNOT_RUN)
+}
+
+/// A keeper that can't be reached.
+fn connect_problem(error: &ConnectError) -> Problem {
+    let problem =
+        |path: &Path| Problem::new(format!("could not {error}")).at(path.display()).status(exit::CANNOT_RUN);
+    match error {
+        ConnectError::Directory(error) => runtime_problem(error),
+        ConnectError::NotRunning { path } => problem(path).advise("nothing runs there; `sandbar run` starts a keeper"),
+        ConnectError::Io { path, errno, .. } if is_full(*errno) => problem(path).advise(FULL),
+        ConnectError::Io { path, .. } => problem(path),
+        ConnectError::Start { path, errno: Some(errno), .. } if is_full(rustix::io::Errno::from_raw_os_error(*errno)) => {
+            problem(path).advise(FULL)
+        }
+        ConnectError::Start { path, .. } => problem(path).advise("`sandbar doctor` checks what a keeper needs"),
+        ConnectError::Silent { path, .. } => {
+            problem(path).advise("look whether its process is stopped (kill -CONT), or end it; what it holds ends with it")
+        }
+        ConnectError::Refused { path, .. } => problem(path).advise(
+            "a keeper serves only programs outside of its own runs; call sandbar from outside, or give this one a \
+             folder of its own with SANDBAR_HOME",
+        ),
+        ConnectError::TooOld { path, .. } => problem(path).advise(
+            "end what it holds (`sandbar kill`), then `sandbar keeper stop`; the next run starts a new keeper",
+        ),
+        ConnectError::Protocol { path, .. } => {
+            problem(path).advise("it may be of another version: `sandbar keeper stop` ends it when nothing runs")
+        }
+    }
+}
+
+const FULL: &str = "free some space there, or set SANDBAR_HOME to a folder that has some";
+
+fn is_full(errno: rustix::io::Errno) -> bool {
+    errno == rustix::io::Errno::NOSPC || errno == rustix::io::Errno::DQUOT
+}

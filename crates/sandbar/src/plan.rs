@@ -1,0 +1,171 @@
+//! From what was typed to a plan.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use sandbar_exec::facts::PlanError;
+use sandbar_policy::{CompileError, Compiled, GitMode, PathProblem, Profile, RunRequest};
+use sandbar_proto::{
+    AbsPath, AfterLeader, ByteString, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode, Stdio,
+};
+
+use crate::cli::{Git, SandboxArgs};
+use crate::dirs::Directories;
+use crate::exit;
+use crate::render::Problem;
+
+/// Bytes of output that the keeper retains of a run: the newest, for those who come later.
+const RETENTION_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Streams of a plan that is only looked at.
+const NO_STREAMS: Stdio =
+    Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged };
+
+/// A request for what `args` say, with everything that is not about the sandbox at its default.
+///
+/// # Errors
+/// An unknown profile, a working directory that is gone, a path that is none.
+pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<RunRequest, Problem> {
+    let cwd = working_directory(args.cwd.as_deref())?;
+    let paths = |flag: &str, given: &[std::ffi::OsString]| {
+        given.iter().map(|path| absolute(flag, Path::new(path), &cwd)).collect::<Result<Vec<_>, _>>()
+    };
+    Ok(RunRequest {
+        argv: vec![ByteString::from("true")],
+        arg0: None,
+        profile: args.profile()?,
+        network: args.network(),
+        allow_write: paths("--allow-write", &args.allow_write)?,
+        allow_read: paths("--allow-read", &args.allow_read)?,
+        git: match args.git {
+            Git::Commit => GitMode::Commit,
+            Git::Protect => GitMode::Protect,
+        },
+        env: Vec::new(),
+        stdio: NO_STREAMS,
+        attributes: ProcessAttributes::default(),
+        limits: Limits::default(),
+        lifetime: Lifetime::Detached,
+        after_leader: AfterLeader::Kill,
+        retention_bytes: RETENTION_BYTES,
+        home: directories.home.clone(),
+        own: directories.own.clone(),
+        runtime_roots: directories.runtime_roots.clone(),
+        cwd: abs_path("--cwd", &cwd)?,
+    })
+}
+
+/// Compiles a request on this machine.
+///
+/// # Errors
+/// The policy refuses it.
+pub(crate) fn compile(request: &RunRequest) -> Result<Compiled, Problem> {
+    sandbar_exec::facts::plan(request).map_err(|error| plan_problem(&error, request.profile))
+}
+
+fn working_directory(given: Option<&OsStr>) -> Result<PathBuf, Problem> {
+    let current = std::env::current_dir();
+    match (given, current) {
+        (Some(given), _) if Path::new(given).is_absolute() => Ok(PathBuf::from(given)),
+        (Some(given), Ok(current)) => Ok(current.join(given)),
+        (None, Ok(current)) => Ok(current),
+        (_, Err(error)) => Err(Problem::new(format!("could not find the working directory: {error}"))
+            .at("getcwd(2)")
+            .advise("it was removed or you may not enter it; change to a folder that exists")
+            .status(exit::CANNOT_RUN)),
+    }
+}
+
+/// A path relative to the working directory as an absolute one; `..` is taken from the file system, since what
+/// it means depends on symlinks.
+fn absolute(flag: &str, path: &Path, cwd: &Path) -> Result<AbsPath, Problem> {
+    let shell = path.strip_prefix("~").ok().filter(|_| path.starts_with("~"));
+    match shell {
+        Some(_) => {
+            Err(Problem::new(format!("{flag} {} begins with a ~ that no shell replaced", path.display()))
+                .at(format!("{flag} {}", path.display()))
+                .advise("write it without quotes, or with $HOME")
+                .status(exit::USAGE))
+        }
+        None => abs_path(flag, &cwd.join(path)),
+    }
+}
+
+fn abs_path(flag: &str, path: &Path) -> Result<AbsPath, Problem> {
+    let resolved = if path.components().any(|part| part == std::path::Component::ParentDir) {
+        std::fs::canonicalize(path).map_err(|error| {
+            Problem::new(format!("could not find {}: {error}", path.display()))
+                .at(flag)
+                .advise("name a path that exists")
+                .status(exit::CANNOT_RUN)
+        })?
+    } else {
+        path.to_owned()
+    };
+    AbsPath::new(resolved.into_os_string()).map_err(|error| {
+        Problem::new(format!("could not use the path: {error}")).at(flag).status(exit::CANNOT_RUN)
+    })
+}
+
+fn plan_problem(error: &PlanError, profile: Profile) -> Problem {
+    let problem = Problem::new(format!("could not plan the run: {error}"))
+        .at(format!("profile {profile}"))
+        .status(exit::CANNOT_RUN);
+    match error {
+        PlanError::Facts(_) | PlanError::Endless => problem,
+        PlanError::Policy(error) => match policy_advice(error) {
+            Some(advice) => problem.advise(advice),
+            None => problem,
+        },
+    }
+}
+
+fn policy_advice(error: &CompileError) -> Option<&'static str> {
+    match error {
+        CompileError::EmptyCommand => Some("name a program behind `--`"),
+        CompileError::Cwd { problem: PathProblem::Missing, .. } => {
+            Some("change to a folder that exists, or name one with --cwd")
+        }
+        CompileError::Cwd { .. } => Some("name another folder with --cwd"),
+        CompileError::CwdHidden { .. } => {
+            Some("change to another folder, or reopen this one with --allow-read")
+        }
+        CompileError::Allowed { problem: PathProblem::Missing, .. } => {
+            Some("create it first, or correct the path")
+        }
+        CompileError::Allowed { .. } => Some("name another path"),
+        CompileError::AllowedTooBroad { .. } => Some("name the folders below it that are really needed"),
+        CompileError::OwnFiles { .. } => {
+            Some("sandbar's own files are hidden from every run, whatever is allowed")
+        }
+        CompileError::KernelDirectory { .. } => Some("leave it out"),
+        CompileError::ProtectedSymlink { .. } => {
+            Some("replace the link by what it leads to, or name exactly the link with --allow-write")
+        }
+        CompileError::Fact { .. } => Some("look at the path with ls -ld"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_are_taken_from_the_working_directory() {
+        let cwd = Path::new("/work/here");
+        assert_eq!(absolute("--allow-read", Path::new("a/b"), cwd).unwrap().to_display(), "/work/here/a/b");
+        assert_eq!(absolute("--allow-read", Path::new("/a/./b"), cwd).unwrap().to_display(), "/a/b");
+    }
+
+    #[test]
+    fn a_quoted_tilde_is_explained_instead_of_taken_as_a_name() {
+        let problem = absolute("--allow-write", Path::new("~/x"), Path::new("/w")).unwrap_err();
+        assert_eq!(problem.status, exit::USAGE);
+    }
+
+    #[test]
+    fn parents_are_resolved_where_they_are() {
+        let found = absolute("--allow-read", Path::new("/usr/bin/.."), Path::new("/")).unwrap();
+        assert_eq!(found.to_display(), "/usr");
+    }
+}

@@ -1,0 +1,252 @@
+//! Why a command did not start, for people.
+
+use sandbar_exec::{ProcessError, StartError};
+use sandbar_keeper::protocol::{Refusal, StartFailure, StartStep};
+use sandbar_proto::LaunchSpec;
+use sandbar_sandbox::report::Step;
+
+use crate::escape::{self, Layout};
+use crate::exit;
+use crate::render::Problem;
+
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
+const EACCES: i32 = 13;
+const EPERM: i32 = 1;
+const ENOENT: i32 = 2;
+const ENOEXEC: i32 = 8;
+const E2BIG: i32 = 7;
+
+/// The problem, and for the record the step's name and the error number.
+pub(super) fn problem(error: &StartError, spec: &LaunchSpec) -> (Problem, String, i32) {
+    let command = spec.argv.first().map(|program| escape::escape(program.as_bytes(), Layout::OneLine));
+    let command = command.unwrap_or_default();
+    let start = |reason: String| {
+        Problem::new(format!("could not start `{command}`: {reason}")).status(exit::CANNOT_RUN)
+    };
+    match error {
+        StartError::Failed(failure) => {
+            let problem = match step(failure) {
+                Some(step) => in_sandbox(step, failure, &command, spec),
+                None => before_sandbox(failure, &command),
+            };
+            (problem, step_name(&failure.step), failure.errno)
+        }
+        StartError::Refused(Refusal::Malformed { message }) => {
+            let problem = start(format!("the keeper did not understand the request: {message}")).advise(
+                "the keeper may be of another version; `sandbar keeper stop` ends it when nothing runs",
+            );
+            (problem, "request".to_owned(), 0)
+        }
+        StartError::Gone(ProcessError::Lost(reason)) => {
+            let problem =
+                start(format!("the keeper is gone ({reason})")).advise("run it again; a new keeper starts");
+            (problem, "keeper".to_owned(), 0)
+        }
+        StartError::Handle(_) | StartError::Plan(_) | StartError::Refused(_) | StartError::Gone(_) => {
+            (start(error.to_string()), "request".to_owned(), 0)
+        }
+    }
+}
+
+fn step(failure: &StartFailure) -> Option<Step> {
+    match &failure.step {
+        StartStep::Sandbox(name) => Step::from_name(name),
+        StartStep::Plan
+        | StartStep::Stream
+        | StartStep::Record
+        | StartStep::Log
+        | StartStep::Placeholder
+        | StartStep::CacheStore
+        | StartStep::NulByte
+        | StartStep::LandlockAbi => None,
+    }
+}
+
+fn step_name(step: &StartStep) -> String {
+    let name = match step {
+        StartStep::Sandbox(name) => name,
+        StartStep::Plan => "plan",
+        StartStep::Stream => "stream",
+        StartStep::Record => "record",
+        StartStep::Log => "log",
+        StartStep::Placeholder => "placeholder",
+        StartStep::CacheStore => "cache_store",
+        StartStep::NulByte => "nul_byte",
+        StartStep::LandlockAbi => "landlock_abi",
+    };
+    name.to_owned()
+}
+
+fn errno_text(errno: i32) -> String {
+    if errno == 0 {
+        "no system call failed".to_owned()
+    } else {
+        std::io::Error::from_raw_os_error(errno).to_string()
+    }
+}
+
+fn before_sandbox(failure: &StartFailure, command: &str) -> Problem {
+    let text = errno_text(failure.errno);
+    let start = |reason: &str| {
+        let problem =
+            Problem::new(format!("could not start `{command}`: {reason}: {text}")).status(exit::CANNOT_RUN);
+        match &failure.path {
+            Some(path) => problem.at(path.to_display()),
+            None => problem,
+        }
+    };
+    match failure.step {
+        StartStep::Record | StartStep::Log if matches!(failure.errno, ENOSPC | EDQUOT) => {
+            start("the runtime directory is full")
+                .at("the keeper's records and logs (`sandbar doctor` says where)")
+                .advise("free some space there, or set SANDBAR_HOME to a folder that has some")
+        }
+        StartStep::Record | StartStep::Log => start("the keeper could not write its records"),
+        StartStep::Placeholder => start("a protected name could not be reserved")
+            .advise("if it is a symbolic link, replace it by what it leads to"),
+        StartStep::CacheStore => start("the store of a cache could not be made")
+            .advise("make the folder writable, or set XDG_CACHE_HOME to another place"),
+        StartStep::NulByte => Problem::new(format!(
+            "could not start `{command}`: an argument, a variable or a path contains a NUL byte"
+        ))
+        .status(exit::CANNOT_RUN),
+        StartStep::LandlockAbi => start(&failure.detail),
+        StartStep::Stream => start("a standard stream can't be handed over")
+            .advise("redirect it to a pipe or a file, or from /dev/null"),
+        StartStep::Plan | StartStep::Sandbox(_) => {
+            start(&format!("the keeper refused the plan ({})", failure.detail))
+        }
+    }
+}
+
+fn in_sandbox(step: Step, failure: &StartFailure, command: &str, spec: &LaunchSpec) -> Problem {
+    let text = errno_text(failure.errno);
+    let path = failure.path.as_ref().map(|path| path.to_display());
+    let start = |reason: String| {
+        Problem::new(format!("could not start `{command}`: {reason}")).status(exit::CANNOT_RUN)
+    };
+    match step {
+        Step::ProgramNotFound => not_found(command, spec),
+        Step::Exec => not_executable(failure.errno, command),
+        Step::Interpreter => start("the interpreter in its first line does not exist".to_owned())
+            .at(command)
+            .advise("correct the line that begins with #!, or install the interpreter")
+            .status(exit::NOT_EXECUTABLE),
+        Step::Cwd => start(format!("the working directory can't be entered: {text}"))
+            .at(path.unwrap_or_default())
+            .advise("change to a folder that exists and that you may enter"),
+        Step::CwdChanged => {
+            start("the working directory was replaced while the sandbox was built".to_owned())
+                .at(path.unwrap_or_default())
+                .advise("run it again")
+        }
+        Step::Changed | Step::Source => {
+            start(format!("a path of the plan changed while the sandbox was built ({text})"))
+                .at(path.unwrap_or_default())
+                .advise("run it again")
+        }
+        Step::Namespaces | Step::IdMap => namespaces(step, failure.errno, command),
+        Step::Cache => {
+            start(format!("a cache can't be mounted copy-on-write: {text}")).at(path.unwrap_or_default())
+        }
+        Step::Proc => start(format!("a fresh /proc can't be mounted: {text}"))
+            .at("mount of procfs in a new pid namespace")
+            .advise("this container hides parts of /proc; start it with an unmasked /proc"),
+        Step::RunAs => start(format!("the command can't run as the owner of its workspace: {text}")),
+        Step::ReadOnlyRoot
+        | Step::Mount
+        | Step::Dev
+        | Step::Loopback
+        | Step::Landlock
+        | Step::Keyring
+        | Step::Privileges
+        | Step::Seccomp
+        | Step::Descriptors
+        | Step::Attributes
+        | Step::Holder => {
+            let problem = start(format!("the sandbox can't be built: {} failed: {text}", words(step)));
+            let problem = match path {
+                Some(path) => problem.at(path),
+                None => problem,
+            };
+            problem.advise("`sandbar doctor` shows what this machine allows")
+        }
+    }
+}
+
+/// The step in words.
+fn words(step: Step) -> &'static str {
+    match step {
+        Step::ReadOnlyRoot => "making the file system read-only",
+        Step::Mount => "a mount",
+        Step::Dev => "building /dev",
+        Step::Loopback => "bringing the loopback interface up",
+        Step::Landlock => "entering Landlock",
+        Step::Keyring => "a new session keyring",
+        Step::Privileges => "dropping privileges",
+        Step::Seccomp => "installing the system-call filter",
+        Step::Descriptors => "setting up descriptors",
+        Step::Attributes => "setting umask, priority or limits",
+        Step::Holder => "the process that holds the sandbox",
+        Step::Namespaces => "making namespaces",
+        Step::IdMap => "mapping users",
+        Step::Source => "opening a path",
+        Step::Changed => "comparing a path",
+        Step::Cache => "mounting a cache",
+        Step::Proc => "mounting /proc",
+        Step::Cwd => "entering the working directory",
+        Step::CwdChanged => "comparing the working directory",
+        Step::RunAs => "changing the user",
+        Step::ProgramNotFound => "finding the program",
+        Step::Exec => "executing the program",
+        Step::Interpreter => "finding the interpreter",
+    }
+}
+
+fn not_found(command: &str, spec: &LaunchSpec) -> Problem {
+    let problem =
+        Problem::new(format!("could not start `{command}`: no such program")).status(exit::NOT_FOUND);
+    if command.contains('/') {
+        return problem.at(command).advise("correct the path; it is looked up from the working directory");
+    }
+    let path = spec.env.iter().find(|var| var.name.as_bytes() == b"PATH");
+    let path =
+        path.map_or_else(|| "/bin:/usr/bin (PATH is not set)".to_owned(), |var| var.value.to_display());
+    problem.at(format!("PATH={path}")).advise("install it, or name it with its path")
+}
+
+fn not_executable(errno: i32, command: &str) -> Problem {
+    let (reason, advice) = match errno {
+        EACCES => {
+            ("it may not be executed", "make it executable (chmod +x), and the folders above it searchable")
+        }
+        ENOEXEC => ("it is no program of this machine", "look at it with `file`"),
+        E2BIG => ("arguments and environment are too long", "pass less, or pass it in a file"),
+        ENOENT => ("a part of it is missing", "look at it with `ldd`"),
+        _ => {
+            return Problem::new(format!("could not start `{command}`: {}", errno_text(errno)))
+                .status(exit::NOT_EXECUTABLE);
+        }
+    };
+    Problem::new(format!("could not start `{command}`: {reason}"))
+        .at(format!("execve(2): {}", errno_text(errno)))
+        .advise(advice)
+        .status(exit::NOT_EXECUTABLE)
+}
+
+/// Why the kernel makes no namespaces, as far as this machine says.
+fn namespaces(step: Step, errno: i32, command: &str) -> Problem {
+    let what = match step {
+        Step::IdMap => "the sandbox cannot map users into its namespace",
+        _ => "the sandbox cannot make its namespaces",
+    };
+    let problem = Problem::new(format!("could not start `{command}`: {what}: {}", errno_text(errno)))
+        .status(exit::CANNOT_RUN);
+    match crate::commands::doctor::namespace_obstacle(errno == EPERM || errno == EACCES) {
+        Some(obstacle) => problem.at(obstacle.place).advise(obstacle.advice),
+        None => problem
+            .at("clone(2) with CLONE_NEWUSER")
+            .advise("`sandbar doctor` shows what this machine allows"),
+    }
+}

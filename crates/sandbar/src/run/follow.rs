@@ -1,0 +1,287 @@
+//! The loop that follows a run until nothing of it is left.
+
+use std::time::Duration;
+
+use sandbar_exec::{Process, ProcessControl, ProcessError, Processes, StartOptions};
+use sandbar_policy::LaunchPlan;
+use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, Stream};
+use tokio::sync::mpsc;
+
+use super::failure;
+use super::json::Line;
+use super::record::Record;
+use super::relay::{self, Output, Report, Written};
+use super::signals::{Signals, Wish};
+use super::streams::Streams;
+use crate::cli::RunArgs;
+use crate::exit;
+use crate::render::{Problem, note};
+
+/// How long a tree that is asked to end gets before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Silence after which what was collected is written to the record.
+const SILENCE: Duration = Duration::from_millis(100);
+
+const SIGKILL: i32 = 9;
+
+/// A run that is followed.
+pub(super) struct Follower {
+    process: Box<dyn Process>,
+    control: Box<dyn ProcessControl>,
+    record: Record,
+    json: bool,
+    quiet: bool,
+    signals: Signals,
+    output: Output,
+    input: Option<mpsc::Receiver<Vec<u8>>>,
+    end: Option<EndRecord>,
+    interrupts: u32,
+    timeout: Option<Duration>,
+    told_stall: bool,
+}
+
+/// What the loop woke up for.
+enum Wake {
+    Event(Result<Option<ProcessEvent>, ProcessError>),
+    Wish(Wish),
+    Report(Report),
+    Silence,
+}
+
+impl Follower {
+    /// Starts the plan.
+    ///
+    /// # Errors
+    /// It could not be started; the record says so too.
+    pub(super) async fn start(
+        args: &RunArgs,
+        processes: &dyn Processes,
+        plan: LaunchPlan,
+        options: StartOptions,
+        record: Record,
+        streams: &Streams,
+    ) -> Result<Self, Problem> {
+        // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
+        let signals = Signals::listen()
+            .map_err(|error| super::cannot_run(format!("could not listen to signals: {error}")))?;
+        let id = options.id;
+        let spec = plan.spec().clone();
+        let process = match processes.start(plan, options).await {
+            Ok(process) => process,
+            Err(error) => {
+                let (problem, step, errno) = failure::problem(&error, &spec);
+                record.failed_to_start(&step, errno, &problem.what);
+                return Err(problem);
+            }
+        };
+        let control = processes.control(id);
+        let input = streams.relayed_stdin().map(relay::read_input);
+        let output = Output::start();
+        let mut follower = Self {
+            process,
+            control,
+            record,
+            json: args.json,
+            quiet: args.quiet,
+            signals,
+            output,
+            input: None,
+            end: None,
+            interrupts: 0,
+            timeout: args.timeout,
+            told_stall: false,
+        };
+        follower.input = input;
+        Ok(follower)
+    }
+
+    /// Follows to the end and returns the status to exit with.
+    ///
+    /// # Errors
+    /// What held the process is gone.
+    pub(super) async fn follow(mut self) -> Result<u8, Problem> {
+        if let Some(input) = self.input.take() {
+            tokio::spawn(feed(input, self.process.control()));
+        }
+        if self.json {
+            let line = Line::started(self.process.record()).bytes();
+            self.write(Written::Line(line)).await;
+        }
+        let mut quiet_since_output = false;
+        loop {
+            let wake = tokio::select! {
+                biased;
+                wish = self.signals.next() => Wake::Wish(wish),
+                Some(report) = self.output.reports.recv() => Wake::Report(report),
+                event = self.process.next_event() => Wake::Event(event),
+                () = tokio::time::sleep(SILENCE), if !quiet_since_output => Wake::Silence,
+            };
+            quiet_since_output = matches!(wake, Wake::Silence);
+            match wake {
+                Wake::Wish(wish) => self.obey(wish).await,
+                Wake::Report(report) => self.hear(report).await,
+                Wake::Silence => self.use_silence(),
+                Wake::Event(Ok(Some(event))) => self.take(event).await,
+                Wake::Event(Ok(None)) => break,
+                Wake::Event(Err(error)) => return Err(self.lost(&error)),
+            }
+        }
+        self.finish().await
+    }
+
+    async fn take(&mut self, event: ProcessEvent) {
+        self.record.event(&event);
+        let written = if self.json { Some(Written::Line(Line::event(&event).bytes())) } else { None };
+        match (written, event) {
+            (Some(line), ProcessEvent::Exited(end)) => {
+                self.write(line).await;
+                self.end = Some(end);
+            }
+            (
+                Some(line),
+                ProcessEvent::Output { .. } | ProcessEvent::Gap(_) | ProcessEvent::Closed { .. },
+            ) => {
+                self.write(line).await;
+            }
+            (None, ProcessEvent::Output { stream, bytes, .. }) => {
+                self.write(Written::Chunk(stream, bytes)).await
+            }
+            (None, ProcessEvent::Exited(end)) => self.end = Some(end),
+            (None, ProcessEvent::Gap(gap)) => {
+                note(format_args!("{} bytes of output are missing here.", gap.bytes));
+            }
+            (None, ProcessEvent::Closed { .. }) => {}
+        }
+    }
+
+    /// Hands something to the writing thread. While its reader stalls, only signals are heard.
+    async fn write(&mut self, written: Written) {
+        let chunks = self.output.chunks.clone();
+        let mut room = std::pin::pin!(chunks.reserve());
+        loop {
+            let wake = tokio::select! {
+                biased;
+                wish = self.signals.next() => Wake::Wish(wish),
+                Some(report) = self.output.reports.recv() => Wake::Report(report),
+                permit = &mut room => {
+                    // Without the thread there is nobody to write for.
+                    if let Ok(permit) = permit {
+                        permit.send(written);
+                    }
+                    return;
+                }
+            };
+            match wake {
+                Wake::Wish(wish) => self.obey(wish).await,
+                Wake::Report(report) => self.hear(report).await,
+                Wake::Event(_) | Wake::Silence => {}
+            }
+        }
+    }
+
+    async fn obey(&mut self, wish: Wish) {
+        // A process that is gone by now needs no signal; whatever happened to it is about to be told.
+        let _ = match wish {
+            Wish::Forward(signal) => {
+                self.interrupts += 1;
+                // A command that does not listen to the first Ctrl-C is ended by the second.
+                if self.interrupts > 1 {
+                    self.control.terminate(SIGKILL, Duration::ZERO).await
+                } else {
+                    self.control.signal(signal).await
+                }
+            }
+            Wish::Terminate(signal) => self.control.terminate(signal, GRACE).await,
+        };
+    }
+
+    async fn hear(&mut self, report: Report) {
+        match report {
+            Report::Closed(stream) => {
+                // The command learns it as it would without us: by SIGPIPE.
+                let _ = self.control.close_output(stream).await;
+                if self.json && stream == Stream::Stdout {
+                    let _ = self.control.close_output(Stream::Stderr).await;
+                }
+            }
+            Report::Failed(stream, error) => {
+                let name = match stream {
+                    Stream::Stdout => "standard output",
+                    Stream::Stderr => "standard error",
+                };
+                note(format_args!("could not write to {name}: {error}."));
+                let _ = self.control.close_output(stream).await;
+            }
+            Report::Finished => {}
+        }
+    }
+
+    fn use_silence(&mut self) {
+        self.record.flush();
+        if self.process.is_stalled() && !self.told_stall {
+            self.told_stall = true;
+            note("the runtime directory is full; the command waits until there is space for its output.");
+        }
+    }
+
+    fn lost(self, error: &ProcessError) -> Problem {
+        let id = self.process.record().id;
+        self.record.finish();
+        Problem::new(format!("lost the run: {error}"))
+            .at(format!("run {id}"))
+            .advise(
+                "the keeper ended, and with it the command; `sandbar logs` shows what it wrote until then",
+            )
+            .status(exit::CANNOT_RUN)
+    }
+
+    async fn finish(mut self) -> Result<u8, Problem> {
+        self.record.finish();
+        // Nothing more is handed over; the thread reports when the last byte is written.
+        let (closed, _) = mpsc::channel(1);
+        self.output.chunks = closed;
+        loop {
+            tokio::select! {
+                report = self.output.reports.recv() => match report {
+                    Some(Report::Finished) | None => break,
+                    Some(Report::Closed(_) | Report::Failed(..)) => {}
+                },
+                // The command is over; whoever interrupts now does not want to wait for a stalled reader.
+                _ = self.signals.next() => break,
+            }
+        }
+        let Some(end) = self.end else {
+            return Err(Problem::new("the run ended without saying how").status(exit::CANNOT_RUN));
+        };
+        if end.timed_out {
+            if let (Some(timeout), false) = (self.timeout, self.quiet) {
+                note(format_args!("ended after its time limit of {timeout:?}."));
+            }
+            return Ok(exit::TIMED_OUT);
+        }
+        Ok(status(&end))
+    }
+}
+
+/// The status to exit with for how the command ended.
+fn status(end: &EndRecord) -> u8 {
+    match end.status {
+        ExitStatus::Exited { code } => code,
+        ExitStatus::Signaled { .. } => end.status.shell_code().unwrap_or(exit::CANNOT_RUN),
+        ExitStatus::Lost => exit::CANNOT_RUN,
+    }
+}
+
+/// Passes input on until either end closes.
+async fn feed(mut input: mpsc::Receiver<Vec<u8>>, control: Box<dyn ProcessControl>) {
+    let mut offset = 0;
+    while let Some(chunk) = input.recv().await {
+        if control.write_stdin(offset, &chunk).await.is_err() {
+            return;
+        }
+        offset += chunk.len() as u64;
+    }
+    // A process that is gone has no input to close.
+    let _ = control.close_stdin().await;
+}

@@ -1,0 +1,115 @@
+//! The record of a run: its thread in the store, or none when nobody wants one.
+
+use std::path::Path;
+
+use sandbar_policy::{Access, Compiled, ResolvedEnv};
+use sandbar_proto::{AbsPath, ProcessEvent, RunId, Timestamp};
+use sandbar_store::{Durability, OutputBounds, Recorder, RunMeta, StartFailure, Store, StoreError};
+
+use crate::cli::RunArgs;
+use crate::dirs::Directories;
+use crate::exit;
+use crate::render::{Problem, note};
+
+/// The record of one run.
+pub(super) struct Record {
+    recorder: Option<Recorder>,
+    /// Whether the person knows that something could not be recorded.
+    told: bool,
+}
+
+impl Record {
+    /// Begins the record; its first lines are written when this returns, so nothing runs unrecorded.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    pub(super) fn begin(
+        args: &RunArgs,
+        directories: &Directories,
+        id: RunId,
+        compiled: &Compiled,
+        env: &ResolvedEnv,
+    ) -> Result<Self, Problem> {
+        if args.no_record {
+            return Ok(Self { recorder: None, told: true });
+        }
+        let spec = compiled.plan.spec();
+        let meta = RunMeta {
+            id,
+            argv: spec.argv.clone(),
+            cwd: spec.cwd.path.clone(),
+            profile: spec.profile.clone(),
+            network: compiled.network,
+            writable_roots: writable_roots(compiled),
+            notes: compiled.notes.iter().map(ToString::to_string).collect(),
+            withheld_env: u32::try_from(env.withheld_count()).unwrap_or(u32::MAX),
+            started: now(),
+            holder_pid: None,
+        };
+        let sessions = directories.sessions();
+        let recorder = Store::open(&sessions)
+            .and_then(|store| store.record(meta, Durability::Turn, OutputBounds::default()))
+            .map_err(|error| problem(&error, &sessions))?;
+        Ok(Self { recorder: Some(recorder), told: false })
+    }
+
+    /// Records an event.
+    pub(super) fn event(&mut self, event: &ProcessEvent) {
+        let result = self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.event(event));
+        self.tell(result);
+    }
+
+    /// Records what was collected, because nothing came for a while.
+    pub(super) fn flush(&mut self) {
+        let result = self.recorder.as_mut().map_or(Ok(()), Recorder::flush);
+        self.tell(result);
+    }
+
+    /// Records that the command never ran.
+    pub(super) fn failed_to_start(mut self, step: &str, errno: i32, reason: &str) {
+        if let Some(mut recorder) = self.recorder.take() {
+            let errno = (errno != 0).then_some(errno);
+            recorder.failed_to_start(
+                now(),
+                StartFailure { step: step.to_owned(), errno, reason: reason.to_owned() },
+            );
+            let result = recorder.finish().map(drop);
+            self.tell(result);
+        }
+    }
+
+    /// Completes the record.
+    pub(super) fn finish(mut self) {
+        if let Some(recorder) = self.recorder.take() {
+            let result = recorder.finish().map(drop);
+            self.tell(result);
+        }
+    }
+
+    /// Says once that the record is not whole. The command goes on: it is not the command that failed.
+    fn tell(&mut self, result: Result<(), StoreError>) {
+        if let Err(error) = result
+            && !self.told
+        {
+            self.told = true;
+            note(format_args!("could not record everything of this run: {error}."));
+        }
+    }
+}
+
+fn writable_roots(compiled: &Compiled) -> Vec<AbsPath> {
+    let writable = compiled.permissions.entries().iter().filter(|entry| entry.access == Access::Write);
+    writable.map(|entry| entry.pattern.base().clone()).collect()
+}
+
+fn now() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn problem(error: &StoreError, sessions: &Path) -> Problem {
+    Problem::new(format!("could not record the run: {error}"))
+        .at(sessions.display())
+        .advise("make the folder writable and see that its disk has space, or run with --no-record")
+        .status(exit::CANNOT_RUN)
+}

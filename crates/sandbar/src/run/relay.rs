@@ -1,0 +1,166 @@
+//! Bytes between our own standard streams and the command, where they can't be handed over.
+//!
+//! Each direction has a thread, because a terminal or a slow reader can block for ever and the loop that passes
+//! signals on must not. Between thread and loop lies a short queue: a reader that stalls fills it, the loop stops
+//! reading the log, and the keeper makes the command wait.
+
+use std::io::{ErrorKind, Read as _, Write};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use sandbar_proto::Stream;
+use tokio::sync::mpsc;
+
+use crate::stdio::Kind;
+
+/// Chunks between the loop and a thread: enough to keep both busy, at most a megabyte of memory.
+const QUEUE: usize = 16;
+
+/// Bytes of one read from standard input.
+const INPUT_BYTES: usize = 64 * 1024;
+
+/// How often a background process looks whether its terminal is its own again. Nothing announces that.
+const FOREGROUND_INTERVAL: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// Something to write.
+pub(super) enum Written {
+    /// Output of the command.
+    Chunk(Stream, Vec<u8>),
+    /// A line of ours on standard output, for `--json`.
+    Line(Vec<u8>),
+}
+
+/// What the writing thread reports.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Report {
+    /// Nobody reads this stream any more.
+    Closed(Stream),
+    /// This stream can't be written.
+    Failed(Stream, String),
+    /// Everything is written.
+    Finished,
+}
+
+/// The writing side: our standard output and standard error.
+pub(super) struct Output {
+    pub(super) chunks: mpsc::Sender<Written>,
+    pub(super) reports: mpsc::Receiver<Report>,
+}
+
+impl Output {
+    /// Starts the writing thread.
+    pub(super) fn start() -> Self {
+        let (chunks, mut inbox) = mpsc::channel::<Written>(QUEUE);
+        // Three is the most that can ever be reported.
+        let (reports, outbox) = mpsc::channel(4);
+        std::thread::spawn(move || {
+            let mut ends = Ends { stdout: true, stderr: true };
+            while let Some(written) = inbox.blocking_recv() {
+                let (stream, bytes) = match written {
+                    Written::Chunk(stream, bytes) => (stream, bytes),
+                    Written::Line(bytes) => (Stream::Stdout, bytes),
+                };
+                if let Some(report) = ends.write(stream, &bytes) {
+                    // The loop that listens has ended: so does this.
+                    if reports.blocking_send(report).is_err() {
+                        return;
+                    }
+                }
+            }
+            let _ = reports.blocking_send(Report::Finished);
+        });
+        Self { chunks, reports: outbox }
+    }
+}
+
+/// Which of our streams are still written.
+struct Ends {
+    stdout: bool,
+    stderr: bool,
+}
+
+impl Ends {
+    fn write(&mut self, stream: Stream, bytes: &[u8]) -> Option<Report> {
+        let open = match stream {
+            Stream::Stdout => &mut self.stdout,
+            Stream::Stderr => &mut self.stderr,
+        };
+        if !*open {
+            return None;
+        }
+        let result = match stream {
+            // Unbuffered: what a command wrote is seen when it wrote it.
+            Stream::Stdout => write_all(&mut std::fs::File::from(duplicate(std::io::stdout())?), bytes),
+            Stream::Stderr => write_all(&mut std::fs::File::from(duplicate(std::io::stderr())?), bytes),
+        };
+        match result {
+            Ok(()) => None,
+            Err(error) => {
+                *open = false;
+                Some(if error.kind() == ErrorKind::BrokenPipe {
+                    Report::Closed(stream)
+                } else {
+                    Report::Failed(stream, error.to_string())
+                })
+            }
+        }
+    }
+}
+
+fn duplicate(stream: impl std::os::fd::AsFd) -> Option<std::os::fd::OwnedFd> {
+    stream.as_fd().try_clone_to_owned().ok()
+}
+
+/// Writes everything, also to a descriptor that somebody else made non-blocking.
+fn write_all(file: &mut std::fs::File, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                // Waits as long as the reader takes, like a blocking write.
+                poll(&mut [PollFd::new(&*file, PollFlags::OUT)], None)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Starts to read standard input; the channel closes at its end.
+pub(super) fn read_input(kind: Kind) -> mpsc::Receiver<Vec<u8>> {
+    let (chunks, inbox) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let mut input = std::io::stdin().lock();
+        let mut buffer = vec![0; INPUT_BYTES];
+        loop {
+            if kind == Kind::Terminal {
+                wait_for_foreground();
+            }
+            match input.read(&mut buffer) {
+                // An error is an end as well: there is nothing more to come from here.
+                Ok(0) | Err(_) => return,
+                Ok(count) => {
+                    if chunks.blocking_send(buffer[..count].to_vec()).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    inbox
+}
+
+/// Waits until there is something to read and the terminal is ours. A process in the background that read from
+/// its terminal would be stopped (SIGTTIN), also when its command never asks for input.
+fn wait_for_foreground() {
+    loop {
+        let stdin = std::io::stdin();
+        let readable = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], None);
+        let own = rustix::process::getpgrp();
+        match (readable, rustix::termios::tcgetpgrp(&stdin)) {
+            (Ok(_), Ok(foreground)) if foreground != own => std::thread::sleep(FOREGROUND_INTERVAL),
+            (Err(rustix::io::Errno::INTR), _) => {}
+            _ => return,
+        }
+    }
+}
