@@ -27,6 +27,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
+use sandbar_sandbox::{Holder, Spawner};
 
 use crate::protocol::{
     self, Event, LIST_PAGE, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader,
@@ -106,8 +107,11 @@ struct Keeper {
     next_token: u64,
     connections: BTreeMap<u64, Connection>,
     processes: BTreeMap<RunId, Process>,
+    /// Holders without a tree, on their way out.
+    leaving: BTreeMap<RunId, Holder>,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
+    spawner: Spawner,
     archive: Archive,
     packet: Box<[u8]>,
     chunk: Box<[u8]>,
@@ -157,8 +161,10 @@ impl Keeper {
             next_token: 0,
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
+            spawner: Spawner::default(),
             archive,
             packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
             chunk: vec![0; READ_BYTES].into_boxed_slice(),
@@ -479,8 +485,12 @@ impl Keeper {
         let spec = start::read_plan(plan)?;
         let (lifetime, wall) = (spec.lifetime, spec.limits.wall);
         self.archive.make_room(&self.home, &mut self.processes);
-        let mut starter =
-            Starter { home: &self.home, placeholders: &mut self.placeholders, null: &self.null };
+        let mut starter = Starter {
+            home: &self.home,
+            placeholders: &mut self.placeholders,
+            spawner: &mut self.spawner,
+            null: &self.null,
+        };
         let mut process = starter.start(id, spec, direct, now())?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
             waiting.push((client, req));
@@ -564,6 +574,7 @@ impl Keeper {
                 Ok(Received::Packet(PACKET_BYTES, _)) => match Report::decode(&packet) {
                     Some(Report::Running) => self.started(id),
                     Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
+                    Some(Report::TreeEnded) => return self.tree_ended(id, ResourceUse::default()),
                     Some(Report::LeaderExited { status, usage, ended }) => {
                         self.leader_exited(id, status, usage, ended)
                     }
@@ -593,9 +604,9 @@ impl Keeper {
 
     fn failed_to_start(&mut self, id: RunId, failed: SetupFailure) {
         let Some(mut process) = self.remove(id) else { return };
-        reap(process.holder.pid);
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         process.directory.discard();
+        self.wait_for_holder(id, process.holder);
         if let Phase::Starting { spec, waiting } = phase {
             let failure = start::setup_failure(&spec, failed);
             for (client, req) in waiting {
@@ -643,19 +654,27 @@ impl Keeper {
     fn holder_ended(&mut self, id: RunId) {
         // Its last words may still be in the channel.
         self.hear_holder(id);
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        if process.holder_gone {
+        if let Some(leaving) = self.leaving.remove(&id) {
+            self.forget_targets(|target| *target == Target::Holder(id));
+            reap(leaving.pid);
             return;
         }
-        process.holder_gone = true;
+        let Some(process) = self.processes.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &process.holder.pidfd);
         let usage = reap(process.holder.pid);
         if matches!(process.phase, Phase::Starting { .. }) {
             let failed = SetupFailure { step: Step::Holder, index: Step::NO_INDEX, errno: 0 };
             return self.failed_to_start(id, failed);
         }
+        self.tree_ended(id, usage);
+    }
+
+    /// No process of the tree is left. `usage` counts when nobody saw the leader end, because its pid 1 was killed,
+    /// and with it everything.
+    fn tree_ended(&mut self, id: RunId, usage: ResourceUse) {
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.tree_ended = true;
         if process.end.is_none() {
-            // Nobody saw the leader end, because its pid 1 was killed, and with it everything.
             self.leader_exited(id, ExitStatus::Signaled { signal: libc::SIGKILL }, usage, now());
         }
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -725,7 +744,7 @@ impl Keeper {
         if !process.is_closed() {
             return;
         }
-        if !process.holder_gone {
+        if !process.tree_ended {
             // A tree without streams may go on behind its leader; nothing more is announced of it, but it is held.
             return;
         }
@@ -741,6 +760,19 @@ impl Keeper {
         self.tell(id, &Event::Closed { id, seq, output });
         if let Some(process) = self.remove(id) {
             self.archive.add(id, &process);
+            self.wait_for_holder(id, process.holder);
+        }
+    }
+
+    /// Waits for a holder whose tree has ended, without making anybody else wait for it.
+    fn wait_for_holder(&mut self, id: RunId, holder: Holder) {
+        let _ = epoll::delete(&self.epoll, &holder.pidfd);
+        let token = self.token(Target::Holder(id));
+        if epoll::add(&self.epoll, &holder.pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
+            self.leaving.insert(id, holder);
+        } else {
+            self.targets.remove(&token);
+            reap(holder.pid);
         }
     }
 

@@ -130,16 +130,41 @@ pub fn connect(home: &KeeperDir) -> Result<Client, ConnectError> {
 /// # Errors
 /// [`ConnectError`].
 pub fn connect_or_start(home: &KeeperDir, program: &Path) -> Result<Client, ConnectError> {
-    if let Some(client) = try_connect(home)? {
-        return Ok(client);
+    knock(home)?.enter(home, program)
+}
+
+/// A keeper that was greeted and has not answered yet, if one listens at all. What the caller does until
+/// [`Knock::enter`] the keeper's look at the caller costs no time.
+#[must_use]
+pub struct Knock(Option<Client>);
+
+/// Greets the keeper of `home` without waiting for its answer.
+///
+/// # Errors
+/// [`ConnectError`].
+pub fn knock(home: &KeeperDir) -> Result<Knock, ConnectError> {
+    Ok(Knock(open_connection(home)?))
+}
+
+impl Knock {
+    /// Waits for the answer; starts `program` as a keeper when none runs.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub fn enter(self, home: &KeeperDir, program: &Path) -> Result<Client, ConnectError> {
+        if let Some(client) = self.0
+            && let Some(client) = await_greeting(home, client)?
+        {
+            return Ok(client);
+        }
+        home.ensure()?;
+        let _lock = start_lock(home)?;
+        if let Some(client) = try_connect(home)? {
+            return Ok(client);
+        }
+        start(home, program)?;
+        connect(home)
     }
-    home.ensure()?;
-    let _lock = start_lock(home)?;
-    if let Some(client) = try_connect(home)? {
-        return Ok(client);
-    }
-    start(home, program)?;
-    connect(home)
 }
 
 fn io_error(home: &KeeperDir, step: &'static str) -> impl Fn(Errno) -> ConnectError {
@@ -149,15 +174,23 @@ fn io_error(home: &KeeperDir, step: &'static str) -> impl Fn(Errno) -> ConnectEr
 
 /// `None` if no keeper listens, or one leaves this very moment.
 fn try_connect(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
+    match open_connection(home)? {
+        Some(client) => await_greeting(home, client),
+        None => Ok(None),
+    }
+}
+
+/// Connects and sends the first message. `None` if no keeper listens.
+fn open_connection(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
     let fail = io_error(home, "connect to the keeper");
     let (_directory, address) = match home.socket_address(KeeperDir::SOCKET) {
         Ok(found) => found,
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(fail(errno)),
     };
+    let flags = SocketFlags::CLOEXEC;
     let socket =
-        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-            .map_err(&fail)?;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).map_err(&fail)?;
     let address = SocketAddrUnix::new(&address).map_err(&fail)?;
     match rustix::net::connect(&socket, &address) {
         Ok(()) => {}
@@ -166,19 +199,20 @@ fn try_connect(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
     }
     let flags = rustix::fs::fcntl_getfl(&socket).map_err(&fail)?;
     rustix::fs::fcntl_setfl(&socket, flags | OFlags::NONBLOCK).map_err(&fail)?;
-    greet(home, Client::new(socket))
-}
-
-fn greet(home: &KeeperDir, mut client: Client) -> Result<Option<Client>, ConnectError> {
-    let path = || home.path().to_owned();
-    let protocol = |error| ConnectError::Protocol { path: path(), error };
+    let mut client = Client::new(socket);
+    let protocol = |error| ConnectError::Protocol { path: home.path().to_owned(), error };
     let hello = Request::Hello { minor: MINOR, version: env!("CARGO_PKG_VERSION").to_owned() };
     client.request(hello, &[], Vec::new()).map_err(protocol)?;
     // A peer that refuses us has already closed; what it said is still there to read.
     match client.flush() {
-        Ok(_) | Err(ClientError::Closed) => {}
-        Err(error) => return Err(protocol(error)),
+        Ok(_) | Err(ClientError::Closed) => Ok(Some(client)),
+        Err(error) => Err(protocol(error)),
     }
+}
+
+fn await_greeting(home: &KeeperDir, mut client: Client) -> Result<Option<Client>, ConnectError> {
+    let path = || home.path().to_owned();
+    let protocol = |error| ConnectError::Protocol { path: path(), error };
     let deadline = Instant::now() + HELLO_DEADLINE;
     loop {
         match client.receive() {

@@ -1,17 +1,19 @@
-//! Download caches of the host that a run sees copy-on-write.
+//! Caches of the host's tools, which a run may fill without changing them.
 //!
 //! What was fetched before works offline inside; what is written inside goes to the trust domain `sandboxed`,
-//! which no build outside ever reads. A tool whose cache does not exist on the host would die on the read-only
+//! which no build outside ever reads. A run without network fetches nothing worth keeping, so its download caches
+//! are forgotten with it, which makes their mounts ten times as cheap (docs/adr/0003-caches.md); caches of builds
+//! are kept, and start empty, since nothing in them was fetched. A tool whose cache does not exist on the host would die on the read-only
 //! home: it is pointed to a directory in the private temporary directory instead, unless somebody chose a place
 //! already.
 
-use sandbar_proto::{AbsPath, ByteString, EnvVar, FileKind};
+use sandbar_proto::{AbsPath, ByteString, CacheWrites, EnvVar, FileKind, NetworkMode};
 
-use crate::Origin;
 use crate::grants::{Draft, GrantKind};
 use crate::paths::below;
 use crate::reader::Found;
 use crate::secrets::Present;
+use crate::{CacheMode, Origin};
 
 pub(crate) const ORIGIN: Origin = Origin::Default("download caches, copy-on-write");
 
@@ -28,10 +30,31 @@ struct Cache {
     place: &'static str,
     /// Variable that redirects a missing one.
     redirect: Option<&'static str>,
+    /// What it holds.
+    holds: Holds,
+}
+
+/// What a cache holds.
+#[derive(Clone, Copy)]
+enum Holds {
+    /// Things fetched from somewhere.
+    Downloads,
+    /// Results of builds.
+    Results,
+}
+
+impl Holds {
+    fn writes(self, network: NetworkMode) -> CacheWrites {
+        match (self, network) {
+            (Self::Downloads, NetworkMode::On) => CacheWrites::Kept,
+            (Self::Downloads, NetworkMode::Off) => CacheWrites::Forgotten,
+            (Self::Results, _) => CacheWrites::Separate,
+        }
+    }
 }
 
 const fn fixed(name: &'static str, place: &'static str) -> Cache {
-    Cache { name, moved_by: None, place, redirect: None }
+    Cache { name, moved_by: None, place, redirect: None, holds: Holds::Downloads }
 }
 
 const CACHES: [Cache; 14] = [
@@ -40,34 +63,39 @@ const CACHES: [Cache; 14] = [
         moved_by: Some(("CARGO_HOME", "")),
         place: ".cargo",
         redirect: Some("CARGO_HOME"),
+        holds: Holds::Downloads,
     },
     Cache {
         name: "npm",
         moved_by: Some(("npm_config_cache", "")),
         place: ".npm",
         redirect: Some("npm_config_cache"),
+        holds: Holds::Downloads,
     },
     Cache {
         name: "go-pkg",
         moved_by: Some(("GOPATH", "pkg")),
         place: "go/pkg",
         redirect: Some("GOMODCACHE"),
+        holds: Holds::Downloads,
     },
     Cache {
         name: "go-build",
         moved_by: Some(("GOCACHE", "")),
         place: ".cache/go-build",
         redirect: Some("GOCACHE"),
+        holds: Holds::Results,
     },
     Cache {
         name: "pip",
         moved_by: Some(("PIP_CACHE_DIR", "")),
         place: ".cache/pip",
         redirect: Some("PIP_CACHE_DIR"),
+        holds: Holds::Downloads,
     },
     fixed("uv", ".cache/uv"),
     fixed("yarn", ".cache/yarn"),
-    fixed("ccache", ".cache/ccache"),
+    Cache { holds: Holds::Results, ..fixed("ccache", ".cache/ccache") },
     fixed("pre-commit", ".cache/pre-commit"),
     fixed("node-gyp", ".cache/node-gyp"),
     fixed("maven", ".m2/repository"),
@@ -87,6 +115,10 @@ pub(crate) fn may_redirect_to(draft: &Draft<'_>, private: &AbsPath) -> bool {
 
 /// Adds the caches of the user whose home is `home`. `private` is a writable directory of the run's own.
 pub(crate) fn add(draft: &mut Draft<'_>, home: &AbsPath, env: &[EnvVar], private: Option<&AbsPath>) {
+    if draft.request.caches == CacheMode::Off {
+        return;
+    }
+    let network = draft.request.network.unwrap_or(draft.request.profile.network());
     let present = Present::below(draft, home);
     for cache in &CACHES {
         let moved = cache.moved_by.and_then(|(variable, rest)| moved_place(env, variable, rest));
@@ -100,7 +132,11 @@ pub(crate) fn add(draft: &mut Draft<'_>, home: &AbsPath, env: &[EnvVar], private
         match found {
             Found::File(fact) if fact.pinned.identity.kind == FileKind::Directory => {
                 if !home.starts_with(&fact.pinned.path) {
-                    draft.grant(&fact.pinned, GrantKind::Cache { name: cache.name }, ORIGIN);
+                    draft.grant(
+                        &fact.pinned,
+                        GrantKind::Cache { name: cache.name, writes: cache.holds.writes(network) },
+                        ORIGIN,
+                    );
                 }
             }
             Found::Missing => {

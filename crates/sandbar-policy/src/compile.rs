@@ -385,7 +385,8 @@ fn finish(
 ) -> Result<Compiled, CompileError> {
     let (request, reader) = (draft.request, draft.reader);
     let settled = settle(std::mem::take(&mut draft.grants));
-    let store = below(&real(reader, &request.own.cache), "sandboxed");
+    let cache = real(reader, &request.own.cache);
+    let store = below(&cache, "sandboxed");
     let mut arrangement = arrange(&settled, &draft.made, &store, reader)?;
     let permissions = arrangement.permissions(request.profile.name());
     refuse_hidden_cwd(&settled, &permissions, &cwd.pinned.path)?;
@@ -398,6 +399,7 @@ fn finish(
         mounts: arrangement.mounts,
         caches: arrangement.caches,
         placeholders: arrangement.placeholders,
+        placeholder_pool: Some(below(&cache, "placeholders")),
         seccomp: syscalls::command_filter(network),
     };
     let plan = launch(request, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)));

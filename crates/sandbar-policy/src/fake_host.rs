@@ -29,6 +29,7 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         allow_write: vec![],
         allow_read: vec![],
         git: GitMode::Commit,
+        caches: crate::CacheMode::CopyOnWrite,
         env: vec![],
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
         attributes: ProcessAttributes::default(),

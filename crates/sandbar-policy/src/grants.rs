@@ -4,7 +4,7 @@
 
 use std::cmp::Ordering;
 
-use sandbar_proto::{AbsPath, EnvVar, FileFact, FileIdentity, PinnedPath, PlaceholderKind};
+use sandbar_proto::{AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, PinnedPath, PlaceholderKind};
 
 use crate::reader::Reader;
 use crate::{Access, Note, Origin, RunRequest};
@@ -32,6 +32,8 @@ pub(crate) enum GrantKind {
     Cache {
         /// Name within the trust domain.
         name: &'static str,
+        /// What becomes of what is written.
+        writes: CacheWrites,
     },
     /// Missing on the host, and must stay so for everybody else.
     Reserve {

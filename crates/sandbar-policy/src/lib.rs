@@ -48,4 +48,4 @@ pub use glob::Glob;
 pub use notes::{CompileError, GitDoubt, Note, PathProblem, StricterBecause};
 pub use permissions::{Access, Entry, EntryPath, Origin, Permissions};
 pub use profile::{Profile, UnknownProfile};
-pub use request::{GitMode, OwnDirectories, RunRequest};
+pub use request::{CacheMode, GitMode, OwnDirectories, RunRequest};

@@ -11,8 +11,8 @@
 use std::collections::BTreeSet;
 
 use sandbar_proto::{
-    AbsPath, BindAccess, ByteString, CacheMount, FileKind, LandlockAccess, LandlockRule, MountOp, PinnedPath,
-    Placeholder, TmpfsAccess,
+    AbsPath, BindAccess, ByteString, CacheMount, CacheWrites, FileKind, LandlockAccess, LandlockRule,
+    MountOp, PinnedPath, Placeholder, TmpfsAccess,
 };
 
 use crate::grants::{Grant, GrantKind};
@@ -171,7 +171,7 @@ impl Walk<'_> {
             }
             GrantKind::Private => self.fresh(grant, Ground::Private, &above, ground),
             GrantKind::Sealed => self.fresh(grant, Ground::Sealed, &above, ground),
-            GrantKind::Cache { name } => self.cache(grant, name, ground),
+            GrantKind::Cache { name, writes } => self.cache(grant, name, *writes, ground),
             GrantKind::Reserve { parent, what } => {
                 if ground == Ground::HostWrite {
                     let name = grant.path.file_name().unwrap_or_default();
@@ -295,14 +295,14 @@ impl Walk<'_> {
         self.note_entry(grant);
     }
 
-    fn cache(&mut self, grant: &Grant, name: &'static str, ground: Ground) {
+    fn cache(&mut self, grant: &Grant, name: &'static str, writes: CacheWrites, ground: Ground) {
         // Caches are mounted before everything else, so anything standing above would cover this one.
         let Some(target) = grant.pinned().filter(|_| self.stack.is_empty() && ground == Ground::HostRead)
         else {
             return;
         };
         let store = below(self.cache_store, name);
-        self.out.caches.push(CacheMount { name: name.to_owned(), target, store });
+        self.out.caches.push(CacheMount { name: name.to_owned(), target, store, writes });
         self.rule(&grant.path, LandlockAccess::Write);
         self.stand(&grant.path, Ground::Cache);
         self.note_entry(grant);

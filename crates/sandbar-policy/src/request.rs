@@ -18,6 +18,17 @@ pub enum GitMode {
     Protect,
 }
 
+/// Whether the host's caches are offered to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheMode {
+    /// Readable, and writable without changing the host's.
+    #[default]
+    CopyOnWrite,
+    /// As read-only as the rest of the home directory: for a host that can't mount them otherwise.
+    Off,
+}
+
 /// Where Sandbar keeps its own files. Hidden from every sandboxed run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnDirectories {
@@ -58,6 +69,8 @@ pub struct RunRequest {
     pub allow_read: Vec<AbsPath>,
     /// How much of git may change.
     pub git: GitMode,
+    /// Whether the host's caches are offered.
+    pub caches: CacheMode,
     /// The environment, resolved; see [`crate::env_policy`].
     pub env: Vec<EnvVar>,
     /// Standard streams.

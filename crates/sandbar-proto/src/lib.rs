@@ -31,7 +31,7 @@ pub use rollout::{
     TaskStarted, TurnContext,
 };
 pub use sandbox::{
-    ArgTest, BindAccess, CacheMount, IdRange, Identity, LandlockAccess, LandlockRule, LandlockSpec,
-    LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox, SeccompSpec,
-    SyscallRule, TmpfsAccess, Verdict,
+    ArgTest, BindAccess, CacheMount, CacheWrites, IdRange, Identity, LandlockAccess, LandlockRule,
+    LandlockSpec, LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox,
+    SeccompSpec, SyscallRule, TmpfsAccess, Verdict,
 };

@@ -15,7 +15,7 @@ pub mod seccomp;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{harden_self, spawn};
+pub use linux::{Spawner, harden_self};
 
 use std::fmt;
 use std::io;
@@ -24,17 +24,35 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use sandbar_proto::{AbsPath, PinnedPath};
 
-/// Layers of a cache that a launch sees copy-on-write.
+/// A cache of a launch, and the layers that it is mounted from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheLayer {
-    /// The host's cache: lowest layer and mount point.
+    /// The host's cache: mount point, and lowest layer where there are layers.
     pub target: PinnedPath,
-    /// What earlier runs of the trust domain wrote.
-    pub upper: AbsPath,
-    /// Work directory of the overlay, on the same file system as `upper`.
-    pub work: AbsPath,
-    /// Whether this launch may write into `upper`; otherwise what it writes is forgotten at its end.
-    pub owned: bool,
+    /// What lies above.
+    pub above: CacheAbove,
+}
+
+/// What lies above a host's cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheAbove {
+    /// The store's layer, which this launch owns: what it writes is kept there.
+    Kept {
+        /// What earlier runs wrote.
+        upper: AbsPath,
+        /// Work directory of the overlay, on the same file system.
+        work: AbsPath,
+    },
+    /// A layer that is forgotten at the end, over what earlier runs kept, if they did.
+    Forgotten {
+        /// What earlier runs wrote.
+        kept: Option<AbsPath>,
+    },
+    /// A directory of the store instead of the host's cache.
+    Separate {
+        /// The directory.
+        directory: AbsPath,
+    },
 }
 
 /// A started tree: the process that holds it, and the channel to that process.

@@ -1,6 +1,6 @@
 //! The native Linux executor: namespaces, mounts, Landlock, seccomp, without any helper program.
 //!
-//! [`spawn`] prepares everything in the calling process, forks the holder into its namespaces and returns at
+//! [`Spawner`] prepares everything in the calling process, forks the holder into its namespaces and returns at
 //! once; what happens next arrives as packets on the control channel (`crate::report`).
 
 mod exec;
@@ -13,14 +13,14 @@ mod tree;
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use sandbar_proto::{FileIdentity, LaunchSpec, NetworkMode};
 
 use crate::report::Order;
 use crate::{CacheLayer, Holder, SpawnError};
-use prepare::{Launch, MapWriter, Maps};
+use prepare::{FilterCache, Launch, MapWriter, Maps};
 
 impl From<exec::NulByte> for SpawnError {
     fn from(_: exec::NulByte) -> Self {
@@ -31,48 +31,57 @@ impl From<exec::NulByte> for SpawnError {
 /// A path and the file it must lead to.
 type Place = (CString, FileIdentity);
 
-/// Starts `spec` with the given standard streams. `caches` says which layers the caches of the spec have; one
-/// that is not listed is not mounted.
-///
-/// # Errors
-/// [`SpawnError`]; whatever goes wrong after the fork is reported on the holder's channel instead.
-///
-/// # Safety
-/// The calling process must have one thread: the child goes on with a copy of its memory.
-pub unsafe fn spawn(
-    spec: &LaunchSpec,
-    stdio: [BorrowedFd<'_>; 3],
-    caches: &[CacheLayer],
-) -> Result<Holder, SpawnError> {
-    let mut launch = Launch::new(spec, caches)?;
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .map_err(SpawnError::Channel)?;
-    // The holder blocks on its end while it waits for its id maps.
-    rustix::fs::fcntl_setfl(&theirs, rustix::fs::OFlags::empty()).map_err(SpawnError::Channel)?;
-    let namespaces = launch.walls.as_ref().map_or(0, |walls| namespaces(walls.network));
-    // SAFETY: the caller has one thread, so the child may go on with everything in memory as it is.
-    let forked = unsafe { sys::fork(namespaces) }.map_err(SpawnError::Namespaces)?;
-    match forked {
-        sys::Fork::Child => {
-            let inherited = holder::Inherited { stdio, control: theirs.as_fd() };
-            holder::main(&mut launch, &inherited)
-        }
-        sys::Fork::Parent { pid, pidfd } => {
-            drop(theirs);
-            let holder = Holder { pid, pidfd, control: ours };
-            if let Some(walls) = &launch.walls
-                && walls.maps.writer == MapWriter::Keeper
-            {
-                write_maps(&holder, &walls.maps)?;
+/// Starts launches, and keeps what one can take over from the one before.
+#[derive(Debug, Default)]
+pub struct Spawner {
+    filters: FilterCache,
+}
+
+impl Spawner {
+    /// Starts `spec` with the given standard streams. `caches` says which layers the caches of the spec have; one
+    /// that is not listed is not mounted.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; whatever goes wrong after the fork is reported on the holder's channel instead.
+    ///
+    /// # Safety
+    /// The calling process must have one thread: the child goes on with a copy of its memory.
+    pub unsafe fn spawn(
+        &mut self,
+        spec: &LaunchSpec,
+        stdio: [BorrowedFd<'_>; 3],
+        caches: &[CacheLayer],
+    ) -> Result<Holder, SpawnError> {
+        let mut launch = Launch::new(spec, caches, &mut self.filters)?;
+        let (ours, theirs) = channel()?;
+        let namespaces = launch.walls.as_ref().map_or(0, |walls| namespaces(walls.network));
+        // SAFETY: the caller has one thread, so the child may go on with everything in memory as it is.
+        match unsafe { sys::fork(namespaces) }.map_err(SpawnError::Namespaces)? {
+            sys::Fork::Child => {
+                let inherited = holder::Inherited { stdio, control: theirs.as_fd() };
+                holder::main(&mut launch, &inherited)
             }
-            Ok(holder)
+            sys::Fork::Parent { pid, pidfd } => {
+                let holder = Holder { pid, pidfd, control: ours };
+                if let Some(walls) = &launch.walls
+                    && walls.maps.writer == MapWriter::Keeper
+                {
+                    write_maps(&holder, &walls.maps)?;
+                }
+                Ok(holder)
+            }
         }
     }
+}
+
+/// The channel between keeper and holder. Only the keeper's end does not block: a holder waits on its end for its
+/// id maps.
+fn channel() -> Result<(OwnedFd, OwnedFd), SpawnError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .map_err(SpawnError::Channel)?;
+    rustix::fs::fcntl_setfl(&theirs, rustix::fs::OFlags::empty()).map_err(SpawnError::Channel)?;
+    Ok((ours, theirs))
 }
 
 fn namespaces(network: NetworkMode) -> i32 {

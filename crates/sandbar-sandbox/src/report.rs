@@ -175,6 +175,8 @@ pub enum Report {
         /// When.
         ended: Timestamp,
     },
+    /// Every process of the tree is gone; the holder leaves now and takes the namespaces with it.
+    TreeEnded,
 }
 
 /// From the keeper to the holder.
@@ -193,6 +195,7 @@ pub enum Order {
 const FAILED: u8 = 1;
 const RUNNING: u8 = 2;
 const LEADER_EXITED: u8 = 3;
+const TREE_ENDED: u8 = 4;
 const GO: u8 = 16;
 const SIGNAL_LEADER: u8 = 17;
 const SIGNAL_TREE: u8 = 18;
@@ -233,6 +236,7 @@ impl Report {
             Self::Failed(SetupFailure { step, index, errno }) => {
                 packet(FAILED, step as u8, errno, index, [0; 4])
             }
+            Self::TreeEnded => packet(TREE_ENDED, 0, 0, 0, [0; 4]),
             Self::Running => packet(RUNNING, 0, 0, 0, [0; 4]),
             Self::LeaderExited { status, usage, ended } => {
                 let (how, number) = match status {
@@ -261,6 +265,7 @@ impl Report {
                 Some(Self::Failed(SetupFailure { step, index, errno: number(bytes) }))
             }
             RUNNING => Some(Self::Running),
+            TREE_ENDED => Some(Self::TreeEnded),
             LEADER_EXITED => {
                 let status = match bytes[1] {
                     EXITED => ExitStatus::Exited { code: u8::try_from(number(bytes)).ok()? },
@@ -324,6 +329,7 @@ mod tests {
         let reports = [
             Report::Failed(SetupFailure { step: Step::Mount, index: 7, errno: 13 }),
             Report::Running,
+            Report::TreeEnded,
             Report::LeaderExited { status: ExitStatus::Exited { code: 255 }, usage, ended: Timestamp(9) },
             Report::LeaderExited { status: ExitStatus::Signaled { signal: 9 }, usage, ended: Timestamp(9) },
         ];

@@ -80,7 +80,7 @@ pub(crate) enum Git {
 }
 
 /// What the environment holds.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct EnvArgs {
     /// Set a variable; repeatable
     #[arg(long, value_name = "NAME=VALUE")]

@@ -41,6 +41,41 @@ fn is_invisible(character: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// Escapes text that comes in pieces, where a piece may end within a character.
+#[derive(Debug, Default)]
+pub(crate) struct Joiner {
+    /// The beginning of a character whose end has not come yet.
+    pending: Vec<u8>,
+}
+
+impl Joiner {
+    /// The next piece, escaped. The beginning of a character at its end waits for the next one.
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> String {
+        self.pending.extend_from_slice(bytes);
+        let whole = self.pending.len() - unfinished_bytes(&self.pending);
+        let text = escape(&self.pending[..whole], Layout::Lines);
+        self.pending.drain(..whole);
+        text
+    }
+
+    /// What still waits: its end does not come any more.
+    pub(crate) fn finish(&mut self) -> String {
+        escape(&std::mem::take(&mut self.pending), Layout::Lines)
+    }
+}
+
+/// How many bytes at the end of `bytes` begin a character that more bytes could complete; at most three.
+fn unfinished_bytes(bytes: &[u8]) -> usize {
+    const LONGEST: usize = 3;
+    (1..=LONGEST.min(bytes.len()))
+        .find(|&count| {
+            let tail = &bytes[bytes.len() - count..];
+            std::str::from_utf8(tail)
+                .is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        })
+        .unwrap_or(0)
+}
+
 /// A command as a person would type it: arguments quoted where they need it, everything escaped.
 pub(crate) fn command(argv: &[sandbar_proto::ByteString]) -> String {
     let words: Vec<String> =
@@ -74,6 +109,27 @@ mod tests {
             assert_eq!(escape(bytes, Layout::OneLine), expected);
         }
         assert_eq!(escape(b"one\ntwo\r", Layout::Lines), "one\ntwo\\r");
+    }
+
+    #[test]
+    fn a_character_that_is_cut_between_two_pieces_is_joined() {
+        let text = "aü€😀z".as_bytes();
+        for cut in 0..=text.len() {
+            let mut joiner = Joiner::default();
+            let joined = joiner.push(&text[..cut]) + &joiner.push(&text[cut..]);
+            assert_eq!((joined.as_str(), joiner.finish().as_str()), ("aü€😀z", ""), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn only_what_could_become_a_character_waits() {
+        let mut joiner = Joiner::default();
+        assert_eq!(joiner.push(b"a\xff"), "a\\xff");
+        assert_eq!(joiner.push(b"b\xe2\x82"), "b");
+        assert_eq!(joiner.push(b"c"), "\\xe2\\x82c");
+        assert_eq!(joiner.push(b"\xf0\x9f"), "");
+        assert_eq!(joiner.finish(), "\\xf0\\x9f");
+        assert_eq!(joiner.finish(), "");
     }
 
     #[test]

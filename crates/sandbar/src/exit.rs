@@ -18,6 +18,8 @@ pub(crate) const CANNOT_RUN: u8 = 125;
 pub(crate) const NOT_EXECUTABLE: u8 = 126;
 /// `run` did not find the program.
 pub(crate) const NOT_FOUND: u8 = 127;
+/// A person interrupted what would have gone on: 128 plus SIGINT.
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Renders a problem, if there is one, and gives the status of the process.
 pub(crate) fn code(result: Result<u8, Problem>) -> ExitCode {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sandbar_exec::local::LocalProcesses;
-use sandbar_keeper::{ConnectError, KeeperDir, Record, RuntimeDir, RuntimeDirError};
+use sandbar_keeper::{ConnectError, KeeperDir, Knock, Record, RuntimeDir, RuntimeDirError};
 use sandbar_proto::RunId;
 
 use crate::dirs::Directories;
@@ -22,6 +22,11 @@ pub(crate) struct Known {
 }
 
 impl Known {
+    /// Its id.
+    pub(crate) fn id(&self) -> RunId {
+        self.record.start.id
+    }
+
     /// Whether it runs still.
     pub(crate) fn is_running(&self) -> bool {
         self.record.end.is_none() && self.keeper_alive
@@ -46,27 +51,87 @@ pub(crate) fn runtime(directories: &Directories) -> Result<RuntimeDir, Problem> 
     RuntimeDir::open(path).map_err(|error| runtime_problem(&error))
 }
 
-/// Connects to this caller's keeper, starting it if need be, and moves into the runtime.
+/// This caller's keeper, greeted and not heard yet.
+pub(crate) struct Knocked {
+    keeper: KeeperDir,
+    knock: Knock,
+}
+
+/// Greets this caller's keeper, if it runs.
+///
+/// # Errors
+/// It can't be told which one that is, or it can't be reached.
+pub(crate) fn knock(runtime: &RuntimeDir) -> Result<Knocked, Problem> {
+    let keeper = runtime.keeper().map_err(|error| runtime_problem(&error))?;
+    let knock = sandbar_keeper::knock(&keeper).map_err(|error| connect_problem(&error))?;
+    Ok(Knocked { keeper, knock })
+}
+
+/// Connects to this caller's keeper, starting it if need be.
 ///
 /// # Errors
 /// There is no keeper and none can be started.
 pub(crate) fn connect_or_start(runtime: &RuntimeDir) -> Result<(sandbar_keeper::Client, PathBuf), Problem> {
-    let keeper = runtime.keeper().map_err(|error| runtime_problem(&error))?;
-    let client =
-        sandbar_keeper::connect_or_start(&keeper, Path::new(SELF)).map_err(|e| connect_problem(&e))?;
-    Ok((client, keeper.processes()))
+    knock(runtime)?.enter()
+}
+
+impl Knocked {
+    /// Waits for the keeper's answer, starting it if need be. Returns the connection and where the keeper puts the
+    /// directories of processes.
+    ///
+    /// # Errors
+    /// There is no keeper and none can be started.
+    pub(crate) fn enter(self) -> Result<(sandbar_keeper::Client, PathBuf), Problem> {
+        let client = self.knock.enter(&self.keeper, Path::new(SELF)).map_err(|e| connect_problem(&e))?;
+        Ok((client, self.keeper.processes()))
+    }
 }
 
 /// Connects to a keeper that runs.
 ///
 /// # Errors
 /// It does not run or does not serve us.
+pub(crate) fn greet(keeper: &KeeperDir) -> Result<sandbar_keeper::Client, Problem> {
+    sandbar_keeper::connect(keeper).map_err(|error| connect_problem(&error))
+}
+
+/// Connects to a keeper that runs, and moves the connection into the runtime.
+///
+/// # Errors
+/// It does not run or does not serve us.
 pub(crate) fn connect(keeper: &KeeperDir) -> Result<LocalProcesses, Problem> {
-    let client = sandbar_keeper::connect(keeper).map_err(|error| connect_problem(&error))?;
+    converse(keeper, greet(keeper)?)
+}
+
+/// Moves a connection into the runtime.
+///
+/// # Errors
+/// The runtime can't watch it.
+pub(crate) fn converse(
+    keeper: &KeeperDir,
+    client: sandbar_keeper::Client,
+) -> Result<LocalProcesses, Problem> {
     LocalProcesses::new(client, keeper.processes()).map_err(|error| {
         Problem::new(format!("could not watch the connection to the keeper: {error}"))
             .at(keeper.path().display())
     })
+}
+
+/// The keeper that serves callers like this one, whether it runs or not.
+///
+/// # Errors
+/// This caller's namespaces can't be told.
+pub(crate) fn own(runtime: &RuntimeDir) -> Result<KeeperDir, Problem> {
+    runtime.keeper().map_err(|error| runtime_problem(&error))
+}
+
+/// The keepers of this protocol that run.
+///
+/// # Errors
+/// The runtime directory can't be read.
+pub(crate) fn living(runtime: &RuntimeDir) -> Result<Vec<KeeperDir>, Problem> {
+    let (keepers, _) = runtime.keepers().map_err(|error| runtime_problem(&error))?;
+    Ok(keepers.into_iter().filter(sandbar_keeper::keeper_is_alive).collect())
 }
 
 /// Everything on record, oldest first, and how many keepers of another protocol there are besides.

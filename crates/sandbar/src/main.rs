@@ -11,12 +11,21 @@ mod dirs;
 mod dispatch;
 mod environment;
 mod escape;
+mod event_loop;
 mod exit;
+mod host;
+mod ids;
+mod json;
 mod keepers;
+mod output;
 mod plan;
 mod render;
 mod run;
+mod signal;
+mod status;
 mod stdio;
+mod table;
+mod time;
 
 use std::process::ExitCode;
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sandbar_exec::facts::PlanError;
-use sandbar_policy::{CompileError, Compiled, GitMode, PathProblem, Profile, RunRequest};
+use sandbar_policy::{CacheMode, CompileError, Compiled, GitMode, PathProblem, Profile, RunRequest};
 use sandbar_proto::{
     AbsPath, AfterLeader, ByteString, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode, Stdio,
 };
@@ -41,6 +41,7 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
             Git::Commit => GitMode::Commit,
             Git::Protect => GitMode::Protect,
         },
+        caches: CacheMode::CopyOnWrite,
         env: Vec::new(),
         stdio: NO_STREAMS,
         attributes: ProcessAttributes::default(),

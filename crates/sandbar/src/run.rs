@@ -4,17 +4,16 @@
 //! go to the record and to the person, signals that reach us go to it, and whoever falls behind makes it wait
 //! rather than lose a byte.
 
-mod failure;
+pub(crate) mod failure;
 mod follow;
-mod json;
 mod record;
 mod relay;
 mod signals;
 mod streams;
 
-use sandbar_exec::StartOptions;
 use sandbar_exec::local::LocalProcesses;
-use sandbar_policy::{Compiled, ResolvedEnv};
+use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
+use sandbar_policy::{CacheMode, Compiled, ResolvedEnv, RunRequest};
 use sandbar_proto::{ByteString, EnvVar, Limits, RunId};
 
 use crate::cli::RunArgs;
@@ -23,6 +22,7 @@ use crate::render::{Problem, note};
 use crate::{environment, exit, keepers, plan};
 use follow::Follower;
 use record::Record;
+use signals::Signals;
 use streams::Streams;
 
 /// Runs the command of `args` and returns the status to exit with.
@@ -30,13 +30,56 @@ use streams::Streams;
 /// # Errors
 /// It could not be run; statuses 125 to 127.
 pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
-    let directories = Directories::find()?;
-    let id = RunId::generate();
     let profile = args.sandbox.profile()?;
+    let directories = Directories::find()?;
+    let runtime = keepers::runtime(&directories)?;
+    // The keeper looks at us while we think.
+    let knocked = keepers::knock(&runtime)?;
+    let id = RunId::generate();
     let network = args.sandbox.network().unwrap_or_else(|| profile.network());
     let env = environment::resolve(&args.env, profile, network, Some(id))?;
     let streams = Streams::choose(args, profile)?;
-    let mut request = plan::request(&args.sandbox, &directories)?;
+    let request = request(args, &directories, &env, streams)?;
+    let compiled = plan::compile(&request)?;
+    if !args.quiet {
+        tell_notes(&compiled, &env);
+    }
+    let (client, processes) = knocked.enter()?;
+    let record = Record::begin(args, &directories, id, &compiled, &env)?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| cannot_run(format!("could not make an event loop: {error}")))?;
+    let result = tokio.block_on(async {
+        // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
+        let signals =
+            Signals::listen().map_err(|error| cannot_run(format!("could not listen to signals: {error}")))?;
+        let processes = LocalProcesses::new(client, processes)
+            .map_err(|error| cannot_run(format!("could not watch the connection to the keeper: {error}")))?;
+        let about = failure::About::of(compiled.plan.spec());
+        match start(&processes, request, compiled, id, streams).await? {
+            Ok(process) => Follower::new(args, process, record, streams, signals).follow().await,
+            Err(error) => {
+                let (problem, step, errno) = failure::problem(&error, &about);
+                record.failed_to_start(&step, errno, &problem.what);
+                Err(problem)
+            }
+        }
+    });
+    // A thread may still wait for input that never comes; the process need not wait for it.
+    tokio.shutdown_background();
+    result
+}
+
+/// What is asked of the policy.
+fn request(
+    args: &RunArgs,
+    directories: &Directories,
+    env: &ResolvedEnv,
+    streams: Streams,
+) -> Result<RunRequest, Problem> {
+    let mut request = plan::request(&args.sandbox, directories)?;
     request.argv = args.command.iter().map(|argument| ByteString::from(argument.clone())).collect();
     request.env.clone_from(&env.vars);
     if args.sandbox.cwd.is_some() {
@@ -45,27 +88,31 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     request.stdio = streams.plan();
     request.attributes = sandbar_sandbox::caller::attributes();
     request.limits = Limits { wall: args.timeout };
-    let compiled = plan::compile(&request)?;
-    if !args.quiet {
-        tell_notes(&compiled, &env);
+    Ok(request)
+}
+
+/// Starts the plan; without caches where this machine can't mount them copy-on-write, which is stricter, and said.
+///
+/// # Errors
+/// The outer one: there is no plan without caches. The inner one: it could not be started.
+async fn start(
+    processes: &LocalProcesses,
+    mut request: RunRequest,
+    compiled: Compiled,
+    id: RunId,
+    streams: Streams,
+) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
+    let options =
+        || streams.handles().map(|handles| StartOptions { id, watching: streams.watching(), handles });
+    let started = processes.start(compiled.plan, options()?).await;
+    let Err(StartError::Failed(failure)) = &started else { return Ok(started) };
+    if !failure::is_about_caches(failure) {
+        return Ok(started);
     }
-    let runtime = keepers::runtime(&directories)?;
-    let (client, processes) = keepers::connect_or_start(&runtime)?;
-    let record = Record::begin(args, &directories, id, &compiled, &env)?;
-    let options = StartOptions { id, watching: streams.watching(), handles: streams.handles()? };
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|error| cannot_run(format!("could not make an event loop: {error}")))?;
-    let result = tokio.block_on(async {
-        let processes = LocalProcesses::new(client, processes)
-            .map_err(|error| cannot_run(format!("could not watch the connection to the keeper: {error}")))?;
-        Follower::start(args, &processes, compiled.plan, options, record, &streams).await?.follow().await
-    });
-    // A thread may still wait for input that never comes; the process need not wait for it.
-    tokio.shutdown_background();
-    result
+    note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
+    request.caches = CacheMode::Off;
+    let compiled = plan::compile(&request)?;
+    Ok(processes.start(compiled.plan, options()?).await)
 }
 
 fn cannot_run(what: String) -> Problem {

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use sandbar_proto::{AbsPath, CacheMount};
-use sandbar_sandbox::CacheLayer;
+use sandbar_proto::{AbsPath, CacheMount, CacheWrites};
+use sandbar_sandbox::{CacheAbove, CacheLayer};
 
 /// The layers of a run's caches, and the locks that make some of them its own.
 #[derive(Debug, Default)]
@@ -41,25 +41,51 @@ impl Leases {
         let fail = |errno| StoreError { path: cache.store.clone(), errno };
         let at = |name: &str| cache.store.join(name).map_err(|_| fail(Errno::INVAL));
         let (upper, work) = (at("upper")?, at("work")?);
-        let lock = match open_lock(&cache.store) {
-            Err(Errno::NOENT) => {
-                make_store(&cache.store, &upper, &work).map_err(fail)?;
-                open_lock(&cache.store)
+        let above = match cache.writes {
+            CacheWrites::Separate => {
+                let directory = at("own")?;
+                make_private(&directory).map_err(fail)?;
+                CacheAbove::Separate { directory }
             }
-            other => other,
-        }
-        .map_err(fail)?;
-        let owned = match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => true,
-            Err(Errno::AGAIN) => false,
-            Err(errno) => return Err(fail(errno)),
+            CacheWrites::Forgotten => forgotten(upper),
+            CacheWrites::Kept => match self.own(&cache.store, &upper, &work).map_err(fail)? {
+                Owned::Yes => CacheAbove::Kept { upper, work },
+                Owned::No => forgotten(upper),
+            },
         };
-        if owned {
-            self.locks.push(lock);
-        }
-        self.layers.push(CacheLayer { target: cache.target.clone(), upper, work, owned });
+        self.layers.push(CacheLayer { target: cache.target.clone(), above });
         Ok(())
     }
+
+    /// Makes a store if it is missing, and takes it if nobody has it.
+    fn own(&mut self, store: &AbsPath, upper: &AbsPath, work: &AbsPath) -> Result<Owned, Errno> {
+        let lock = match open_lock(store) {
+            Err(Errno::NOENT) => {
+                [store, upper, work].into_iter().try_for_each(make_private)?;
+                open_lock(store)?
+            }
+            other => other?,
+        };
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                self.locks.push(lock);
+                Ok(Owned::Yes)
+            }
+            Err(Errno::AGAIN) => Ok(Owned::No),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Whether a store is this run's.
+enum Owned {
+    Yes,
+    No,
+}
+
+fn forgotten(upper: AbsPath) -> CacheAbove {
+    let exists = rustix::fs::lstat(upper.as_path()).is_ok();
+    CacheAbove::Forgotten { kept: exists.then_some(upper) }
 }
 
 fn open_lock(store: &AbsPath) -> Result<OwnedFd, Errno> {
@@ -68,19 +94,17 @@ fn open_lock(store: &AbsPath) -> Result<OwnedFd, Errno> {
     rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)
 }
 
-/// Makes the store and every missing directory above it private.
-fn make_store(store: &AbsPath, upper: &AbsPath, work: &AbsPath) -> Result<(), Errno> {
-    let mut missing = vec![store.clone()];
+/// Makes a directory and the missing ones above it, each for its owner alone.
+pub(super) fn make_private(path: &AbsPath) -> Result<(), Errno> {
+    let mut missing = vec![path.clone()];
     while let Some(parent) = missing.last().and_then(AbsPath::parent) {
         if rustix::fs::lstat(parent.as_path()).is_ok() {
             break;
         }
         missing.push(parent);
     }
-    missing.reverse();
-    missing.extend([upper.clone(), work.clone()]);
-    for path in missing {
-        match rustix::fs::mkdir(path.as_path(), Mode::RWXU) {
+    for directory in missing.iter().rev() {
+        match rustix::fs::mkdir(directory.as_path(), Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno),
         }
@@ -93,17 +117,42 @@ mod tests {
     use super::*;
     use sandbar_proto::{FileIdentity, FileKind, PinnedPath};
 
-    #[test]
-    fn a_store_has_one_writer_at_a_time() {
-        let root = tempfile::tempdir().unwrap();
+    fn cache(root: &tempfile::TempDir, writes: CacheWrites) -> [CacheMount; 1] {
         let store = AbsPath::new(root.path().join("deep/npm").into_os_string()).unwrap();
         let identity = FileIdentity { dev: 1, ino: 1, kind: FileKind::Directory };
         let target = PinnedPath { path: AbsPath::root(), identity };
-        let caches = [CacheMount { name: "npm".to_owned(), target, store }];
+        [CacheMount { name: "npm".to_owned(), target, store, writes }]
+    }
+
+    fn above(leases: &Leases) -> &CacheAbove {
+        &leases.layers[0].above
+    }
+
+    #[test]
+    fn a_store_has_one_writer_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let caches = cache(&root, CacheWrites::Kept);
         let first = Leases::take(&caches).unwrap();
         let second = Leases::take(&caches).unwrap();
-        assert_eq!((first.layers[0].owned, second.layers[0].owned), (true, false));
+        assert!(matches!(above(&first), CacheAbove::Kept { .. }));
+        assert!(matches!(above(&second), CacheAbove::Forgotten { kept: Some(_) }));
         drop(first);
-        assert!(Leases::take(&caches).unwrap().layers[0].owned);
+        assert!(matches!(above(&Leases::take(&caches).unwrap()), CacheAbove::Kept { .. }));
+    }
+
+    #[test]
+    fn a_run_that_keeps_nothing_makes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let leases = Leases::take(&cache(&root, CacheWrites::Forgotten)).unwrap();
+        assert_eq!(above(&leases), &CacheAbove::Forgotten { kept: None });
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn results_of_builds_are_shared_by_runs_at_the_same_time() {
+        let root = tempfile::tempdir().unwrap();
+        let caches = cache(&root, CacheWrites::Separate);
+        let first = Leases::take(&caches).unwrap();
+        assert_eq!(above(&first), above(&Leases::take(&caches).unwrap()));
     }
 }

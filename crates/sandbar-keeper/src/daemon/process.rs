@@ -39,7 +39,8 @@ pub(super) struct Process {
     pub(super) watchers: BTreeMap<u64, Watcher>,
     pub(super) phase: Phase,
     pub(super) end: Option<EndRecord>,
-    pub(super) holder_gone: bool,
+    /// Whether no process of the tree is left.
+    pub(super) tree_ended: bool,
     pub(super) after_leader: AfterLeader,
     pub(super) sandboxed: bool,
     pub(super) timed_out: bool,
@@ -312,7 +313,7 @@ impl Process {
     pub(super) fn is_closed(&self) -> bool {
         let streams = self.outputs.all_closed() && self.outputs.stalled.is_none();
         let tree = match self.after_leader {
-            AfterLeader::Kill => self.holder_gone,
+            AfterLeader::Kill => self.tree_ended,
             AfterLeader::Wait => true,
         };
         self.end.is_some() && streams && tree

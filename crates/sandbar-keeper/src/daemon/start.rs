@@ -11,8 +11,8 @@ use sandbar_proto::{
     AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, PinnedPath, RunId, Sandbox, StartRecord, StdinMode,
     Timestamp,
 };
-use sandbar_sandbox::SpawnError;
 use sandbar_sandbox::report::{SetupFailure, Step};
+use sandbar_sandbox::{SpawnError, Spawner};
 
 use super::caches::Leases;
 use super::placeholders::Placeholders;
@@ -65,6 +65,7 @@ pub(super) fn read_plan(memfd: &OwnedFd) -> Result<LaunchSpec, StartFailure> {
 pub(super) struct Starter<'a> {
     pub(super) home: &'a KeeperDir,
     pub(super) placeholders: &'a mut Placeholders,
+    pub(super) spawner: &'a mut Spawner,
     pub(super) null: &'a OwnedFd,
 }
 
@@ -109,7 +110,7 @@ impl Starter<'_> {
         };
         let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
         // SAFETY: the keeper has one thread.
-        let spawned = unsafe { sandbar_sandbox::spawn(&spec, stdio, &leases.layers) };
+        let spawned = unsafe { self.spawner.spawn(&spec, stdio, &leases.layers) };
         let holder = match spawned {
             Ok(holder) => holder,
             Err(error) => {
@@ -128,7 +129,7 @@ impl Starter<'_> {
             stdin: streams.stdin,
             watchers: std::collections::BTreeMap::new(),
             end: None,
-            holder_gone: false,
+            tree_ended: false,
             after_leader: spec.after_leader,
             sandboxed: spec.sandbox != Sandbox::None,
             timed_out: false,
@@ -156,9 +157,12 @@ impl Starter<'_> {
             path: Some(error.path),
             ..failure(StartStep::CacheStore, error.errno)
         })?;
-        let placeholders =
-            self.placeholders.reserve(directory.fd(), &sandbox.placeholders).map_err(|error| {
-                StartFailure { path: Some(error.path), ..failure(StartStep::Placeholder, error.errno) }
+        let placeholders = self
+            .placeholders
+            .reserve(directory.fd(), &sandbox.placeholders, sandbox.placeholder_pool.as_ref())
+            .map_err(|error| StartFailure {
+                path: Some(error.path),
+                ..failure(StartStep::Placeholder, error.errno)
             })?;
         sandbox.mounts.extend(placeholders.iter().map(|pinned| MountOp::Bind {
             source: pinned.clone(),

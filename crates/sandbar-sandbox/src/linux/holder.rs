@@ -281,20 +281,20 @@ impl Holder<'_> {
         }
     }
 
-    /// Ends what is left. In a sandbox the kernel does it when pid 1 exits (pid_namespaces(7)).
+    /// Ends what is left, and says so. The end of pid 1 would end it as well (pid_namespaces(7)), but nobody would
+    /// hear of that before the kernel has taken the namespaces apart, which takes longer than all the rest.
     fn end_tree(&mut self) {
-        if self.sandboxed() {
-            return;
-        }
-        loop {
-            tree::signal_descendants(libc::SIGKILL);
+        while matches!(self.drain(), Next::Hold) {
+            if self.sandboxed() {
+                // Reaches everything at once, what is forking right now included (kill(2)).
+                let _ = sys::kill(-1, libc::SIGKILL);
+            } else {
+                tree::signal_descendants(libc::SIGKILL);
+            }
             let mut fds = [PollFd::new(&self.children, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&KILL_ROUND));
-            match self.drain() {
-                Next::Hold => {}
-                Next::End => return,
-            }
         }
+        report(Report::TreeEnded);
     }
 
     /// Reaps during the end of the tree: every orphan becomes our child, so no child means no tree.

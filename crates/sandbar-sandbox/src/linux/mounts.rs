@@ -13,7 +13,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 use sandbar_proto::{BindAccess, FileIdentity, FileKind, TmpfsAccess};
@@ -30,7 +30,7 @@ const DEVICE_PATHS: [&CStr; 6] =
 /// permissions alone would let them (proc(5)).
 const PROC_READ_ONLY: [&CStr; 5] = [c"sys", c"sysrq-trigger", c"irq", c"bus", c"fs"];
 
-/// Where the scratch tmpfs lives until /dev is built over it.
+/// Where the scratch tmpfs lives: below the new /dev, which is built over it.
 const SCRATCH: &CStr = c"/dev";
 
 /// One operation, ready to run.
@@ -105,9 +105,11 @@ pub(super) struct Cache {
 /// Where what a run writes into a cache goes.
 pub(super) enum CacheLayers {
     /// Into the store of the trust domain, which this run owns.
-    Store { upper: CString, work: CString },
-    /// Nowhere: another run owns the store, which is read below the own, forgotten layer.
-    Forgotten { store_upper: CString },
+    Kept { upper: CString, work: CString },
+    /// Nowhere: into a layer of its own, above what earlier runs kept.
+    Forgotten { kept: Option<CString> },
+    /// Into a directory of the store that stands in for the host's cache.
+    Separate { directory: CString },
 }
 
 /// Every change to the mount tree of one sandbox.
@@ -193,6 +195,10 @@ impl Plan {
         self.open_sources()?;
         let scratch = self.needs_scratch();
         if scratch {
+            // Nothing but a new /dev covers the scratch tmpfs.
+            if !self.ops.iter().any(|op| matches!(op, Op::Dev { .. })) {
+                return Err(SetupFailure { step: Step::Dev, index: Step::NO_INDEX, errno: 0 });
+            }
             make_scratch().map_err(failure(Step::Mount, Step::NO_INDEX))?;
         }
         self.make_caches()?;
@@ -201,9 +207,9 @@ impl Plan {
             .map_err(failure(Step::ReadOnlyRoot, Step::NO_INDEX))?;
         drop(root);
         if scratch {
+            // The scratch tmpfs stays where it is and is covered by the new /dev: taking it away again would wait
+            // for every processor (umount(2) ends in an RCU grace period).
             self.clone_masks()?;
-            rustix::mount::unmount(SCRATCH, UnmountFlags::DETACH)
-                .map_err(failure(Step::Mount, Step::NO_INDEX))?;
         }
         self.attach_caches()?;
         for (op, index) in self.ops.iter_mut().zip(0..) {
@@ -323,7 +329,7 @@ impl FdPath {
 }
 
 impl Cache {
-    /// The overlay of this cache, detached. Layers are named by descriptors, so that nothing between opening
+    /// The mount of this cache, detached. Layers are named by descriptors, so that nothing between opening
     /// and mounting can exchange them and no character of a path is special to overlayfs.
     fn overlay(&self, index: u32) -> Result<OwnedFd, SetupFailure> {
         let fail = failure(Step::Cache, index);
@@ -332,16 +338,22 @@ impl Cache {
             return Err(SetupFailure { step: Step::Changed, index: Step::NO_INDEX, errno: 0 });
         }
         match &self.layers {
-            CacheLayers::Store { upper, work } => {
+            CacheLayers::Kept { upper, work } => {
                 let upper = open_place(upper).map_err(&fail)?;
                 let work = open_place(work).map_err(&fail)?;
                 overlay(lower.as_fd(), None, upper.as_fd(), work.as_fd()).map_err(&fail)
             }
-            CacheLayers::Forgotten { store_upper } => {
-                let store = open_place(store_upper).map_err(&fail)?;
-                let scratch = forgotten_layer(index).map_err(&fail)?;
-                overlay(lower.as_fd(), Some(store.as_fd()), scratch[0].as_fd(), scratch[1].as_fd())
-                    .map_err(&fail)
+            CacheLayers::Forgotten { kept } => {
+                let kept = kept.as_deref().map(open_place).transpose().map_err(&fail)?;
+                let [upper, work] = forgotten_layer(index).map_err(&fail)?;
+                let over = kept.as_ref().map(|kept| kept.as_fd());
+                overlay(lower.as_fd(), over, upper.as_fd(), work.as_fd()).map_err(&fail)
+            }
+            CacheLayers::Separate { directory } => {
+                let directory = open_place(directory).map_err(&fail)?;
+                let clone = clone_mount(directory.as_fd(), c"", Reach::Tree).map_err(&fail)?;
+                mount_setattr(clone.as_fd(), Reach::Tree, &MountAttr::CONFINED).map_err(&fail)?;
+                Ok(clone)
             }
         }
     }

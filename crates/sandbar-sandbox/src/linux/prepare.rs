@@ -6,13 +6,13 @@ use std::ffi::CString;
 
 use sandbar_proto::{
     AbsPath, AfterLeader, FileIdentity, FileKind, LaunchSpec, LinuxSandbox, MountOp, NetworkMode, RunAs,
-    Sandbox,
+    Sandbox, SeccompSpec,
 };
 
 use super::exec::{Command, NulByte};
 use super::{landlock, mounts};
 use crate::seccomp::{self, Program, SeccompError};
-use crate::{CacheLayer, SpawnError};
+use crate::{CacheAbove, CacheLayer, SpawnError};
 
 /// Stack of the leader until it executes: a few calls deep, no buffers.
 const LEADER_STACK_BYTES: usize = 32 * 1024;
@@ -57,10 +57,14 @@ impl Launch {
     ///
     /// # Errors
     /// [`SpawnError::NulByte`], [`SpawnError::Filter`], [`SpawnError::Landlock`].
-    pub(super) fn new(spec: &LaunchSpec, caches: &[CacheLayer]) -> Result<Self, SpawnError> {
+    pub(super) fn new(
+        spec: &LaunchSpec,
+        caches: &[CacheLayer],
+        filters: &mut FilterCache,
+    ) -> Result<Self, SpawnError> {
         let walls = match &spec.sandbox {
             Sandbox::None => None,
-            Sandbox::Linux(sandbox) => Some(Walls::new(sandbox, caches)?),
+            Sandbox::Linux(sandbox) => Some(Walls::new(sandbox, caches, filters)?),
         };
         Ok(Self {
             command: Command::new(spec)?,
@@ -81,7 +85,11 @@ fn path(path: &AbsPath) -> Result<CString, NulByte> {
 }
 
 impl Walls {
-    fn new(sandbox: &LinuxSandbox, caches: &[CacheLayer]) -> Result<Self, SpawnError> {
+    fn new(
+        sandbox: &LinuxSandbox,
+        caches: &[CacheLayer],
+        filters: &mut FilterCache,
+    ) -> Result<Self, SpawnError> {
         let landlock = sandbox.landlock.as_ref().map(|spec| {
             let abi = crate::facts::landlock_abi();
             if abi < spec.min_abi.max(1) {
@@ -100,13 +108,29 @@ impl Walls {
                 ops: sandbox.mounts.iter().map(prepare_op).collect::<Result<_, _>>()?,
             },
             landlock: landlock.transpose()?,
-            filter: compile_filter(sandbox)?,
+            filter: filters.program(&sandbox.seccomp)?,
         })
     }
 }
 
-fn compile_filter(sandbox: &LinuxSandbox) -> Result<Program, SeccompError> {
-    seccomp::compile(&sandbox.seccomp, seccomp::Arch::native())
+/// The last filter that was compiled. Nearly every launch asks for the same one, and comparing a specification is
+/// a tenth of compiling it.
+#[derive(Debug, Default)]
+pub(super) struct FilterCache {
+    last: Option<(SeccompSpec, Program)>,
+}
+
+impl FilterCache {
+    fn program(&mut self, spec: &SeccompSpec) -> Result<Program, SeccompError> {
+        if let Some((known, program)) = &self.last
+            && known == spec
+        {
+            return Ok(program.clone());
+        }
+        let program = seccomp::compile(spec, seccomp::Arch::native())?;
+        self.last = Some((spec.clone(), program.clone()));
+        Ok(program)
+    }
 }
 
 impl Maps {
@@ -129,10 +153,16 @@ fn prepare_cache(layer: &CacheLayer) -> Result<mounts::Cache, NulByte> {
     Ok(mounts::Cache {
         target: path(&layer.target.path)?,
         identity: layer.target.identity,
-        layers: if layer.owned {
-            mounts::CacheLayers::Store { upper: path(&layer.upper)?, work: path(&layer.work)? }
-        } else {
-            mounts::CacheLayers::Forgotten { store_upper: path(&layer.upper)? }
+        layers: match &layer.above {
+            CacheAbove::Kept { upper, work } => {
+                mounts::CacheLayers::Kept { upper: path(upper)?, work: path(work)? }
+            }
+            CacheAbove::Forgotten { kept } => {
+                mounts::CacheLayers::Forgotten { kept: kept.as_ref().map(path).transpose()? }
+            }
+            CacheAbove::Separate { directory } => {
+                mounts::CacheLayers::Separate { directory: path(directory)? }
+            }
         },
         mount: None,
     })

@@ -1,8 +1,175 @@
-//! stub
+//! `sandbar ps`: what runs here, and what has ended and is still on record.
+
+use sandbar_proto::{AbsPath, ByteString, OutputTotals, ResourceUse, RunId, Timestamp};
+use serde::Serialize;
 
 use crate::cli::PsArgs;
-use crate::render::Problem;
+use crate::dirs::Directories;
+use crate::escape::{self, Layout};
+use crate::keepers::{self, Known};
+use crate::render::{Problem, note};
+use crate::status::{self, Status};
+use crate::table::Table;
+use crate::{exit, ids, output, time};
 
-pub(crate) fn execute(_args: &PsArgs) -> Result<u8, Problem> {
-    Err(Problem::new("not yet"))
+/// Columns from which on a terminal has room for the working directory.
+const WIDE: usize = 140;
+
+/// Lists the runs.
+///
+/// # Errors
+/// The records can't be read, or the answer can't be written.
+pub(super) fn execute(args: &PsArgs) -> Result<u8, Problem> {
+    let runtime = keepers::runtime(&Directories::find()?)?;
+    let (all, foreign) = keepers::known(&runtime)?;
+    if foreign > 0 {
+        note(others(foreign));
+    }
+    let is_listed = |known: &Known| args.all || known.is_running();
+    if args.json {
+        let entries: Vec<Entry<'_>> = all.iter().filter(|known| is_listed(known)).map(Entry::of).collect();
+        return output::print_json(&entries);
+    }
+    let width = output::terminal_width();
+    let columns = if args.all || width.is_some_and(|width| width >= WIDE) {
+        Columns::WithDirectory
+    } else {
+        Columns::Usual
+    };
+    let text = table(&all, is_listed, columns, time::now()).text(width);
+    if text.is_empty() {
+        if width.is_some() {
+            note(if args.all { NOTHING } else { NOTHING_RUNS });
+        }
+        return Ok(exit::OK);
+    }
+    output::print(text)
+}
+
+const NOTHING_RUNS: &str = "nothing runs (`sandbar ps --all` lists what has ended).";
+const NOTHING: &str = "nothing is on record.";
+
+fn others(foreign: usize) -> String {
+    let keepers = if foreign == 1 { "keeper" } else { "keepers" };
+    format!("{foreign} {keepers} of another version of sandbar may hold more; that version lists it.")
+}
+
+/// Which columns are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Columns {
+    Usual,
+    WithDirectory,
+}
+
+/// The rows of those that are listed. Ids are told apart from all on record, so that what is copied from here
+/// names one run whether it is listed or not.
+fn table(all: &[Known], is_listed: impl Fn(&Known) -> bool, columns: Columns, now: Timestamp) -> Table {
+    let mut table = Table::with_header(match columns {
+        Columns::Usual => &["ID", "STATUS", "STARTED", "PROFILE", "COMMAND"],
+        Columns::WithDirectory => &["ID", "STATUS", "STARTED", "PROFILE", "CWD", "COMMAND"],
+    });
+    let sorted: Vec<RunId> = all.iter().map(Known::id).collect();
+    let listed = ids::prefixes(&sorted).into_iter().zip(all).filter(|(_, known)| is_listed(known));
+    for (id, known) in listed {
+        let start = &known.record.start;
+        let mut row = vec![
+            id,
+            status::words(&known.record, known.keeper_alive, now),
+            format!("{} ago", time::short(now.since(start.started))),
+            escape::escape(start.profile.as_bytes(), Layout::OneLine),
+        ];
+        if columns == Columns::WithDirectory {
+            row.push(escape::escape(start.cwd.as_bytes(), Layout::OneLine));
+        }
+        row.push(escape::command(&start.argv));
+        table.row(row);
+    }
+    table
+}
+
+/// One run as JSON. docs/json.md describes it.
+#[derive(Serialize)]
+struct Entry<'a> {
+    id: RunId,
+    status: Status,
+    exit_code: Option<u8>,
+    timed_out: bool,
+    profile: &'a str,
+    command: &'a [ByteString],
+    cwd: &'a AbsPath,
+    started: Timestamp,
+    ended: Option<Timestamp>,
+    usage: Option<ResourceUse>,
+    output: Option<OutputTotals>,
+}
+
+impl<'a> Entry<'a> {
+    fn of(known: &'a Known) -> Self {
+        let (start, end) = (&known.record.start, known.record.end.as_ref());
+        Self {
+            id: start.id,
+            status: Status::of(&known.record, known.keeper_alive),
+            exit_code: end.and_then(|end| end.status.shell_code()),
+            timed_out: end.is_some_and(|end| end.timed_out),
+            profile: &start.profile,
+            command: &start.argv,
+            cwd: &start.cwd,
+            started: start.started,
+            ended: end.map(|end| end.ended),
+            usage: end.map(|end| end.usage),
+            output: end.map(|end| end.output),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::tests::record;
+    use sandbar_keeper::KeeperDir;
+    use sandbar_proto::ExitStatus;
+
+    fn known(end: Option<ExitStatus>) -> Known {
+        Known { record: record(end), keeper: KeeperDir::at("/nowhere".into()), keeper_alive: true }
+    }
+
+    #[test]
+    fn a_run_is_one_line_whatever_its_command_is() {
+        let now = Timestamp(61_000_000_000);
+        let text = table(&[known(None)], |_| true, Columns::Usual, now).text(None);
+        assert_eq!(
+            text,
+            "ID             STATUS      STARTED  PROFILE    COMMAND\n\
+             07070707-0707  running 1m  1m ago   workspace  make 'a\\nb'\n"
+        );
+    }
+
+    #[test]
+    fn the_working_directory_stands_before_the_command() {
+        let now = Timestamp(61_000_000_000);
+        let ended = known(Some(ExitStatus::Exited { code: 2 }));
+        let text = table(&[ended], |_| true, Columns::WithDirectory, now).text(None);
+        assert_eq!(
+            text,
+            "ID             STATUS    STARTED  PROFILE    CWD  COMMAND\n\
+             07070707-0707  exited 2  1m ago   workspace  /    make 'a\\nb'\n"
+        );
+    }
+
+    #[test]
+    fn what_runs_has_no_end_in_json() {
+        let json = serde_json::to_string(&Entry::of(&known(None))).unwrap();
+        assert_eq!(
+            json,
+            r#"{"id":"07070707-0707-0707-0707-070707070707","status":{"how":"running"},"exit_code":null,"timed_out":false,"profile":"workspace","command":["make","a\nb"],"cwd":"/","started":1000000000,"ended":null,"usage":null,"output":null}"#
+        );
+    }
+
+    #[test]
+    fn what_ended_says_how_and_when_in_json() {
+        let known = known(Some(ExitStatus::Signaled { signal: 9 }));
+        let entry = Entry::of(&known);
+        let found = (entry.status, entry.exit_code, entry.ended);
+        assert_eq!(found, (Status::Signaled { signal: 9 }, Some(137), Some(Timestamp(2_000_000_000))));
+    }
 }

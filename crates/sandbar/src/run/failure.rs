@@ -17,18 +17,46 @@ const ENOENT: i32 = 2;
 const ENOEXEC: i32 = 8;
 const E2BIG: i32 = 7;
 
+/// What of a plan is named when it fails.
+pub(crate) struct About {
+    command: String,
+    path: Option<String>,
+}
+
+impl About {
+    /// The program of `spec`, and where it was looked for.
+    pub(crate) fn of(spec: &LaunchSpec) -> Self {
+        let program = spec.argv.first().map(|program| escape::escape(program.as_bytes(), Layout::OneLine));
+        let path = spec.env.iter().find(|var| var.name.as_bytes() == b"PATH");
+        Self {
+            command: program.unwrap_or_default(),
+            path: path.map(|var| escape::escape(var.value.as_bytes(), Layout::OneLine)),
+        }
+    }
+}
+
+/// Whether a start failed because caches can't be mounted here.
+pub(super) fn is_about_caches(failure: &StartFailure) -> bool {
+    failure.step == StartStep::CacheStore || step(failure) == Some(Step::Cache)
+}
+
+/// Why caches can't be mounted here.
+pub(super) fn cache_obstacle(failure: &StartFailure) -> String {
+    let path = failure.path.as_ref().map(|path| path.to_display()).unwrap_or_default();
+    format!("could not offer the cache {path} copy-on-write ({})", errno_text(failure.errno))
+}
+
 /// The problem, and for the record the step's name and the error number.
-pub(super) fn problem(error: &StartError, spec: &LaunchSpec) -> (Problem, String, i32) {
-    let command = spec.argv.first().map(|program| escape::escape(program.as_bytes(), Layout::OneLine));
-    let command = command.unwrap_or_default();
+pub(crate) fn problem(error: &StartError, about: &About) -> (Problem, String, i32) {
+    let command = about.command.as_str();
     let start = |reason: String| {
         Problem::new(format!("could not start `{command}`: {reason}")).status(exit::CANNOT_RUN)
     };
     match error {
         StartError::Failed(failure) => {
             let problem = match step(failure) {
-                Some(step) => in_sandbox(step, failure, &command, spec),
-                None => before_sandbox(failure, &command),
+                Some(step) => in_sandbox(step, failure, about),
+                None => before_sandbox(failure, command),
             };
             (problem, step_name(&failure.step), failure.errno)
         }
@@ -120,14 +148,15 @@ fn before_sandbox(failure: &StartFailure, command: &str) -> Problem {
     }
 }
 
-fn in_sandbox(step: Step, failure: &StartFailure, command: &str, spec: &LaunchSpec) -> Problem {
+fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
+    let command = about.command.as_str();
     let text = errno_text(failure.errno);
     let path = failure.path.as_ref().map(|path| path.to_display());
     let start = |reason: String| {
         Problem::new(format!("could not start `{command}`: {reason}")).status(exit::CANNOT_RUN)
     };
     match step {
-        Step::ProgramNotFound => not_found(command, spec),
+        Step::ProgramNotFound => not_found(about),
         Step::Exec => not_executable(failure.errno, command),
         Step::Interpreter => start("the interpreter in its first line does not exist".to_owned())
             .at(command)
@@ -204,15 +233,15 @@ fn words(step: Step) -> &'static str {
     }
 }
 
-fn not_found(command: &str, spec: &LaunchSpec) -> Problem {
+fn not_found(about: &About) -> Problem {
+    let command = about.command.as_str();
     let problem =
         Problem::new(format!("could not start `{command}`: no such program")).status(exit::NOT_FOUND);
     if command.contains('/') {
         return problem.at(command).advise("correct the path; it is looked up from the working directory");
     }
-    let path = spec.env.iter().find(|var| var.name.as_bytes() == b"PATH");
     let path =
-        path.map_or_else(|| "/bin:/usr/bin (PATH is not set)".to_owned(), |var| var.value.to_display());
+        about.path.as_deref().map_or_else(|| "/bin:/usr/bin (PATH is not set)".to_owned(), str::to_owned);
     problem.at(format!("PATH={path}")).advise("install it, or name it with its path")
 }
 
@@ -243,7 +272,7 @@ fn namespaces(step: Step, errno: i32, command: &str) -> Problem {
     };
     let problem = Problem::new(format!("could not start `{command}`: {what}: {}", errno_text(errno)))
         .status(exit::CANNOT_RUN);
-    match crate::commands::doctor::namespace_obstacle(errno == EPERM || errno == EACCES) {
+    match crate::host::namespace_obstacle(errno == EPERM || errno == EACCES) {
         Some(obstacle) => problem.at(obstacle.place).advise(obstacle.advice),
         None => problem
             .at("clone(2) with CLONE_NEWUSER")

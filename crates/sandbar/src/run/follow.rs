@@ -2,19 +2,17 @@
 
 use std::time::Duration;
 
-use sandbar_exec::{Process, ProcessControl, ProcessError, Processes, StartOptions};
-use sandbar_policy::LaunchPlan;
+use sandbar_exec::{Process, ProcessControl, ProcessError};
 use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, Stream};
 use tokio::sync::mpsc;
 
-use super::failure;
-use super::json::Line;
 use super::record::Record;
 use super::relay::{self, Output, Report, Written};
 use super::signals::{Signals, Wish};
 use super::streams::Streams;
 use crate::cli::RunArgs;
 use crate::exit;
+use crate::json::Line;
 use crate::render::{Problem, note};
 
 /// How long a tree that is asked to end gets before it is killed.
@@ -50,50 +48,28 @@ enum Wake {
 }
 
 impl Follower {
-    /// Starts the plan.
-    ///
-    /// # Errors
-    /// It could not be started; the record says so too.
-    pub(super) async fn start(
+    /// Follows `process`, which was just started.
+    pub(super) fn new(
         args: &RunArgs,
-        processes: &dyn Processes,
-        plan: LaunchPlan,
-        options: StartOptions,
+        process: Box<dyn Process>,
         record: Record,
-        streams: &Streams,
-    ) -> Result<Self, Problem> {
-        // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
-        let signals = Signals::listen()
-            .map_err(|error| super::cannot_run(format!("could not listen to signals: {error}")))?;
-        let id = options.id;
-        let spec = plan.spec().clone();
-        let process = match processes.start(plan, options).await {
-            Ok(process) => process,
-            Err(error) => {
-                let (problem, step, errno) = failure::problem(&error, &spec);
-                record.failed_to_start(&step, errno, &problem.what);
-                return Err(problem);
-            }
-        };
-        let control = processes.control(id);
-        let input = streams.relayed_stdin().map(relay::read_input);
-        let output = Output::start();
-        let mut follower = Self {
+        streams: Streams,
+        signals: Signals,
+    ) -> Self {
+        Self {
+            control: process.control(),
             process,
-            control,
             record,
             json: args.json,
             quiet: args.quiet,
             signals,
-            output,
-            input: None,
+            output: Output::default(),
+            input: streams.relayed_stdin().map(relay::read_input),
             end: None,
             interrupts: 0,
             timeout: args.timeout,
             told_stall: false,
-        };
-        follower.input = input;
-        Ok(follower)
+        }
     }
 
     /// Follows to the end and returns the status to exit with.
@@ -113,7 +89,7 @@ impl Follower {
             let wake = tokio::select! {
                 biased;
                 wish = self.signals.next() => Wake::Wish(wish),
-                Some(report) = self.output.reports.recv() => Wake::Report(report),
+                report = self.output.report() => Wake::Report(report),
                 event = self.process.next_event() => Wake::Event(event),
                 () = tokio::time::sleep(SILENCE), if !quiet_since_output => Wake::Silence,
             };
@@ -157,13 +133,13 @@ impl Follower {
 
     /// Hands something to the writing thread. While its reader stalls, only signals are heard.
     async fn write(&mut self, written: Written) {
-        let chunks = self.output.chunks.clone();
+        let Some(chunks) = self.output.chunks() else { return };
         let mut room = std::pin::pin!(chunks.reserve());
         loop {
             let wake = tokio::select! {
                 biased;
                 wish = self.signals.next() => Wake::Wish(wish),
-                Some(report) = self.output.reports.recv() => Wake::Report(report),
+                report = self.output.report() => Wake::Report(report),
                 permit = &mut room => {
                     // Without the thread there is nobody to write for.
                     if let Ok(permit) = permit {
@@ -239,16 +215,12 @@ impl Follower {
     async fn finish(mut self) -> Result<u8, Problem> {
         self.record.finish();
         // Nothing more is handed over; the thread reports when the last byte is written.
-        let (closed, _) = mpsc::channel(1);
-        self.output.chunks = closed;
-        loop {
+        let mut writing = self.output.close();
+        while writing {
             tokio::select! {
-                report = self.output.reports.recv() => match report {
-                    Some(Report::Finished) | None => break,
-                    Some(Report::Closed(_) | Report::Failed(..)) => {}
-                },
+                report = self.output.report() => writing = report != Report::Finished,
                 // The command is over; whoever interrupts now does not want to wait for a stalled reader.
-                _ = self.signals.next() => break,
+                _ = self.signals.next() => writing = false,
             }
         }
         let Some(end) = self.end else {

@@ -40,36 +40,64 @@ pub(super) enum Report {
     Finished,
 }
 
-/// The writing side: our standard output and standard error.
+/// The writing side: our standard output and standard error. Its thread starts with the first byte; a run that
+/// handed its streams over never needs it.
+#[derive(Default)]
 pub(super) struct Output {
-    pub(super) chunks: mpsc::Sender<Written>,
-    pub(super) reports: mpsc::Receiver<Report>,
+    thread: Option<Writer>,
+}
+
+struct Writer {
+    chunks: Option<mpsc::Sender<Written>>,
+    reports: mpsc::Receiver<Report>,
 }
 
 impl Output {
-    /// Starts the writing thread.
-    pub(super) fn start() -> Self {
-        let (chunks, mut inbox) = mpsc::channel::<Written>(QUEUE);
-        // Three is the most that can ever be reported.
-        let (reports, outbox) = mpsc::channel(4);
-        std::thread::spawn(move || {
-            let mut ends = Ends { stdout: true, stderr: true };
-            while let Some(written) = inbox.blocking_recv() {
-                let (stream, bytes) = match written {
-                    Written::Chunk(stream, bytes) => (stream, bytes),
-                    Written::Line(bytes) => (Stream::Stdout, bytes),
-                };
-                if let Some(report) = ends.write(stream, &bytes) {
-                    // The loop that listens has ended: so does this.
-                    if reports.blocking_send(report).is_err() {
-                        return;
-                    }
-                }
-            }
-            let _ = reports.blocking_send(Report::Finished);
-        });
-        Self { chunks, reports: outbox }
+    /// Where to put what is to be written; `None` after [`Output::close`].
+    pub(super) fn chunks(&mut self) -> Option<mpsc::Sender<Written>> {
+        self.thread.get_or_insert_with(start_writer).chunks.clone()
     }
+
+    /// The next report. Waits for ever when nothing is written or everything was reported.
+    pub(super) async fn report(&mut self) -> Report {
+        let report = match &mut self.thread {
+            Some(writer) => writer.reports.recv().await,
+            None => None,
+        };
+        match report {
+            Some(report) => report,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends the writing behind what was handed over; [`Report::Finished`] follows if anything ever was. Returns
+    /// whether it does.
+    pub(super) fn close(&mut self) -> bool {
+        self.thread.as_mut().is_some_and(|writer| writer.chunks.take().is_some())
+    }
+}
+
+fn start_writer() -> Writer {
+    let (chunks, mut inbox) = mpsc::channel::<Written>(QUEUE);
+    // Three is the most that can ever be reported.
+    let (reports, outbox) = mpsc::channel(4);
+    std::thread::spawn(move || {
+        let mut ends = Ends { stdout: true, stderr: true };
+        while let Some(written) = inbox.blocking_recv() {
+            let (stream, bytes) = match written {
+                Written::Chunk(stream, bytes) => (stream, bytes),
+                Written::Line(bytes) => (Stream::Stdout, bytes),
+            };
+            if let Some(report) = ends.write(stream, &bytes)
+                && reports.blocking_send(report).is_err()
+            {
+                // The loop that listens has ended: so does this.
+                return;
+            }
+        }
+        let _ = reports.blocking_send(Report::Finished);
+    });
+    Writer { chunks: Some(chunks), reports: outbox }
 }
 
 /// Which of our streams are still written.
