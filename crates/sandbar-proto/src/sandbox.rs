@@ -285,7 +285,8 @@ pub struct SyscallRule {
 /// A system-call filter as data. Names that the platform does not have are skipped.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct SeccompSpec {
-    /// Calls that simply run.
+    /// Calls that simply run. One string on the wire, names between spaces: there are hundreds.
+    #[serde(with = "names")]
     pub allow: Vec<std::borrow::Cow<'static, str>>,
     /// Calls that need a look at their arguments, or another answer than the default.
     pub rules: Vec<SyscallRule>,
@@ -296,4 +297,47 @@ pub struct SeccompSpec {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
 fn is_false(value: &bool) -> bool {
     !*value
+}
+
+/// A list of names as one string.
+mod names {
+    use std::borrow::Cow;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        names: &[Cow<'static, str>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&names.join(" "))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Cow<'static, str>>, D::Error> {
+        let text = Cow::<'de, str>::deserialize(deserializer)?;
+        Ok(text.split_ascii_whitespace().map(|name| Cow::Owned(name.to_owned())).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_survives_json() {
+        let rule = SyscallRule {
+            name: "socket".into(),
+            when: vec![(vec![ArgTest { arg: 0, mask: 0xff, value: 1 }], Verdict::Errno(1))],
+            otherwise: Verdict::Allow,
+        };
+        let spec = SeccompSpec {
+            allow: vec!["read".into(), "write".into()],
+            rules: vec![rule],
+            default: Verdict::Kill,
+        };
+        let text = serde_json::to_string(&spec).unwrap();
+        assert!(text.contains("\"read write\""), "{text}");
+        assert_eq!(serde_json::from_str::<SeccompSpec>(&text).unwrap(), spec);
+    }
 }

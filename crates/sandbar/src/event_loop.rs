@@ -1,8 +1,13 @@
 //! One thread's event loop, for commands that talk to a keeper.
 
 use std::future::Future;
+use std::time::Duration;
 
 use crate::render::Problem;
+
+/// How long a keeper may take to answer a request. It answers within milliseconds unless it is stopped or its
+/// machine swaps.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs `future` to its end.
 ///
@@ -15,4 +20,15 @@ pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Problem>>) -> R
         .build()
         .map_err(|error| Problem::new(format!("could not make an event loop: {error}")))?
         .block_on(future)
+}
+
+/// Waits for the keeper's answer to a request.
+///
+/// # Errors
+/// It does not come.
+pub(crate) async fn answer<T>(request: impl Future<Output = T>) -> Result<T, Problem> {
+    tokio::time::timeout(ANSWER_DEADLINE, request).await.map_err(|_| {
+        Problem::new(format!("the keeper has not answered for {} s", ANSWER_DEADLINE.as_secs()))
+            .advise("look whether its process is stopped (kill -CONT), or end it; what it holds ends with it")
+    })
 }

@@ -167,14 +167,10 @@ fn a_holder_that_is_killed_ends_its_run_and_no_other() {
 fn what_runs_without_a_sandbox_cannot_use_the_keeper_that_holds_it() {
     let home = need!(sandbox());
     let script = format!("'{}' run -- touch ran", home.program().display());
-    let finished = home.run(&["-p", "danger-full-access", "--env", &own_home(&home)], &script);
+    let finished = home.run(&["-p", "danger-full-access"], &script);
     assert_eq!(finished.code, Some(125), "{finished:?}");
     assert!(finished.err().contains("the caller was started by a run of this keeper"), "{finished:?}");
     assert!(!home.workspace().join("ran").exists());
-}
-
-fn own_home(home: &Home) -> String {
-    format!("SANDBAR_HOME={}", home.sandbar_home().display())
 }
 
 #[test]
@@ -202,6 +198,43 @@ fn protected_names_stay_reserved_for_a_later_run_when_the_first_one_ends() {
     home.write("second", "");
     let second = second.finish();
     assert_ne!(second.code, Some(0), "the second run made .claude: {second:?}");
+    assert_eq!(protected_names(&home), Vec::<&str>::new());
+}
+
+#[test]
+fn what_makes_git_run_programs_stays_reserved_for_a_later_run_when_the_first_one_ends() {
+    need!(need::program("git"));
+    let home = need!(sandbox());
+    let mut command = home.command("git");
+    assert_eq!(finish(command.args(["init", "-q"])).code, Some(0));
+    let marker = processes::unique_sleep();
+    let (first, _) = start_waiting(&home, "workspace", &marker);
+    let script = "echo ready; until test -e second; do sleep 0.01; done; \
+                  echo ../evil > .git/commondir; echo x > .git/config.worktree; true";
+    let mut second = Running::start(&mut home.shell(&[], script));
+    assert_eq!(second.line(), "ready");
+    first.signal(Signal::TERM);
+    assert_eq!(first.finish().code, Some(143));
+    home.write("second", "");
+    let second = second.finish();
+    for name in ["commondir", "config.worktree"] {
+        assert!(
+            !home.workspace().join(".git").join(name).exists(),
+            "the second run wrote {name}: {second:?}"
+        );
+    }
+}
+
+#[test]
+fn a_run_that_starts_while_another_ends_is_not_disturbed() {
+    let home = need!(sandbox());
+    // Both halves of each pair meet at another moment of the other's life.
+    for turn in 0..20 {
+        let first = Running::start(&mut home.shell(&[], "true"));
+        let second = Running::start(&mut home.shell(&[], "mkdir .codex 2>/dev/null && echo made; true"));
+        assert_eq!(first.finish(), Finished::with(0, "", ""), "turn {turn}");
+        assert_eq!(second.finish(), Finished::with(0, "", ""), "turn {turn}");
+    }
     assert_eq!(protected_names(&home), Vec::<&str>::new());
 }
 
@@ -272,6 +305,23 @@ fn the_keeper_has_nothing_of_the_client_that_started_it() {
     for entry in 0..3 {
         assert_eq!(fs::read_link(format!("{proc}/fd/{entry}")).unwrap().to_str(), Some("/dev/null"));
     }
+}
+
+#[test]
+fn limits_of_the_client_that_started_the_keeper_are_not_the_keepers() {
+    let home = need!(sandbox());
+    let script = r#"ulimit -S -f 8; ulimit -S -n 24; ulimit -S -t 1; exec "$0" run -q --no-record -- true"#;
+    assert_eq!(finish(&mut home.host_shell(script)), Finished::with(0, "", ""));
+    let keeper = home.keeper();
+    // More than eight blocks of log, and more runs at once than fit into 24 descriptors.
+    let expected: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    let running: Vec<Running> =
+        (0..8).map(|_| Running::start(&mut home.shell(&["-p", "read-only"], "seq 100000"))).collect();
+    for running in running {
+        let finished = running.finish();
+        assert!(finished.code == Some(0) && finished.out() == expected, "{finished:?}");
+    }
+    assert_eq!(home.keeper(), keeper);
 }
 
 #[test]

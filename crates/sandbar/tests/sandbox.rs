@@ -385,6 +385,18 @@ fn commits_work_in_a_linked_worktree_whose_repository_lies_elsewhere() {
 }
 
 #[test]
+fn a_working_directory_inside_a_git_directory_is_read_only_and_says_so() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let inside = home.workspace().join(".git");
+    let mut command = home.sandbar(&["run", "--", "sh", "-c", "cat HEAD; touch hooks/pre-commit"]);
+    let finished = finish(command.current_dir(&inside));
+    assert!(finished.code == Some(1) && finished.out().starts_with("ref: "), "{finished:?}");
+    assert!(finished.err().contains("is a protected directory"), "{finished:?}");
+    assert!(!inside.join("hooks/pre-commit").exists());
+}
+
+#[test]
 fn git_is_read_only_when_it_is_to_be_protected() {
     let home = need!(sandbox());
     need!(repository(&home));
@@ -446,6 +458,29 @@ fn a_secret_is_reopened_by_its_name_and_only_that_one() {
     let script = "cat ~/.ssh/id_ed25519; cat ~/.aws/credentials 2>/dev/null; (echo x >> ~/.ssh/id_ed25519) 2>/dev/null; true";
     assert_eq!(home.run(&["--allow-read", &name], script), Finished::with(0, "hunter2", ""));
     assert_eq!(fs::read_to_string(key).unwrap(), "hunter2");
+}
+
+#[test]
+fn a_secret_behind_a_link_is_hidden_where_it_lies() {
+    let home = need!(sandbox());
+    let real = home.outside().join("dotfiles/ssh");
+    fs::create_dir_all(&real).unwrap();
+    fs::write(real.join("id_ed25519"), "hunter2").unwrap();
+    symlink(&real, home.user_home().join(".ssh")).unwrap();
+    let script = "cat ~/.ssh/id_ed25519 ../dotfiles/ssh/id_ed25519 2>/dev/null; true";
+    assert_eq!(home.run(&[], script), Finished::with(0, "", ""));
+}
+
+#[test]
+fn a_working_directory_that_is_secret_is_refused_until_it_is_named() {
+    let home = need!(sandbox());
+    let secret = home.write_home(".aws/credentials", "hunter2").parent().unwrap().to_owned();
+    let start = |options: &[&str]| finish(home.shell(options, "cat credentials").current_dir(&secret));
+    let refused = start(&[]);
+    assert_eq!(refused.code, Some(125), "{refused:?}");
+    assert!(refused.err().contains("is hidden by"), "{refused:?}");
+    let named = start(&["--allow-read", "."]);
+    assert_eq!(named.out(), "hunter2", "{named:?}");
 }
 
 #[test]

@@ -110,12 +110,10 @@ impl Pool {
     fn take_back(&mut self, parent: &OwnedFd, name: &ByteString, what: &PlaceholderKind) -> bool {
         self.next += 1;
         let spare = format!("{}{}", pool_prefix(), self.next);
-        if !is_unused(parent, name.as_bytes(), what)
-            || rename_new(parent, name.as_bytes(), &self.directory, spare.as_bytes()).is_err()
-        {
+        if rename_new(parent, name.as_bytes(), &self.directory, spare.as_bytes()).is_err() {
             return false;
         }
-        // Whoever put something in between the look and the move gets it back.
+        // Whoever uses it by now gets it back. Looked at only here, where nobody can put anything into it any more.
         if !is_unused(&self.directory, spare.as_bytes(), what) {
             let _ = rename_new(&self.directory, spare.as_bytes(), parent, name.as_bytes());
             return false;

@@ -36,7 +36,7 @@ fn stop_all() -> Result<u8, Problem> {
 }
 
 async fn stop(keeper: &KeeperDir) -> Result<(), Problem> {
-    match keepers::connect(keeper)?.stop_keeper().await {
+    match event_loop::answer(keepers::connect(keeper)?.stop_keeper()).await? {
         Ok(()) => Ok(()),
         Err(ProcessError::Refused(Refusal::Busy { processes })) => Err(busy(keeper, processes)),
         Err(error) => {

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use sandbar_exec::{Process, ProcessError, Processes as _, Watching};
+use sandbar_exec::{Process, ProcessError, Processes, Watching};
 use sandbar_keeper::RuntimeDir;
 use sandbar_keeper::protocol::Refusal;
 use sandbar_proto::{ProcessEvent, RunId};
@@ -120,20 +120,32 @@ async fn ask(known: &Known, wish: Wish) -> Asked {
         Err(_) if known.record.end.is_some() => return already(),
         Err(problem) => return Asked::Done(Outcome::Failed { reason: problem.what }),
     };
-    let asked = match wish {
+    match event_loop::answer(request(&processes, known, wish)).await {
+        Ok(Ok(asked)) => asked,
+        Ok(Err(error)) => Asked::Done(not_done(known, &error)),
+        Err(problem) => Asked::Done(Outcome::Failed { reason: problem.what }),
+    }
+}
+
+async fn request(processes: &dyn Processes, known: &Known, wish: Wish) -> Result<Asked, ProcessError> {
+    let control = processes.control(known.id());
+    match wish {
         Wish::Signal(signal) => {
-            let sent = processes.control(known.id()).signal(signal).await;
-            sent.map(|()| Asked::Done(Outcome::Signaled { signal }))
+            control.signal(signal).await?;
+            Ok(Asked::Done(Outcome::Signaled { signal }))
         }
-        Wish::End(grace) => match processes.follow(known.id(), Watching::End).await {
-            Ok(process) => {
-                let asked = process.control().terminate(SIGTERM, grace).await;
-                asked.map(|()| Asked::Ending(process))
+        // Asked first, watched then: an end that comes in between is on record.
+        Wish::End(grace) => {
+            control.terminate(SIGTERM, grace).await?;
+            match processes.follow(known.id(), Watching::End).await {
+                Ok(process) => Ok(Asked::Ending(process)),
+                Err(ProcessError::Refused(Refusal::Unknown { .. })) => {
+                    Ok(Asked::Done(Outcome::Ended { status: status_on_record(known) }))
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
-        },
-    };
-    asked.unwrap_or_else(|error| Asked::Done(not_done(known, &error)))
+        }
+    }
 }
 
 /// Waits until nothing is left of the tree.
@@ -164,16 +176,20 @@ async fn wait(known: &Known, mut process: Box<dyn Process>, begun: Instant, pati
 fn not_done(known: &Known, error: &ProcessError) -> Outcome {
     match error {
         ProcessError::Refused(Refusal::Unknown { .. }) => {
-            let record = sandbar_keeper::read(&known.record.path);
-            // Without an end on record it never came to run: its start failed in this moment.
-            let status = record.and_then(|record| record.end).map_or(Status::Lost, |end| end.status.into());
-            Outcome::AlreadyEnded { status }
+            Outcome::AlreadyEnded { status: status_on_record(known) }
         }
         ProcessError::Lost(_) => Outcome::AlreadyEnded { status: Status::Lost },
         ProcessError::Refused(_) | ProcessError::Output(_) | ProcessError::StdinClosed => {
             Outcome::Failed { reason: error.to_string() }
         }
     }
+}
+
+/// How a run ended that its keeper knows no more. Without an end on record it never came to run: its start failed
+/// in this moment.
+fn status_on_record(known: &Known) -> Status {
+    let record = sandbar_keeper::read(&known.record.path);
+    record.and_then(|record| record.end).map_or(Status::Lost, |end| end.status.into())
 }
 
 /// Ids of what was done on standard output, everything else on standard error.

@@ -96,7 +96,7 @@ async fn follow(known: Known, mut screen: Screen) -> Result<u8, Problem> {
 /// The process as its keeper holds it, or `None` if it holds it no more.
 async fn held(known: &Known, watching: Watching) -> Result<Option<Box<dyn Process>>, Problem> {
     let processes = keepers::connect(&known.keeper)?;
-    match processes.follow(known.id(), watching).await {
+    match event_loop::answer(processes.follow(known.id(), watching)).await? {
         Ok(process) => Ok(Some(process)),
         Err(ProcessError::Refused(Refusal::Unknown { .. })) => Ok(None),
         Err(error) => Err(failed(&known.record, &error)),

@@ -83,7 +83,7 @@ fn keeper(runtime: &RuntimeDir) -> Result<Check, Problem> {
 
 async fn held(keeper: &KeeperDir, client: Client) -> Result<usize, Problem> {
     let processes = keepers::converse(keeper, client)?;
-    let listed = processes.list().await.map_err(|error| {
+    let listed = event_loop::answer(processes.list()).await?.map_err(|error| {
         Problem::new(format!("could not ask the keeper what it holds: {error}")).at(keeper.path().display())
     })?;
     Ok(listed.iter().filter(|process| !process.closed).count())
@@ -193,7 +193,7 @@ fn start(runtime: &RuntimeDir, plan: LaunchPlan) -> Result<Duration, Failed> {
         let options =
             StartOptions { id: RunId::generate(), watching: Watching::End, handles: Handles::default() };
         let begun = Instant::now();
-        let mut process = match processes.start(plan, options).await {
+        let mut process = match event_loop::answer(processes.start(plan, options)).await? {
             Ok(process) => process,
             Err(error) => {
                 let (problem, step, _) = failure::problem(&error, &failure::About::of(&spec));
