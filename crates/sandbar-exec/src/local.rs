@@ -56,7 +56,11 @@ impl LocalProcesses {
         let request = Request::Start { id: options.id, watch: watch(options.watching) };
         let reply = self.keeper.request(Outgoing { request, body: Vec::new(), fds }).await;
         let state = match reply {
-            Ok(Reply::Process { state }) => state,
+            // The keeper tells no more of a command than fits into its message; here it is known.
+            Ok(Reply::Process { mut state }) => {
+                state.start.argv.clone_from(&plan.spec().argv);
+                state
+            }
             Ok(other) => {
                 self.keeper.unregister(options.id).await;
                 return Err(start_refused(other));

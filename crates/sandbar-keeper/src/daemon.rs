@@ -12,6 +12,7 @@ mod connection;
 mod peer;
 mod placeholders;
 mod process;
+mod spares;
 mod start;
 
 use std::cmp::Reverse;
@@ -25,9 +26,9 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Stream, Timestamp};
+use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Sandbox, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
-use sandbar_sandbox::{Holder, Spawner};
+use sandbar_sandbox::{Holder, Spare, Spawner};
 
 use crate::protocol::{
     self, Event, LIST_PAGE, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader,
@@ -40,6 +41,7 @@ use connection::Connection;
 use peer::Confinement;
 use placeholders::Placeholders;
 use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
+use spares::Spares;
 use start::Starter;
 
 /// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
@@ -51,6 +53,11 @@ const LIMIT_GRACE: Duration = Duration::from_secs(2);
 /// How often a process whose output found no room is tried again. Space comes back without any event to wait
 /// for: somebody else's files are removed.
 const RETRY: Duration = Duration::from_millis(100);
+
+/// How long a new keeper waits for the lock: for one that is just leaving, and for somebody who only looks whether a
+/// keeper lives (`records::keeper_is_alive`). flock(2) has no deadline of its own.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Why a keeper could not serve.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +90,10 @@ enum Target {
     Holder(RunId),
     Stream(RunId, Stream),
     Stdin(RunId),
+    /// A spare that was thrown away, by its process id.
+    Leaving(i32),
+    /// The host's mount table.
+    Mounts,
 }
 
 /// What happens at a time.
@@ -109,6 +120,9 @@ struct Keeper {
     processes: BTreeMap<RunId, Process>,
     /// Holders without a tree, on their way out.
     leaving: BTreeMap<RunId, Holder>,
+    /// Spares that were thrown away, until they have ended.
+    discarded: BTreeMap<i32, OwnedFd>,
+    spares: Spares,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
     spawner: Spawner,
@@ -162,6 +176,8 @@ impl Keeper {
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
             leaving: BTreeMap::new(),
+            discarded: BTreeMap::new(),
+            spares: Spares::new().map_err(set_up("open /proc/self/mountinfo"))?,
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
             spawner: Spawner::default(),
@@ -174,6 +190,10 @@ impl Keeper {
         let token = keeper.token(Target::Listener);
         epoll::add(&keeper.epoll, &keeper.listener, EventData::new_u64(token), EventFlags::IN)
             .map_err(set_up("watch the socket"))?;
+        let token = keeper.token(Target::Mounts);
+        // A change of the mount table is an exceptional condition of the file (proc(5)).
+        epoll::add(&keeper.epoll, keeper.spares.mounts(), EventData::new_u64(token), EventFlags::PRI)
+            .map_err(set_up("watch the mount table"))?;
         Ok(keeper)
     }
 
@@ -193,6 +213,7 @@ impl Keeper {
             }
             self.fire_timers();
             self.flush_all();
+            self.keep_spare();
             self.note_idleness();
         }
         Ok(())
@@ -211,7 +232,37 @@ impl Keeper {
     fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let idle = self.idle_since.map(|since| since + IDLE);
-        timer.into_iter().chain(idle).min()
+        timer.into_iter().chain(idle).chain(self.spares.deadline()).min()
+    }
+
+    /// Has a spare ready behind a start, and none for long.
+    fn keep_spare(&mut self) {
+        let now = Instant::now();
+        let expired = self.spares.take_expired(now);
+        self.discard(expired);
+        let starting = self.processes.values().any(|process| matches!(process.phase, Phase::Starting { .. }));
+        if !starting && self.spares.may_make() {
+            // SAFETY: the keeper has one thread.
+            let made = self.spares.wanted.take().map(|network| unsafe { self.spawner.spare(network) });
+            // A host that makes no namespaces says so when something is started.
+            if let Some(Ok(spare)) = made {
+                self.spares.put(spare, now);
+            }
+        }
+    }
+
+    /// Throws a spare away: it ends when its channel closes.
+    fn discard(&mut self, spare: Option<Spare>) {
+        if let Some(spare) = spare {
+            let Holder { pid, pidfd, control } = spare.into_holder();
+            drop(control);
+            let token = self.token(Target::Leaving(pid));
+            if epoll::add(&self.epoll, &pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
+                self.discarded.insert(pid, pidfd);
+            } else {
+                reap(pid);
+            }
+        }
     }
 
     fn note_idleness(&mut self) {
@@ -242,6 +293,15 @@ impl Keeper {
             Target::Stdin(id) => {
                 self.targets.remove(&token);
                 self.pump_stdin(id);
+            }
+            Target::Leaving(pid) => {
+                self.targets.remove(&token);
+                self.discarded.remove(&pid);
+                reap(pid);
+            }
+            Target::Mounts => {
+                let outdated = self.spares.take();
+                self.discard(outdated);
             }
         }
     }
@@ -403,8 +463,9 @@ impl Keeper {
         self.processes.get_mut(&id).ok_or(Refusal::Unknown { id })
     }
 
+    /// The state that clients are told: its command is cut, so that it fits into a packet.
     fn state(&self, id: RunId) -> Option<ProcessState> {
-        self.processes.get(&id).map(Process::state)
+        self.processes.get(&id).map(|process| told(process.state()))
     }
 
     fn list(&self, after: Option<RunId>) -> Reply {
@@ -414,8 +475,7 @@ impl Keeper {
         let mut processes = Vec::new();
         let mut bytes = 0;
         for process in rest.by_ref() {
-            let mut state = process.state();
-            cut_command(&mut state);
+            let state = told(process.state());
             bytes +=
                 state.start.argv.iter().map(|argument| argument.as_bytes().len() + 8).sum::<usize>() + 4500;
             processes.push(state);
@@ -458,12 +518,12 @@ impl Keeper {
                 waiting.push((client, req));
                 return Ok(None);
             }
-            return Ok(Some(Reply::Process { state: process.state() }));
+            return Ok(Some(Reply::Process { state: told(process.state()) }));
         }
         if let Some(record) = crate::records::read(&self.home.processes().join(id.to_string())) {
             let output = record.end.as_ref().map(|end| end.output).unwrap_or_default();
             let state = ProcessState { start: record.start, output, end: record.end, closed: true };
-            return Ok(Some(Reply::Process { state }));
+            return Ok(Some(Reply::Process { state: told(state) }));
         }
         if fds.is_empty() {
             return Err(Refusal::Malformed { message: "a start without a plan".to_owned() });
@@ -482,7 +542,25 @@ impl Keeper {
         plan: &OwnedFd,
         direct: Vec<OwnedFd>,
     ) -> Result<(), StartFailure> {
-        let spec = start::read_plan(plan)?;
+        // A spare reads its plan while we read ours.
+        let spare = self.spares.feed(plan);
+        let spec = match start::read_plan(plan) {
+            Ok(spec) => spec,
+            Err(failure) => {
+                self.discard(spare);
+                return Err(failure);
+            }
+        };
+        let mut spare = match spare {
+            Some(spare) if spare.fits(&spec) => Some(spare),
+            unfit => {
+                self.discard(unfit);
+                None
+            }
+        };
+        if let Sandbox::Linux(sandbox) = &spec.sandbox {
+            self.spares.wanted = Some(sandbox.network);
+        }
         let (lifetime, wall) = (spec.lifetime, spec.limits.wall);
         self.archive.make_room(&self.home, &mut self.processes);
         let mut starter = Starter {
@@ -491,7 +569,9 @@ impl Keeper {
             spawner: &mut self.spawner,
             null: &self.null,
         };
-        let mut process = starter.start(id, spec, direct, now())?;
+        let started = starter.start(id, spec, direct, &mut spare, now());
+        self.discard(spare);
+        let mut process = started?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
             waiting.push((client, req));
         }
@@ -594,7 +674,7 @@ impl Keeper {
     fn started(&mut self, id: RunId) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
-        let state = process.state();
+        let state = told(process.state());
         if let Phase::Starting { waiting, .. } = phase {
             for (client, req) in waiting {
                 self.reply(client, req, Reply::Process { state: state.clone() });
@@ -624,7 +704,7 @@ impl Keeper {
             Target::Control(run) | Target::Holder(run) | Target::Stream(run, _) | Target::Stdin(run) => {
                 *run == id
             }
-            Target::Listener | Target::Connection(_) => false,
+            Target::Listener | Target::Connection(_) | Target::Leaving(_) | Target::Mounts => false,
         });
         for client in process.watchers.keys() {
             if let Some(connection) = self.connections.get_mut(client) {
@@ -905,11 +985,13 @@ fn check_signal(signal: i32) -> Result<(), Refusal> {
     if (1..=64).contains(&signal) { Ok(()) } else { Err(Refusal::BadSignal { signal }) }
 }
 
-/// Bytes of a command that a listing shows; a page must fit into one packet.
-const LISTED_COMMAND_BYTES: usize = 4096;
+/// Bytes of a command that clients are told; a page of a listing must fit into one packet.
+const TOLD_COMMAND_BYTES: usize = 4096;
 
-fn cut_command(state: &mut ProcessState) {
-    let mut left = LISTED_COMMAND_BYTES;
+/// A state with its command cut to what fits into a packet. The record on disk has it whole.
+fn told(mut state: ProcessState) -> ProcessState {
+    let mut left = TOLD_COMMAND_BYTES;
+    state.start.argv.truncate(TOLD_COMMAND_BYTES / 16);
     for argument in &mut state.start.argv {
         let length = argument.as_bytes().len();
         if length > left {
@@ -917,7 +999,7 @@ fn cut_command(state: &mut ProcessState) {
         }
         left -= length.min(left);
     }
-    state.start.argv.truncate(LISTED_COMMAND_BYTES / 16);
+    state
 }
 
 /// Waits for an ended holder, and returns what its tree used as far as it was waited for.
@@ -953,10 +1035,14 @@ fn lock(home: &KeeperDir) -> Result<OwnedFd, KeeperError> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let lock =
         rustix::fs::open(home.lock(), flags, Mode::RUSR | Mode::WUSR).map_err(set_up("open the lock"))?;
-    match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(lock),
-        Err(Errno::AGAIN) => Err(KeeperError::AlreadyServed { path: home.path().to_owned() }),
-        Err(errno) => Err(set_up("take the lock")(errno)),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
+            Err(Errno::AGAIN) => return Err(KeeperError::AlreadyServed { path: home.path().to_owned() }),
+            Err(errno) => return Err(set_up("take the lock")(errno)),
+        }
     }
 }
 

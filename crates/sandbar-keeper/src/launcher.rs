@@ -113,6 +113,8 @@ const NEEDED_MINOR: u32 = 0;
 enum Ready {
     /// It listens.
     Listening,
+    /// Another one serves the directory.
+    AlreadyServed,
     /// It gave up.
     Failed { message: String, errno: Option<i32> },
 }
@@ -147,6 +149,12 @@ pub fn knock(home: &KeeperDir) -> Result<Knock, ConnectError> {
 }
 
 impl Knock {
+    /// Whether a keeper listens.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// Waits for the answer; starts `program` as a keeper when none runs.
     ///
     /// # Errors
@@ -313,7 +321,7 @@ fn start(home: &KeeperDir, program: &Path) -> Result<(), ConnectError> {
     child.wait().map_err(|error| failed(&error))?;
     match serde_json::from_slice(&answer) {
         // Another keeper serves it: that one is as good.
-        Ok(Ready::Listening) => Ok(()),
+        Ok(Ready::Listening | Ready::AlreadyServed) => Ok(()),
         Ok(Ready::Failed { message, errno }) => {
             Err(ConnectError::Start { path: home.path().to_owned(), message, errno })
         }
@@ -346,6 +354,10 @@ pub fn keeper_main(mut arguments: impl Iterator<Item = OsString>) -> i32 {
     };
     match daemon::serve(home, || say(&Ready::Listening)) {
         Ok(()) => 0,
+        Err(daemon::KeeperError::AlreadyServed { .. }) => {
+            say(&Ready::AlreadyServed);
+            1
+        }
         Err(error) => {
             let errno = match &error {
                 daemon::KeeperError::SetUp { errno, .. } => Some(errno.raw_os_error()),

@@ -162,7 +162,8 @@ pub fn keeper_is_alive(keeper: &KeeperDir) -> bool {
     let Ok(file) = rustix::fs::open(keeper.lock(), OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) else {
         return false;
     };
-    matches!(rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive), Err(Errno::AGAIN))
+    // Shared: two who look at the same time are not each other's keeper.
+    matches!(rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared), Err(Errno::AGAIN))
 }
 
 /// Writes the end of a run that its keeper did not see: the start record says what it was.

@@ -15,7 +15,7 @@ pub mod seccomp;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Spawner, harden_self};
+pub use linux::{Spare, Spawner, harden_self};
 
 use std::fmt;
 use std::io;
@@ -23,9 +23,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use sandbar_proto::{AbsPath, PinnedPath};
+use serde::{Deserialize, Serialize};
 
 /// A cache of a launch, and the layers that it is mounted from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheLayer {
     /// The host's cache: mount point, and lowest layer where there are layers.
     pub target: PinnedPath,
@@ -34,7 +35,7 @@ pub struct CacheLayer {
 }
 
 /// What lies above a host's cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CacheAbove {
     /// The store's layer, which this launch owns: what it writes is kept there.
     Kept {
@@ -80,7 +81,7 @@ pub enum SpawnError {
         /// ABI version that the kernel has; 0 for none.
         found: u32,
     },
-    /// No channel to the holder.
+    /// No channel to the holder, or a spare one that is gone.
     Channel(Errno),
     /// The kernel refused the process or its namespaces, clone(2).
     Namespaces(Errno),

@@ -8,6 +8,7 @@ mod holder;
 mod landlock;
 mod mounts;
 mod prepare;
+mod spare;
 mod sys;
 mod tree;
 
@@ -15,8 +16,9 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use sandbar_proto::{FileIdentity, LaunchSpec, NetworkMode};
+use sandbar_proto::{FileIdentity, LaunchSpec, MountOp, NetworkMode, Sandbox};
 
 use crate::report::Order;
 use crate::{CacheLayer, Holder, SpawnError};
@@ -74,13 +76,96 @@ impl Spawner {
     }
 }
 
+/// A holder that waits for a launch in namespaces of its own.
+#[derive(Debug)]
+pub struct Spare {
+    holder: Holder,
+    network: NetworkMode,
+}
+
+impl Spare {
+    /// Gives it a plan to read, in a memfd; the same that [`Spawner::launch`] is called with. A spare that has a plan
+    /// can be used for no other.
+    ///
+    /// # Errors
+    /// [`SpawnError::Channel`]: it is gone.
+    pub fn feed(&self, plan: BorrowedFd<'_>) -> Result<(), SpawnError> {
+        spare::send(self.holder.control.as_fd(), Order::Plan, &[plan]).map_err(SpawnError::Channel)
+    }
+
+    /// Whether it stands in the namespaces that `spec` asks for.
+    #[must_use]
+    pub fn fits(&self, spec: &LaunchSpec) -> bool {
+        matches!(&spec.sandbox, Sandbox::Linux(sandbox) if sandbox.network == self.network)
+    }
+
+    /// The holder, to wait for its end; it ends when its channel is closed.
+    #[must_use]
+    pub fn into_holder(self) -> Holder {
+        self.holder
+    }
+}
+
+impl Spawner {
+    /// Makes a spare for sandboxes with this network.
+    ///
+    /// # Errors
+    /// [`SpawnError`].
+    ///
+    /// # Safety
+    /// The calling process must have one thread: the child goes on with a copy of its memory.
+    pub unsafe fn spare(&mut self, network: NetworkMode) -> Result<Spare, SpawnError> {
+        let (ours, theirs) = channel()?;
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+            .map_err(SpawnError::Channel)?;
+        // SAFETY: the caller has one thread, so the child may go on with everything in memory as it is.
+        match unsafe { sys::fork(namespaces(network)) }.map_err(SpawnError::Namespaces)? {
+            sys::Fork::Child => {
+                let inherited = holder::Inherited { stdio: [null.as_fd(); 3], control: theirs.as_fd() };
+                spare::main(network, &mut self.filters, &inherited)
+            }
+            sys::Fork::Parent { pid, pidfd } => {
+                Ok(Spare { holder: Holder { pid, pidfd, control: ours }, network })
+            }
+        }
+    }
+
+    /// Launches `spec` in a spare that fits it and was fed with it. `mounts` come behind those of the plan that it was
+    /// fed with. From then on [`Spare::into_holder`] is the holder of the launch.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; the spare is of no use then.
+    pub fn launch(
+        &self,
+        spare: &Spare,
+        spec: &LaunchSpec,
+        mounts: Vec<MountOp>,
+        stdio: [BorrowedFd<'_>; 3],
+        caches: &[CacheLayer],
+    ) -> Result<(), SpawnError> {
+        let Sandbox::Linux(sandbox) = &spec.sandbox else {
+            return Err(SpawnError::Channel(rustix::io::Errno::INVAL));
+        };
+        let additions = spare::Additions { mounts, caches: caches.to_vec() };
+        let additions = spare::memfd(&additions).map_err(SpawnError::Channel)?;
+        let [stdin, stdout, stderr] = stdio;
+        let fds = [additions.as_fd(), stdin, stdout, stderr];
+        spare::send(spare.holder.control.as_fd(), Order::Launch, &fds).map_err(SpawnError::Channel)?;
+        let maps = Maps::new(sandbox);
+        if maps.writer == MapWriter::Keeper {
+            write_maps(&spare.holder, &maps)?;
+        }
+        Ok(())
+    }
+}
+
 /// The channel between keeper and holder. Only the keeper's end does not block: a holder waits on its end for its
 /// id maps.
 fn channel() -> Result<(OwnedFd, OwnedFd), SpawnError> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
         .map_err(SpawnError::Channel)?;
-    rustix::fs::fcntl_setfl(&theirs, rustix::fs::OFlags::empty()).map_err(SpawnError::Channel)?;
+    rustix::fs::fcntl_setfl(&theirs, OFlags::empty()).map_err(SpawnError::Channel)?;
     Ok((ours, theirs))
 }
 

@@ -61,13 +61,15 @@ pub enum Step {
     Interpreter = 22,
     /// The holder's own loop.
     Holder = 23,
+    /// Laying the plan out: it can't be read, or a path, argument or variable has a NUL byte.
+    Plan = 24,
 }
 
 impl Step {
     /// The index of a step that has none.
     pub const NO_INDEX: u32 = u32::MAX;
 
-    const ALL: [Self; 23] = [
+    const ALL: [Self; 24] = [
         Self::Namespaces,
         Self::IdMap,
         Self::Source,
@@ -91,6 +93,7 @@ impl Step {
         Self::Exec,
         Self::Interpreter,
         Self::Holder,
+        Self::Plan,
     ];
 
     fn from_u8(value: u8) -> Option<Self> {
@@ -124,6 +127,7 @@ impl Step {
             Self::Exec => "exec",
             Self::Interpreter => "interpreter",
             Self::Holder => "holder",
+            Self::Plan => "plan",
         }
     }
 
@@ -184,6 +188,10 @@ pub enum Report {
 pub enum Order {
     /// The id maps are written; go on.
     Go,
+    /// To a spare holder: this is the plan, in a memfd.
+    Plan,
+    /// To a spare holder: launch the plan; with it come a memfd of what the keeper adds, and the streams.
+    Launch,
     /// Send a signal to the leader's process group, while the leader has not been waited for.
     SignalLeader(i32),
     /// Send a signal to every process of the tree.
@@ -200,6 +208,8 @@ const GO: u8 = 16;
 const SIGNAL_LEADER: u8 = 17;
 const SIGNAL_TREE: u8 = 18;
 const KILL_TREE: u8 = 19;
+const PLAN: u8 = 20;
+const LAUNCH: u8 = 21;
 
 const EXITED: u8 = 1;
 const SIGNALED: u8 = 2;
@@ -291,6 +301,8 @@ impl Order {
     pub fn encode(self) -> [u8; PACKET_BYTES] {
         match self {
             Self::Go => packet(GO, 0, 0, 0, [0; 4]),
+            Self::Plan => packet(PLAN, 0, 0, 0, [0; 4]),
+            Self::Launch => packet(LAUNCH, 0, 0, 0, [0; 4]),
             Self::SignalLeader(signal) => packet(SIGNAL_LEADER, 0, signal, 0, [0; 4]),
             Self::SignalTree(signal) => packet(SIGNAL_TREE, 0, signal, 0, [0; 4]),
             Self::KillTree => packet(KILL_TREE, 0, 0, 0, [0; 4]),
@@ -302,6 +314,8 @@ impl Order {
     pub fn decode(bytes: &[u8; PACKET_BYTES]) -> Option<Self> {
         match bytes[0] {
             GO => Some(Self::Go),
+            PLAN => Some(Self::Plan),
+            LAUNCH => Some(Self::Launch),
             SIGNAL_LEADER => Some(Self::SignalLeader(number(bytes))),
             SIGNAL_TREE => Some(Self::SignalTree(number(bytes))),
             KILL_TREE => Some(Self::KillTree),
@@ -336,7 +350,14 @@ mod tests {
         for report in reports {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
-        for order in [Order::Go, Order::SignalLeader(2), Order::SignalTree(15), Order::KillTree] {
+        for order in [
+            Order::Go,
+            Order::Plan,
+            Order::Launch,
+            Order::SignalLeader(2),
+            Order::SignalTree(15),
+            Order::KillTree,
+        ] {
             assert_eq!(Order::decode(&order.encode()), Some(order));
         }
     }

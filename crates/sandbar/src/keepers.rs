@@ -76,6 +76,11 @@ pub(crate) fn connect_or_start(runtime: &RuntimeDir) -> Result<(sandbar_keeper::
 }
 
 impl Knocked {
+    /// Whether a keeper runs.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.knock.is_answered()
+    }
+
     /// Waits for the keeper's answer, starting it if need be. Returns the connection and where the keeper puts the
     /// directories of processes.
     ///

@@ -11,8 +11,11 @@ mod relay;
 mod signals;
 mod streams;
 
+use std::path::PathBuf;
+
 use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
+use sandbar_keeper::{Client, RuntimeDir};
 use sandbar_policy::{CacheMode, Compiled, ResolvedEnv, RunRequest};
 use sandbar_proto::{ByteString, EnvVar, Limits, RunId};
 
@@ -33,8 +36,9 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let profile = args.sandbox.profile()?;
     let directories = Directories::find()?;
     let runtime = keepers::runtime(&directories)?;
-    // The keeper looks at us while we think.
-    let knocked = keepers::knock(&runtime)?;
+    // A keeper that runs looks at us while we think. One that is started first cleans up behind its predecessor, which
+    // may change what there is to plan with.
+    let keeper = Keeper::reach(&runtime)?;
     let id = RunId::generate();
     let network = args.sandbox.network().unwrap_or_else(|| profile.network());
     let env = environment::resolve(&args.env, profile, network, Some(id))?;
@@ -44,7 +48,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     if !args.quiet {
         tell_notes(&compiled, &env);
     }
-    let (client, processes) = knocked.enter()?;
+    let (client, processes) = keeper.enter()?;
     let record = Record::begin(args, &directories, id, &compiled, &env)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -72,6 +76,32 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     result
 }
 
+/// The keeper of this run.
+enum Keeper {
+    /// It runs, and has not answered yet.
+    Knocked(keepers::Knocked),
+    /// It was started, and answered.
+    Entered(Client, PathBuf),
+}
+
+impl Keeper {
+    fn reach(runtime: &RuntimeDir) -> Result<Self, Problem> {
+        let knocked = keepers::knock(runtime)?;
+        if knocked.is_answered() {
+            return Ok(Self::Knocked(knocked));
+        }
+        let (client, processes) = knocked.enter()?;
+        Ok(Self::Entered(client, processes))
+    }
+
+    fn enter(self) -> Result<(Client, PathBuf), Problem> {
+        match self {
+            Self::Knocked(knocked) => knocked.enter(),
+            Self::Entered(client, processes) => Ok((client, processes)),
+        }
+    }
+}
+
 /// What is asked of the policy.
 fn request(
     args: &RunArgs,
@@ -91,28 +121,40 @@ fn request(
     Ok(request)
 }
 
-/// Starts the plan; without caches where this machine can't mount them copy-on-write, which is stricter, and said.
+/// Starts the plan. Plans again once when the world changed between plan and start, and without caches where this
+/// machine can't mount them copy-on-write, which is stricter, and said.
 ///
 /// # Errors
-/// The outer one: there is no plan without caches. The inner one: it could not be started.
+/// The outer one: there is no new plan. The inner one: it could not be started.
 async fn start(
     processes: &LocalProcesses,
     mut request: RunRequest,
-    compiled: Compiled,
+    mut compiled: Compiled,
     id: RunId,
     streams: Streams,
 ) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
-    let options =
-        || streams.handles().map(|handles| StartOptions { id, watching: streams.watching(), handles });
-    let started = processes.start(compiled.plan, options()?).await;
-    let Err(StartError::Failed(failure)) = &started else { return Ok(started) };
-    if !failure::is_about_caches(failure) {
-        return Ok(started);
+    let mut again = Again { changed: true, caches: true };
+    loop {
+        let options = StartOptions { id, watching: streams.watching(), handles: streams.handles()? };
+        let started = processes.start(compiled.plan, options).await;
+        let Err(StartError::Failed(failure)) = &started else { return Ok(started) };
+        if again.changed && failure::is_about_a_change(failure) {
+            again.changed = false;
+        } else if again.caches && failure::is_about_caches(failure) {
+            again.caches = false;
+            note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
+            request.caches = CacheMode::Off;
+        } else {
+            return Ok(started);
+        }
+        compiled = plan::compile(&request)?;
     }
-    note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
-    request.caches = CacheMode::Off;
-    let compiled = plan::compile(&request)?;
-    Ok(processes.start(compiled.plan, options()?).await)
+}
+
+/// Which reasons to plan again are left; each counts once.
+struct Again {
+    changed: bool,
+    caches: bool,
 }
 
 fn cannot_run(what: String) -> Problem {

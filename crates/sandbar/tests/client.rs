@@ -3,6 +3,8 @@
 //! Plans are made by hand and have no sandbox: what walls do is tested in `sandbox.rs`. Lies with the binary,
 //! because a keeper is the program itself in another role.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
+
 use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -77,10 +79,9 @@ impl Talk {
     }
 
     fn start(&mut self, id: RunId, watch: Watch, spec: &LaunchSpec) -> ProcessState {
-        match self.ask_with(Request::Start { id, watch }, &[], vec![sealed(spec)]) {
-            Reply::Process { state } => state,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask_with(Request::Start { id, watch }, &[], vec![sealed(spec)]);
+        let Reply::Process { state } = reply else { panic!("{reply:?}") };
+        state
     }
 
     fn write(&mut self, id: RunId, offset_bytes: u64, bytes: &[u8]) -> Reply {
@@ -88,10 +89,9 @@ impl Talk {
     }
 
     fn live(&mut self) -> Vec<ProcessState> {
-        match self.ask(Request::List { after: None }) {
-            Reply::Listed { processes, .. } => processes,
-            other => panic!("{other:?}"),
-        }
+        let reply = self.ask(Request::List { after: None });
+        let Reply::Listed { processes, .. } = reply else { panic!("{reply:?}") };
+        processes
     }
 
     fn next_event(&mut self) -> Event {
@@ -202,12 +202,9 @@ fn a_start_without_a_plan_or_with_one_that_may_still_change_is_refused() {
         (fs::File::open("/etc/passwd").unwrap().into(), Errno::INVAL),
     ];
     for (plan, errno) in cases {
-        match talk.ask_with(request(), &[], vec![plan]) {
-            Reply::Refused { error: Refusal::Start { failure } } => {
-                assert_eq!((failure.step, failure.errno), (StartStep::Plan, errno.raw_os_error()));
-            }
-            other => panic!("{other:?}"),
-        }
+        let reply = talk.ask_with(request(), &[], vec![plan]);
+        let Reply::Refused { error: Refusal::Start { failure } } = reply else { panic!("{reply:?}") };
+        assert_eq!((failure.step, failure.errno), (StartStep::Plan, errno.raw_os_error()));
     }
     assert!(!home.workspace().join("ran").exists());
     assert_eq!(talk.live(), []);

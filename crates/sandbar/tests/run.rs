@@ -2,6 +2,8 @@
 //!
 //! What a sandbox allows is tested in `sandbox.rs`, what outlives a client in `keeper.rs`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandbar_keeper::protocol::{ProcessState, Request};
 use sandbar_keeper::{LogItem, LogReader};
-use sandbar_proto::{EndRecord, ProcessEvent, StartRecord};
+use sandbar_proto::{EndRecord, ProcessEvent, Seq, StartRecord};
 use tokio::sync::watch;
 
 use super::LocalControl;
@@ -22,7 +22,8 @@ pub(super) struct LocalProcess {
     log: Option<Log>,
     /// An end that was known when we began to follow.
     known_end: Option<EndRecord>,
-    was_closed: bool,
+    /// Its last sequence number, when it was closed by then.
+    was_closed: Option<Seq>,
     told_exit: bool,
     told_close: bool,
 }
@@ -50,7 +51,7 @@ impl LocalProcess {
             news,
             log: log.filter(|_| follows).map(|path| Log { path, reader: None, lossless, acked_bytes: 0 }),
             known_end: state.end,
-            was_closed: state.closed,
+            was_closed: state.closed.then(|| state.output.last_seq.next()),
             told_exit: false,
             told_close: false,
         }
@@ -113,12 +114,12 @@ impl LocalProcess {
             && !self.told_exit
         {
             let complete = read.is_none_or(|offset| offset >= end.output.bytes);
-            if complete || news.closed.is_some() || self.was_closed {
+            if complete || news.closed.is_some() || self.was_closed.is_some() {
                 self.told_exit = true;
                 return Some(ProcessEvent::Exited(end));
             }
         }
-        let seq = news.closed.or_else(|| self.was_closed.then_some(news.output.last_seq))?;
+        let seq = news.closed.or(self.was_closed)?;
         if let Some(reader) = self.log.as_ref().and_then(|log| log.reader.as_ref())
             && let Some(gap) = reader.missing_until(seq, news.output.bytes)
             && let Some(log) = self.log.take()

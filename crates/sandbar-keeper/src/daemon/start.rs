@@ -2,7 +2,7 @@
 //!
 //! Every step that fails undoes those before it; a refused start leaves nothing behind.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -12,7 +12,7 @@ use sandbar_proto::{
     Timestamp,
 };
 use sandbar_sandbox::report::{SetupFailure, Step};
-use sandbar_sandbox::{SpawnError, Spawner};
+use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
 
 use super::caches::Leases;
 use super::placeholders::Placeholders;
@@ -58,7 +58,17 @@ pub(super) fn read_plan(memfd: &OwnedFd) -> Result<LaunchSpec, StartFailure> {
         }
     }
     serde_json::from_slice(&text[..done])
-        .map_err(|error| StartFailure { detail: error.to_string(), ..fail(Errno::INVAL) })
+        .map_err(|error| StartFailure { detail: shortened(error.to_string()), ..fail(Errno::INVAL) })
+}
+
+/// A decoder's complaint repeats what it did not understand, which may be a whole plan.
+fn shortened(mut text: String) -> String {
+    const MOST_CHARACTERS: usize = 200;
+    if let Some((at, _)) = text.char_indices().nth(MOST_CHARACTERS) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 /// What a start needs of the keeper.
@@ -77,7 +87,7 @@ struct Streams {
 }
 
 impl Starter<'_> {
-    /// Starts `spec` under `id`.
+    /// Starts `spec` under `id`, in `spare` if there is one; a spare that is left was of no use.
     ///
     /// # Errors
     /// The step that failed before the fork; later ones arrive from the holder.
@@ -86,6 +96,7 @@ impl Starter<'_> {
         id: RunId,
         mut spec: LaunchSpec,
         direct: Vec<OwnedFd>,
+        spare: &mut Option<Spare>,
         now: Timestamp,
     ) -> Result<Process, StartFailure> {
         let streams = self.streams(&spec, direct)?;
@@ -100,7 +111,7 @@ impl Starter<'_> {
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
-        let prepared = self.prepare(&mut spec, &directory);
+        let prepared = self.prepare(&spec, &directory);
         let (log, placeholders, leases) = match prepared {
             Ok(prepared) => prepared,
             Err(failure) => {
@@ -109,9 +120,7 @@ impl Starter<'_> {
             }
         };
         let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
-        // SAFETY: the keeper has one thread.
-        let spawned = unsafe { self.spawner.spawn(&spec, stdio, &leases.layers) };
-        let holder = match spawned {
+        let holder = match self.spawn(&mut spec, &placeholders, stdio, &leases, spare) {
             Ok(holder) => holder,
             Err(error) => {
                 self.placeholders.release(&placeholders);
@@ -139,10 +148,41 @@ impl Starter<'_> {
         })
     }
 
-    /// Log, placeholders and caches; adds the placeholders' mounts to the plan.
-    fn prepare(
+    /// Forks the holder, or wakes the spare that was fed with this plan. Placeholders are mounted read-only behind
+    /// everything else.
+    fn spawn(
         &mut self,
         spec: &mut LaunchSpec,
+        placeholders: &[PinnedPath],
+        stdio: [BorrowedFd<'_>; 3],
+        leases: &Leases,
+        spare: &mut Option<Spare>,
+    ) -> Result<Holder, SpawnError> {
+        let mounts = placeholders.iter().map(|pinned| MountOp::Bind {
+            source: pinned.clone(),
+            target: pinned.path.clone(),
+            access: BindAccess::Read,
+        });
+        let mut mounts: Vec<MountOp> = mounts.collect();
+        if let Some(fed) = spare.take() {
+            match self.spawner.launch(&fed, spec, mounts.clone(), stdio, &leases.layers) {
+                Ok(()) => {
+                    add_mounts(spec, &mut mounts);
+                    return Ok(fed.into_holder());
+                }
+                // It is gone, for whatever reason; a launch of its own says what is wrong, if anything is.
+                Err(_) => *spare = Some(fed),
+            }
+        }
+        add_mounts(spec, &mut mounts);
+        // SAFETY: the keeper has one thread.
+        unsafe { self.spawner.spawn(spec, stdio, &leases.layers) }
+    }
+
+    /// Log, placeholders and caches.
+    fn prepare(
+        &mut self,
+        spec: &LaunchSpec,
         directory: &ProcessDir,
     ) -> Result<(Option<LogWriter>, Vec<PinnedPath>, Leases), StartFailure> {
         let logged = spec.stdio.stdout == OutputMode::Logged || spec.stdio.stderr == OutputMode::Logged;
@@ -150,7 +190,7 @@ impl Starter<'_> {
             .then(|| LogWriter::create(directory.fd(), spec.retention_bytes))
             .transpose()
             .map_err(|errno| failure(StartStep::Log, errno))?;
-        let Sandbox::Linux(sandbox) = &mut spec.sandbox else {
+        let Sandbox::Linux(sandbox) = &spec.sandbox else {
             return Ok((log, Vec::new(), Leases::default()));
         };
         let leases = Leases::take(&sandbox.caches).map_err(|error| StartFailure {
@@ -164,11 +204,6 @@ impl Starter<'_> {
                 path: Some(error.path),
                 ..failure(StartStep::Placeholder, error.errno)
             })?;
-        sandbox.mounts.extend(placeholders.iter().map(|pinned| MountOp::Bind {
-            source: pinned.clone(),
-            target: pinned.path.clone(),
-            access: BindAccess::Read,
-        }));
         Ok((log, placeholders, leases))
     }
 
@@ -198,6 +233,12 @@ impl Starter<'_> {
         let stdout_end = output(spec.stdio.stdout, &mut outputs.stdout)?;
         let stderr_end = output(spec.stdio.stderr, &mut outputs.stderr)?;
         Ok(Streams { command: [stdin_end, stdout_end, stderr_end], stdin, outputs })
+    }
+}
+
+fn add_mounts(spec: &mut LaunchSpec, mounts: &mut Vec<MountOp>) {
+    if let Sandbox::Linux(sandbox) = &mut spec.sandbox {
+        sandbox.mounts.append(mounts);
     }
 }
 
@@ -281,7 +322,8 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
         | Step::ProgramNotFound
         | Step::Exec
         | Step::Interpreter
-        | Step::Holder => None,
+        | Step::Holder
+        | Step::Plan => None,
     }
 }
 

@@ -5,8 +5,9 @@
 //! reports how the leader ends, passes signals on, and ends the tree when the keeper's end of the control
 //! channel closes: a dead keeper leaves no orphans.
 //!
-//! It allocates nothing until the command runs, never executes anything itself, and cannot be looked into by
-//! the command: not dumpable, arguments and environment wiped.
+//! A holder is forked for one launch, or ahead of time as a spare that waits for one (`spare.rs`); from the plan on
+//! both go the same way. It never executes anything itself, and cannot be looked into by the command: not dumpable,
+//! arguments and environment wiped.
 
 use std::ffi::c_int;
 use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
@@ -35,33 +36,45 @@ pub(super) struct Inherited<'a> {
     pub(super) control: BorrowedFd<'a>,
 }
 
-fn fail(step: Step) -> impl Fn(Errno) -> SetupFailure {
+pub(super) fn fail(step: Step) -> impl Fn(Errno) -> SetupFailure {
     move |errno| SetupFailure { step, index: Step::NO_INDEX, errno: errno.raw_os_error() }
 }
 
-/// Runs the holder; never returns. Must be called in a freshly forked process.
+/// Runs the holder of a launch; never returns. Must be called in a freshly forked process.
 pub(super) fn main(launch: &mut Launch, inherited: &Inherited<'_>) -> ! {
-    let code = match set_up(launch, inherited) {
+    let network = launch.walls.as_ref().map(|walls| walls.network);
+    let ready = take_descriptors(inherited).map_err(fail(Step::Descriptors)).and_then(|()| settle(network));
+    match ready {
+        Ok(()) => run(launch),
+        Err(failure) => give_up(failure),
+    }
+}
+
+/// Builds the walls of a settled holder, starts the command and holds it.
+pub(super) fn run(launch: &mut Launch) -> ! {
+    match set_up(launch) {
         Ok((leader, children)) => {
             report(Report::Running);
             launch.command.wipe();
             close_stdio();
-            Holder { leader, leader_waited: false, children, launch }.hold()
+            exit(Holder { leader, leader_waited: false, children, launch }.hold())
         }
-        Err(failure) => {
-            report(Report::Failed(failure));
-            1
-        }
-    };
-    exit(code)
+        Err(failure) => give_up(failure),
+    }
 }
 
-fn exit(code: c_int) -> ! {
+/// Reports why there will be no command, and ends.
+pub(super) fn give_up(failure: SetupFailure) -> ! {
+    report(Report::Failed(failure));
+    exit(1)
+}
+
+pub(super) fn exit(code: c_int) -> ! {
     // SAFETY: ends this process without running anything of the keeper's that was inherited.
     unsafe { libc::_exit(code) }
 }
 
-fn control() -> BorrowedFd<'static> {
+pub(super) fn control() -> BorrowedFd<'static> {
     // SAFETY: `take_descriptors` put the channel there before anything else, and nothing closes it.
     unsafe { BorrowedFd::borrow_raw(CONTROL) }
 }
@@ -71,12 +84,23 @@ fn report(report: Report) {
     let _ = rustix::net::send(control(), &report.encode(), SendFlags::NOSIGNAL);
 }
 
-/// Everything between the fork and the running command.
-fn set_up(launch: &mut Launch, inherited: &Inherited<'_>) -> Result<(i32, OwnedFd), SetupFailure> {
-    take_descriptors(inherited).map_err(fail(Step::Descriptors))?;
+/// What every holder does before it needs to know its plan. `network` is that of the sandbox it is in, if it is in
+/// one.
+pub(super) fn settle(network: Option<NetworkMode>) -> Result<(), SetupFailure> {
     sys::block_all_signals();
     rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::setsid().map_err(fail(Step::Descriptors))?;
+    let Some(network) = network else { return Ok(()) };
+    // So that a keeper that dies before the loop below runs takes us with it.
+    sys::set_parent_death_signal(libc::SIGKILL).map_err(fail(Step::Holder))?;
+    if network == NetworkMode::Off {
+        sys::loopback_up().map_err(fail(Step::Loopback))?;
+    }
+    sys::join_new_session_keyring().map_err(fail(Step::Keyring))
+}
+
+/// Everything between a settled holder and the running command.
+fn set_up(launch: &mut Launch) -> Result<(i32, OwnedFd), SetupFailure> {
     match &mut launch.walls {
         Some(walls) => build_walls(walls, &launch.cwd)?,
         None => {
@@ -91,7 +115,7 @@ fn set_up(launch: &mut Launch, inherited: &Inherited<'_>) -> Result<(i32, OwnedF
 }
 
 /// Puts the streams on 0, 1, 2 and the channel on 3, and closes everything else that the keeper had open.
-fn take_descriptors(inherited: &Inherited<'_>) -> Result<(), Errno> {
+pub(super) fn take_descriptors(inherited: &Inherited<'_>) -> Result<(), Errno> {
     // The sources may lie on each other's targets; moved above all of them first, they can't be overwritten.
     let lift = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 64);
     let [stdin, stdout, stderr] = inherited.stdio;
@@ -122,16 +146,9 @@ fn close_stdio() {
 
 fn build_walls(walls: &mut Walls, cwd: &super::Place) -> Result<(), SetupFailure> {
     map_ids(walls)?;
-    // Not for a command's privileges, which are none, but so that a keeper that dies before the loop below runs
-    // takes us with it.
-    sys::set_parent_death_signal(libc::SIGKILL).map_err(fail(Step::Holder))?;
     walls.mounts.build()?;
-    if walls.network == NetworkMode::Off {
-        sys::loopback_up().map_err(fail(Step::Loopback))?;
-    }
     // Opened with the rights that are left of the caller's; another user may not reach every path.
     let ruleset = walls.landlock.as_ref().map(landlock::Prepared::build).transpose()?;
-    sys::join_new_session_keyring().map_err(fail(Step::Keyring))?;
     sys::forbid_capabilities().map_err(fail(Step::Privileges))?;
     if let Some(user) = walls.run_as {
         sys::become_user(user.uid, user.gid).map_err(fail(Step::RunAs))?;
@@ -266,7 +283,7 @@ impl Holder<'_> {
                 }
                 Received::Order(Order::SignalTree(signal)) => self.signal_tree(signal),
                 Received::Order(Order::KillTree) | Received::KeeperGone => return Next::End,
-                Received::Order(Order::Go) => {}
+                Received::Order(Order::Go | Order::Plan | Order::Launch) => {}
                 Received::Nothing => return Next::Hold,
             }
         }

@@ -134,7 +134,7 @@ impl FilterCache {
 }
 
 impl Maps {
-    fn new(sandbox: &LinuxSandbox) -> Self {
+    pub(super) fn new(sandbox: &LinuxSandbox) -> Self {
         let identity = &sandbox.identity;
         let text = |ranges: &[sandbar_proto::IdRange]| {
             ranges.iter().map(|range| format!("{0} {0} {1}\n", range.first, range.count)).collect::<String>()

@@ -35,6 +35,17 @@ impl About {
     }
 }
 
+/// Whether a start failed because something on the host changed between plan and start.
+pub(super) fn is_about_a_change(failure: &StartFailure) -> bool {
+    const ESTALE: i32 = 116;
+    match step(failure) {
+        Some(Step::Changed | Step::CwdChanged) => true,
+        Some(Step::Source) => failure.errno == ENOENT,
+        Some(_other) => false,
+        None => failure.step == StartStep::Placeholder && failure.errno == ESTALE,
+    }
+}
+
 /// Whether a start failed because caches can't be mounted here.
 pub(super) fn is_about_caches(failure: &StartFailure) -> bool {
     failure.step == StartStep::CacheStore || step(failure) == Some(Step::Cache)
@@ -193,7 +204,8 @@ fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
         | Step::Seccomp
         | Step::Descriptors
         | Step::Attributes
-        | Step::Holder => {
+        | Step::Holder
+        | Step::Plan => {
             let problem = start(format!("the sandbox can't be built: {} failed: {text}", words(step)));
             let problem = match path {
                 Some(path) => problem.at(path),
@@ -230,6 +242,7 @@ fn words(step: Step) -> &'static str {
         Step::ProgramNotFound => "finding the program",
         Step::Exec => "executing the program",
         Step::Interpreter => "finding the interpreter",
+        Step::Plan => "reading the plan",
     }
 }
 

@@ -1,0 +1,134 @@
+//! A spare holder: a process that already stands in its namespaces and waits for a plan.
+//!
+//! Making namespaces, a network above all, is a third of a start, and needs no plan. A keeper that has just been used
+//! keeps one spare ready, so that the next run begins where the walls do. A spare holds a copy of the host's mount
+//! table from the moment it was made; its keeper throws it away when that table changes.
+//!
+//! Unlike a holder that is forked for a launch it reads its plan itself, and so allocates: it is the copy of a process
+//! with one thread.
+
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
+use sandbar_proto::{LaunchSpec, MountOp, NetworkMode, Sandbox};
+use serde::{Deserialize, Serialize};
+
+use super::holder::{self, Inherited, fail, give_up};
+use super::prepare::{FilterCache, Launch};
+use crate::CacheLayer;
+use crate::report::{Order, PACKET_BYTES, SetupFailure, Step};
+
+/// Descriptors of a launch order: what the keeper adds, and the streams.
+const LAUNCH_FDS: usize = 4;
+
+/// What a keeper adds to a plan.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Additions {
+    /// Further mounts, behind those of the plan.
+    pub(super) mounts: Vec<MountOp>,
+    /// Layers of the caches.
+    pub(super) caches: Vec<CacheLayer>,
+}
+
+/// Runs a spare holder; never returns. Must be called in a freshly forked process with one thread.
+pub(super) fn main(network: NetworkMode, filters: &mut FilterCache, inherited: &Inherited<'_>) -> ! {
+    let ready = holder::take_descriptors(inherited)
+        .map_err(fail(Step::Descriptors))
+        .and_then(|()| holder::settle(Some(network)));
+    if let Err(failure) = ready {
+        give_up(failure);
+    }
+    match receive_launch(filters) {
+        Ok(Some(mut launch)) => holder::run(&mut launch),
+        // Thrown away.
+        Ok(None) => holder::exit(0),
+        Err(failure) => give_up(failure),
+    }
+}
+
+fn receive_launch(filters: &mut FilterCache) -> Result<Option<Launch>, SetupFailure> {
+    let Some([plan]) = receive::<1>(Order::Plan)? else { return Ok(None) };
+    let mut spec: LaunchSpec = read(&plan)?;
+    let Some([additions, streams @ ..]) = receive::<LAUNCH_FDS>(Order::Launch)? else { return Ok(None) };
+    let additions: Additions = read(&additions)?;
+    if let Sandbox::Linux(sandbox) = &mut spec.sandbox {
+        sandbox.mounts.extend(additions.mounts);
+    }
+    let stdio = [&streams[0], &streams[1], &streams[2]].map(OwnedFd::as_fd);
+    let inherited = Inherited { stdio, control: holder::control() };
+    holder::take_descriptors(&inherited).map_err(fail(Step::Descriptors))?;
+    // Closed with everything else just now.
+    std::mem::forget((plan, streams));
+    Launch::new(&spec, &additions.caches, filters).map(Some).map_err(|_| fail(Step::Plan)(Errno::INVAL))
+}
+
+/// Waits for an order with `N` descriptors; `None` when the keeper wants nothing any more.
+fn receive<const N: usize>(expected: Order) -> Result<Option<[OwnedFd; N]>, SetupFailure> {
+    let mut packet = [0; PACKET_BYTES];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LAUNCH_FDS))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let message = loop {
+        let mut slices = [IoSliceMut::new(&mut packet)];
+        match recvmsg(holder::control(), &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Ok(message) => break message,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(fail(Step::Plan)(errno)),
+        }
+    };
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let mut fds = Vec::new();
+    for item in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = item {
+            fds.extend(received);
+        }
+    }
+    match (Order::decode(&packet), fds.try_into()) {
+        (Some(order), Ok(fds)) if order == expected => Ok(Some(fds)),
+        _ => Err(fail(Step::Plan)(Errno::PROTO)),
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(memfd: &OwnedFd) -> Result<T, SetupFailure> {
+    let mut text = Vec::new();
+    let mut chunk = [0; 16 * 1024];
+    loop {
+        match rustix::io::pread(memfd, &mut chunk, text.len() as u64) {
+            Ok(0) => break,
+            Ok(count) => text.extend_from_slice(&chunk[..count]),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(fail(Step::Plan)(errno)),
+        }
+    }
+    serde_json::from_slice(&text).map_err(|_| fail(Step::Plan)(Errno::INVAL))
+}
+
+/// Sends an order with descriptors to a spare.
+pub(super) fn send(control: BorrowedFd<'_>, order: Order, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LAUNCH_FDS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(Errno::TOOMANYREFS);
+    }
+    let packet = order.encode();
+    sendmsg(control, &[std::io::IoSlice::new(&packet)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// A memfd with `additions`.
+pub(super) fn memfd(additions: &Additions) -> Result<OwnedFd, Errno> {
+    let text = serde_json::to_vec(additions).map_err(|_| Errno::INVAL)?;
+    let fd = rustix::fs::memfd_create("sandbar-additions", rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut rest = text.as_slice();
+    while !rest.is_empty() {
+        let count = rustix::io::write(&fd, rest)?;
+        rest = &rest[count..];
+    }
+    Ok(fd)
+}
