@@ -26,7 +26,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Sandbox, Stream, Timestamp};
+use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
 
@@ -312,8 +312,12 @@ impl Keeper {
         while let Ok(socket) =
             rustix::net::accept_with(&self.listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
         {
-            let holders: HashSet<i32> =
-                self.processes.values().filter(|process| !process.sandboxed).map(|p| p.holder.pid).collect();
+            let holders: HashSet<i32> = self
+                .processes
+                .values()
+                .filter(|process| process.network.is_none())
+                .map(|p| p.holder.pid)
+                .collect();
             let verdict = peer::check(socket.as_fd(), &self.own, &holders);
             let mut connection = Connection::new(socket);
             if let Err(reason) = verdict {
@@ -558,9 +562,6 @@ impl Keeper {
                 None
             }
         };
-        if let Sandbox::Linux(sandbox) = &spec.sandbox {
-            self.spares.wanted = Some(sandbox.network);
-        }
         let (lifetime, wall) = (spec.lifetime, spec.limits.wall);
         self.archive.make_room(&self.home, &mut self.processes);
         let mut starter = Starter {
@@ -839,6 +840,8 @@ impl Keeper {
         let output = process.totals();
         self.tell(id, &Event::Closed { id, seq, output });
         if let Some(process) = self.remove(id) {
+            // Not before: making a spare takes the processor that the run needs.
+            self.spares.wanted = process.network;
             self.archive.add(id, &process);
             self.wait_for_holder(id, process.holder);
         }
@@ -904,7 +907,7 @@ impl Keeper {
     /// (pid_namespaces(7)); elsewhere the reaper walks.
     fn kill_tree(&mut self, id: RunId) {
         let Some(process) = self.processes.get(&id) else { return };
-        if process.sandboxed {
+        if process.network.is_some() {
             let _ = rustix::process::pidfd_send_signal(&process.holder.pidfd, rustix::process::Signal::KILL);
         } else {
             let _ = send_order(process, Order::KillTree);

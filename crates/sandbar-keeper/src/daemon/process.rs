@@ -8,8 +8,8 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::io::Errno;
 use sandbar_proto::{
-    AfterLeader, EndRecord, ExitStatus, LaunchSpec, OutputTotals, PinnedPath, ResourceUse, RunId,
-    StartRecord, Stream, Timestamp,
+    AfterLeader, EndRecord, ExitStatus, LaunchSpec, NetworkMode, OutputTotals, PinnedPath, ResourceUse,
+    RunId, StartRecord, Stream, Timestamp,
 };
 use sandbar_sandbox::Holder;
 
@@ -42,7 +42,8 @@ pub(super) struct Process {
     /// Whether no process of the tree is left.
     pub(super) tree_ended: bool,
     pub(super) after_leader: AfterLeader,
-    pub(super) sandboxed: bool,
+    /// The network of its sandbox; `None` without a sandbox.
+    pub(super) network: Option<NetworkMode>,
     pub(super) timed_out: bool,
     pub(super) placeholders: Vec<PinnedPath>,
     /// Held for their locks, which go with the process.

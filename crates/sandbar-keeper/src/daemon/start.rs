@@ -140,7 +140,10 @@ impl Starter<'_> {
             end: None,
             tree_ended: false,
             after_leader: spec.after_leader,
-            sandboxed: spec.sandbox != Sandbox::None,
+            network: match &spec.sandbox {
+                Sandbox::Linux(sandbox) => Some(sandbox.network),
+                Sandbox::None => None,
+            },
             timed_out: false,
             placeholders,
             leases,
