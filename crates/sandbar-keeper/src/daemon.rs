@@ -319,12 +319,12 @@ impl Keeper {
                 .map(|p| p.holder.pid)
                 .collect();
             let verdict = peer::check(socket.as_fd(), &self.own, &holders);
-            let mut connection = Connection::new(socket);
-            if let Err(reason) = verdict {
-                // Told once, without waiting for a question, and closed.
+            let refused = verdict.err();
+            let mut connection = Connection::new(socket, refused);
+            if let Some(reason) = refused {
+                // Told without waiting for a question. The connection stays until the first message was read: closing
+                // a socket with something unread in it would take our word from it as well (unix(7), ECONNRESET).
                 connection.reply(u64::MAX, Reply::Refused { error: Refusal::Peer { reason } });
-                let _ = connection.flush();
-                continue;
             }
             let id = self.next_token + 1;
             let token = self.token(Target::Connection(id));
@@ -375,6 +375,10 @@ impl Keeper {
                 return self.reply(id, u64::MAX, Reply::Refused { error: refusal });
             }
         };
+        if self.connections.get(&id).is_some_and(|connection| connection.refused.is_some()) {
+            self.flush(id);
+            return self.disconnect(id);
+        }
         let greeted = self.connections.get(&id).is_some_and(|connection| connection.greeted);
         if !greeted && !matches!(header.request, Request::Hello { .. }) {
             return self.reply(id, header.req, Reply::Refused { error: Refusal::NoHello });
@@ -1041,12 +1045,21 @@ fn lock(home: &KeeperDir) -> Result<OwnedFd, KeeperError> {
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(lock),
+            Ok(()) => {
+                write_pid(&lock).map_err(set_up("write the lock"))?;
+                return Ok(lock);
+            }
             Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(LOCK_INTERVAL),
             Err(Errno::AGAIN) => return Err(KeeperError::AlreadyServed { path: home.path().to_owned() }),
             Err(errno) => return Err(set_up("take the lock")(errno)),
         }
     }
+}
+
+/// Says in the lock file who holds it, for people who look.
+fn write_pid(lock: &OwnedFd) -> Result<(), Errno> {
+    rustix::fs::ftruncate(lock, 0)?;
+    rustix::io::pwrite(lock, format!("{}\n", std::process::id()).as_bytes(), 0).map(drop)
 }
 
 /// Listens on the directory's socket. It appears under its name only when it listens, so a client never finds a

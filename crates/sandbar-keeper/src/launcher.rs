@@ -4,7 +4,6 @@
 //! program as the keeper and waits until it says that it listens. The keeper keeps nothing of the client's: an
 //! empty environment, `/` as working directory, no descriptor, its own session.
 
-use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::process::CommandExt as _;
@@ -23,7 +22,8 @@ use crate::daemon;
 use crate::protocol::{MINOR, PeerRefusal, Refusal, Reply, Request};
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 
-/// First argument of this program when it is to be the keeper; the second is its directory.
+/// First argument of this program when it is to be the keeper. Its directory is the one that it is started in: its
+/// arguments are those of every pid 1 that it forks, and name no path of the host.
 pub const KEEPER_ARGUMENT: &str = "--sandbar-run-as-keeper";
 
 /// How long a keeper may take until it listens. It reads the records of earlier runs first, a thousand of them at
@@ -294,9 +294,8 @@ fn start(home: &KeeperDir, program: &Path) -> Result<(), ConnectError> {
     command
         .arg0("sandbar-keeper")
         .arg(KEEPER_ARGUMENT)
-        .arg(home.path())
         .env_clear()
-        .current_dir("/")
+        .current_dir(home.path())
         .stdin(Stdio::null())
         .stdout(write)
         .stderr(Stdio::null());
@@ -333,11 +332,12 @@ fn start(home: &KeeperDir, program: &Path) -> Result<(), ConnectError> {
     }
 }
 
-/// The keeper's main function: what [`KEEPER_ARGUMENT`] leads to. `arguments` are those behind it.
+/// The keeper's main function: what [`KEEPER_ARGUMENT`] leads to.
 ///
-/// Standard output is the pipe to the client that started it.
-pub fn keeper_main(mut arguments: impl Iterator<Item = OsString>) -> i32 {
-    let Some(home) = arguments.next().map(|path| KeeperDir::at(path.into())) else { return 2 };
+/// Standard output is the pipe to the client that started it, the working directory the keeper's.
+#[must_use]
+pub fn keeper_main() -> i32 {
+    let Ok(home) = std::env::current_dir().map(KeeperDir::at) else { return 2 };
     let ready = match detach() {
         Ok(Detached::Keeper(ready)) => ready,
         Ok(Detached::Forerunner) => return 0,
@@ -381,6 +381,7 @@ enum Detached {
 /// Leaves the client's session, descriptors and reach. Returns the pipe to the client.
 fn detach() -> Result<Detached, Errno> {
     rustix::process::setsid()?;
+    rustix::process::chdir("/")?;
     // A session leader could get a controlling terminal by opening one; its child can't, and its parent needs
     // to wait for nothing.
     // SAFETY: this program has one thread at this point, so its copy may do anything.

@@ -343,11 +343,16 @@ fn grant_roots(
     Ok(())
 }
 
-/// Real paths of the homes that count: the caller's, then that of the user the command runs as.
+/// Real paths of the homes that count: the caller's as passwd(5) says, as it says itself, and that of the user the
+/// command runs as. The last one is the command's own.
 fn homes(draft: &Draft<'_>, subject: Option<&Subject>) -> Vec<AbsPath> {
-    let mut homes: Vec<AbsPath> = draft.home.iter().cloned().collect();
-    if let Some(home) = subject.and_then(|subject| subject.home.as_ref()) {
-        let home = real(draft.reader, home);
+    let reader = draft.reader;
+    // HOME may have been set to something else, which hides nothing of what lies in the real one.
+    let passwd = reader.user(reader.host().uid).and_then(|user| AbsPath::new(user.home.clone()).ok());
+    let passwd = passwd.map(|home| real(reader, &home));
+    let subject = subject.and_then(|subject| subject.home.as_ref()).map(|home| real(reader, home));
+    let mut homes: Vec<AbsPath> = Vec::new();
+    for home in passwd.into_iter().chain(draft.home.clone()).chain(subject) {
         homes.retain(|other| *other != home);
         homes.push(home);
     }

@@ -206,5 +206,11 @@ fn write_map_files(pid: i32, maps: &Maps) -> io::Result<()> {
 pub fn harden_self() -> io::Result<()> {
     sys::set_dumpable(sys::Dumpable::No)?;
     sys::set_rlimit(libc::RLIMIT_CORE, Some(0), Some(0))?;
+    // Soft limits are the first client's, and none of the keeper's business: each plan brings its own.
+    for resource in
+        [libc::RLIMIT_CPU, libc::RLIMIT_FSIZE, libc::RLIMIT_NOFILE, libc::RLIMIT_AS, libc::RLIMIT_DATA]
+    {
+        sys::raise_rlimit(resource)?;
+    }
     Ok(())
 }

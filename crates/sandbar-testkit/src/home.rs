@@ -1,18 +1,22 @@
 //! A Sandbar of a test's own.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::processes::{self, Process};
+use crate::processes::Process;
 use crate::running::{Finished, finish};
 use crate::wait::{DEADLINE, eventually};
 
 /// The search path of everything that a test starts: the system's, not the developer's.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What a keeper's arguments hold.
+const KEEPER: &str = "--sandbar-run-as-keeper";
 
 /// Names the program to test instead of the one that was built with the test.
 const PROGRAM: &str = "SANDBAR_BIN";
@@ -56,7 +60,7 @@ impl Home {
 
     fn fill(folder: TempDir, built: &str) -> Self {
         for name in ["s", "home", "ws"] {
-            std::fs::create_dir(folder.path().join(name)).expect("a folder in a fresh folder");
+            fs::create_dir(folder.path().join(name)).expect("a folder in a fresh folder");
         }
         let program = std::env::var_os(PROGRAM).map_or_else(|| PathBuf::from(built), PathBuf::from);
         Self { folder, program }
@@ -161,13 +165,17 @@ impl Home {
         path
     }
 
-    /// The keepers of this home.
+    /// The keepers of this home, as their lock files name them.
     #[must_use]
     pub fn keepers(&self) -> Vec<Process> {
-        let runtime = self.sandbar_home().join("run/k");
-        let found = processes::with_argument(&runtime.to_string_lossy());
-        // A keeper's forks have its arguments, too.
-        found.iter().filter(|one| found.iter().all(|other| other.pid != one.parent)).cloned().collect()
+        let homes = fs::read_dir(self.sandbar_home().join("run")).into_iter().flatten().flatten();
+        let pids =
+            homes.filter_map(|home| fs::read_to_string(home.path().join("lock")).ok()?.trim().parse().ok());
+        let is_keeper = |process: &Process| {
+            let line = process.command_line();
+            process.is_alive() && line.windows(KEEPER.len()).any(|part| part == KEEPER.as_bytes())
+        };
+        pids.filter_map(Process::find).filter(is_keeper).collect()
     }
 
     /// The one keeper of this home.
@@ -216,6 +224,6 @@ fn make_folder(parent: &Path) -> std::io::Result<TempDir> {
 
 fn put(path: &Path, content: &[u8]) {
     let folder = path.parent().expect("a file lies in a folder");
-    std::fs::create_dir_all(folder).expect("a folder of the test");
-    std::fs::write(path, content).expect("a file of the test");
+    fs::create_dir_all(folder).expect("a folder of the test");
+    fs::write(path, content).expect("a file of the test");
 }

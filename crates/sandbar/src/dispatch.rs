@@ -13,7 +13,7 @@ pub(crate) fn helper() -> Option<ExitCode> {
     let name = arguments.next()?;
     let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_owned();
     match role(&name, arguments.next().as_deref())? {
-        Role::Keeper => Some(code(keeper_main(arguments))),
+        Role::Keeper => Some(code(keeper_main())),
     }
 }
 

@@ -12,6 +12,7 @@ mod signals;
 mod streams;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
@@ -25,7 +26,7 @@ use crate::render::{Problem, note};
 use crate::{environment, exit, keepers, plan};
 use follow::Follower;
 use record::Record;
-use signals::Signals;
+use signals::{Signals, Wish};
 use streams::Streams;
 
 /// Runs the command of `args` and returns the status to exit with.
@@ -44,6 +45,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let env = environment::resolve(&args.env, profile, network, Some(id))?;
     let streams = Streams::choose(args, profile)?;
     let request = request(args, &directories, &env, streams)?;
+    raise_file_size_limit();
     let compiled = plan::compile(&request)?;
     if !args.quiet {
         tell_notes(&compiled, &env);
@@ -57,12 +59,17 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
         .map_err(|error| cannot_run(format!("could not make an event loop: {error}")))?;
     let result = tokio.block_on(async {
         // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
-        let signals =
+        let mut signals =
             Signals::listen().map_err(|error| cannot_run(format!("could not listen to signals: {error}")))?;
         let processes = LocalProcesses::new(client, processes)
             .map_err(|error| cannot_run(format!("could not watch the connection to the keeper: {error}")))?;
         let about = failure::About::of(compiled.plan.spec());
-        match start(&processes, request, compiled, id, streams).await? {
+        let started = tokio::select! {
+            biased;
+            started = start(&processes, request, compiled, id, streams) => started?,
+            wish = signals.next() => return Err(interrupted(&processes, id, record, wish).await),
+        };
+        match started {
             Ok(process) => Follower::new(args, process, record, streams, signals).follow().await,
             Err(error) => {
                 let (problem, step, errno) = failure::problem(&error, &about);
@@ -74,6 +81,31 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     // A thread may still wait for input that never comes; the process need not wait for it.
     tokio.shutdown_background();
     result
+}
+
+/// Ends a start that is under way; whatever it leads to is ended as well.
+async fn interrupted(processes: &LocalProcesses, id: RunId, record: Record, wish: Wish) -> Problem {
+    // A keeper that does not answer is why somebody interrupts; the request is on its way to it.
+    let control = processes.control(id);
+    let _ = tokio::time::timeout(INTERRUPT_PATIENCE, control.terminate(SIGKILL, Duration::ZERO)).await;
+    let (Wish::Forward(signal) | Wish::Terminate(signal)) = wish;
+    let what = format!("interrupted by signal {signal} before the command was started");
+    record.failed_to_start("interrupted", 0, &what);
+    let status = u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN);
+    Problem::new(what).status(status)
+}
+
+const SIGKILL: i32 = 9;
+
+/// How long an interrupted start waits for the keeper's answer.
+const INTERRUPT_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A small limit is meant for the command, which has it; our own plan and record count as files too (setrlimit(2)).
+fn raise_file_size_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Fsize);
+    // Raising a soft limit to its hard one is always allowed.
+    let _ = setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum });
 }
 
 /// The keeper of this run.
@@ -121,7 +153,7 @@ fn request(
     Ok(request)
 }
 
-/// Starts the plan. Plans again once when the world changed between plan and start, and without caches where this
+/// Starts the plan. Plans again when the world changed between plan and start, and without caches where this
 /// machine can't mount them copy-on-write, which is stricter, and said.
 ///
 /// # Errors
@@ -133,13 +165,13 @@ async fn start(
     id: RunId,
     streams: Streams,
 ) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
-    let mut again = Again { changed: true, caches: true };
+    let mut again = Again { changed: CHANGES, caches: true };
     loop {
         let options = StartOptions { id, watching: streams.watching(), handles: streams.handles()? };
         let started = processes.start(compiled.plan, options).await;
         let Err(StartError::Failed(failure)) = &started else { return Ok(started) };
-        if again.changed && failure::is_about_a_change(failure) {
-            again.changed = false;
+        if again.changed > 0 && failure::is_about_a_change(failure) {
+            again.changed -= 1;
         } else if again.caches && failure::is_about_caches(failure) {
             again.caches = false;
             note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
@@ -151,9 +183,13 @@ async fn start(
     }
 }
 
-/// Which reasons to plan again are left; each counts once.
+/// How often a plan is made again because the host changed under it. Other runs that begin and end in the same
+/// workspace are such changes, so once is not enough; a host that changes all the time is not worth waiting for.
+const CHANGES: u32 = 10;
+
+/// Which reasons to plan again are left.
 struct Again {
-    changed: bool,
+    changed: u32,
     caches: bool,
 }
 

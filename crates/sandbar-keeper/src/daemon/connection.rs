@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::io::Errno;
 use sandbar_proto::RunId;
 
-use crate::protocol::{self, Event, Message, Reply};
+use crate::protocol::{self, Event, Message, PeerRefusal, Reply};
 use crate::transport;
 
 /// Answers that may wait for a client that does not read them. Beyond it the keeper stops reading its requests:
@@ -17,6 +17,8 @@ const MAX_QUEUED: usize = 128;
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) socket: OwnedFd,
+    /// Why it is not served, if it is not.
+    pub(super) refused: Option<PeerRefusal>,
     /// Whether it introduced itself.
     pub(super) greeted: bool,
     /// Runs that it wants to hear of.
@@ -29,9 +31,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, refused: Option<PeerRefusal>) -> Self {
         Self {
             socket,
+            refused,
             greeted: false,
             watched: BTreeSet::new(),
             grown: BTreeSet::new(),

@@ -162,6 +162,21 @@ pub(super) struct ReserveError {
 }
 
 impl Placeholders {
+    /// Counts a run whose plan mounts placeholders of ours that it took for files of the host: it needs them as long as
+    /// the runs that they were made for. Returns which; they are given up like those of [`Placeholders::reserve`].
+    pub(super) fn join<'a>(&mut self, mounted: impl Iterator<Item = &'a PinnedPath>) -> Vec<PinnedPath> {
+        let mut joined = Vec::new();
+        for pinned in mounted {
+            if let Some(made) = self.made.get_mut(&pinned.path)
+                && made.identity == pinned.identity
+            {
+                made.runs += 1;
+                joined.push(pinned.clone());
+            }
+        }
+        joined
+    }
+
     /// Makes what is missing of `wanted` and returns what must be mounted read-only. Names that the caller could
     /// not make either are left out: the command has no more rights than the keeper.
     ///
@@ -471,6 +486,18 @@ mod tests {
         assert_eq!(first, second);
         scene.registry.release(&first);
         assert!(scene.exists(".codex"), "the second run still needs it");
+        scene.registry.release(&second);
+        assert!(!scene.exists(".codex"));
+    }
+
+    #[test]
+    fn a_run_that_took_a_placeholder_for_a_file_of_the_host_keeps_it() {
+        let mut scene = Scene::new();
+        let first = scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
+        let second = scene.registry.join(first.iter());
+        assert_eq!(first, second);
+        scene.registry.release(&first);
+        assert!(scene.exists(".codex"));
         scene.registry.release(&second);
         assert!(!scene.exists(".codex"));
     }

@@ -79,6 +79,16 @@ pub(super) struct Starter<'a> {
     pub(super) null: &'a OwnedFd,
 }
 
+/// What a start made before its fork.
+struct Prepared {
+    log: Option<LogWriter>,
+    /// Placeholders of this run, to be mounted.
+    reserved: Vec<PinnedPath>,
+    /// Placeholders of other runs that its plan mounts already.
+    joined: Vec<PinnedPath>,
+    leases: Leases,
+}
+
 /// The ends of the three streams: the command's, and the keeper's.
 struct Streams {
     command: [OwnedFd; 3],
@@ -111,8 +121,7 @@ impl Starter<'_> {
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
-        let prepared = self.prepare(&spec, &directory);
-        let (log, placeholders, leases) = match prepared {
+        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory) {
             Ok(prepared) => prepared,
             Err(failure) => {
                 directory.discard();
@@ -120,7 +129,9 @@ impl Starter<'_> {
             }
         };
         let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
-        let holder = match self.spawn(&mut spec, &placeholders, stdio, &leases, spare) {
+        let spawned = self.spawn(&mut spec, &reserved, stdio, &leases, spare);
+        let placeholders = [reserved, joined].concat();
+        let holder = match spawned {
             Ok(holder) => holder,
             Err(error) => {
                 self.placeholders.release(&placeholders);
@@ -183,31 +194,40 @@ impl Starter<'_> {
     }
 
     /// Log, placeholders and caches.
-    fn prepare(
-        &mut self,
-        spec: &LaunchSpec,
-        directory: &ProcessDir,
-    ) -> Result<(Option<LogWriter>, Vec<PinnedPath>, Leases), StartFailure> {
+    fn prepare(&mut self, spec: &LaunchSpec, directory: &ProcessDir) -> Result<Prepared, StartFailure> {
         let logged = spec.stdio.stdout == OutputMode::Logged || spec.stdio.stderr == OutputMode::Logged;
         let log = logged
             .then(|| LogWriter::create(directory.fd(), spec.retention_bytes))
             .transpose()
             .map_err(|errno| failure(StartStep::Log, errno))?;
         let Sandbox::Linux(sandbox) = &spec.sandbox else {
-            return Ok((log, Vec::new(), Leases::default()));
+            return Ok(Prepared { log, reserved: Vec::new(), joined: Vec::new(), leases: Leases::default() });
         };
         let leases = Leases::take(&sandbox.caches).map_err(|error| StartFailure {
             path: Some(error.path),
             ..failure(StartStep::CacheStore, error.errno)
         })?;
-        let placeholders = self
-            .placeholders
-            .reserve(directory.fd(), &sandbox.placeholders, sandbox.placeholder_pool.as_ref())
-            .map_err(|error| StartFailure {
-                path: Some(error.path),
-                ..failure(StartStep::Placeholder, error.errno)
-            })?;
-        Ok((log, placeholders, leases))
+        let sources = sandbox.mounts.iter().filter_map(|op| match op {
+            MountOp::Bind { source, access: BindAccess::Read, .. } => Some(source),
+            MountOp::Bind { .. }
+            | MountOp::Mask { .. }
+            | MountOp::Tmpfs { .. }
+            | MountOp::MakeDir { .. }
+            | MountOp::MakeFile { .. }
+            | MountOp::Symlink { .. }
+            | MountOp::Proc
+            | MountOp::Dev => None,
+        });
+        let joined = self.placeholders.join(sources);
+        let pool = sandbox.placeholder_pool.as_ref();
+        match self.placeholders.reserve(directory.fd(), &sandbox.placeholders, pool) {
+            Ok(reserved) => Ok(Prepared { log, reserved, joined, leases }),
+            Err(error) => {
+                self.placeholders.release(&joined);
+                let path = Some(error.path);
+                Err(StartFailure { path, ..failure(StartStep::Placeholder, error.errno) })
+            }
+        }
     }
 
     fn streams(&self, spec: &LaunchSpec, direct: Vec<OwnedFd>) -> Result<Streams, StartFailure> {

@@ -42,9 +42,12 @@ pub(super) fn fail(step: Step) -> impl Fn(Errno) -> SetupFailure {
 
 /// Runs the holder of a launch; never returns. Must be called in a freshly forked process.
 pub(super) fn main(launch: &mut Launch, inherited: &Inherited<'_>) -> ! {
+    if take_descriptors(inherited).is_err() {
+        // Without the channel in its place there is nobody to tell; its end tells the keeper.
+        exit(1);
+    }
     let network = launch.walls.as_ref().map(|walls| walls.network);
-    let ready = take_descriptors(inherited).map_err(fail(Step::Descriptors)).and_then(|()| settle(network));
-    match ready {
+    match settle(network) {
         Ok(()) => run(launch),
         Err(failure) => give_up(failure),
     }
@@ -117,7 +120,7 @@ fn set_up(launch: &mut Launch) -> Result<(i32, OwnedFd), SetupFailure> {
 /// Puts the streams on 0, 1, 2 and the channel on 3, and closes everything else that the keeper had open.
 pub(super) fn take_descriptors(inherited: &Inherited<'_>) -> Result<(), Errno> {
     // The sources may lie on each other's targets; moved above all of them first, they can't be overwritten.
-    let lift = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, 64);
+    let lift = |fd: BorrowedFd<'_>| rustix::io::fcntl_dupfd_cloexec(fd, CONTROL + 1);
     let [stdin, stdout, stderr] = inherited.stdio;
     let lifted = [lift(stdin)?, lift(stdout)?, lift(stderr)?];
     let control = lift(inherited.control)?;

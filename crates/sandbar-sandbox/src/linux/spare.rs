@@ -38,10 +38,11 @@ pub(super) struct Additions {
 
 /// Runs a spare holder; never returns. Must be called in a freshly forked process with one thread.
 pub(super) fn main(network: NetworkMode, filters: &mut FilterCache, inherited: &Inherited<'_>) -> ! {
-    let ready = holder::take_descriptors(inherited)
-        .map_err(fail(Step::Descriptors))
-        .and_then(|()| holder::settle(Some(network)));
-    if let Err(failure) = ready {
+    if holder::take_descriptors(inherited).is_err() {
+        // Without the channel in its place there is nobody to tell; its end tells the keeper.
+        holder::exit(1);
+    }
+    if let Err(failure) = holder::settle(Some(network)) {
         give_up(failure);
     }
     match receive_launch(filters) {
@@ -54,9 +55,9 @@ pub(super) fn main(network: NetworkMode, filters: &mut FilterCache, inherited: &
 
 fn receive_launch(filters: &mut FilterCache) -> Result<Option<Launch>, SetupFailure> {
     let Some([plan]) = receive::<1>(Order::Plan)? else { return Ok(None) };
-    let mut spec: LaunchSpec = read(&plan)?;
+    let mut spec: LaunchSpec = read(plan)?;
     let Some([additions, streams @ ..]) = receive::<LAUNCH_FDS>(Order::Launch)? else { return Ok(None) };
-    let additions: Additions = read(&additions)?;
+    let additions: Additions = read(additions)?;
     if let Sandbox::Linux(sandbox) = &mut spec.sandbox {
         sandbox.mounts.extend(additions.mounts);
     }
@@ -64,7 +65,7 @@ fn receive_launch(filters: &mut FilterCache) -> Result<Option<Launch>, SetupFail
     let inherited = Inherited { stdio, control: holder::control() };
     holder::take_descriptors(&inherited).map_err(fail(Step::Descriptors))?;
     // Closed with everything else just now.
-    std::mem::forget((plan, streams));
+    std::mem::forget(streams);
     Launch::new(&spec, &additions.caches, filters).map(Some).map_err(|_| fail(Step::Plan)(Errno::INVAL))
 }
 
@@ -96,11 +97,12 @@ fn receive<const N: usize>(expected: Order) -> Result<Option<[OwnedFd; N]>, Setu
     }
 }
 
-fn read<T: for<'de> Deserialize<'de>>(memfd: &OwnedFd) -> Result<T, SetupFailure> {
+/// Reads a memfd to its end and closes it.
+fn read<T: for<'de> Deserialize<'de>>(memfd: OwnedFd) -> Result<T, SetupFailure> {
     let mut text = Vec::new();
     let mut chunk = [0; 16 * 1024];
     loop {
-        match rustix::io::pread(memfd, &mut chunk, text.len() as u64) {
+        match rustix::io::pread(&memfd, &mut chunk, text.len() as u64) {
             Ok(0) => break,
             Ok(count) => text.extend_from_slice(&chunk[..count]),
             Err(Errno::INTR) => {}

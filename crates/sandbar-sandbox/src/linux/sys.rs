@@ -432,6 +432,20 @@ pub(super) fn set_rlimit(resource: u32, soft: Option<u64>, hard: Option<u64>) ->
         .map(drop)
 }
 
+/// Raises a soft limit to its hard one, setrlimit(2).
+///
+/// # Errors
+/// EINVAL for an unknown resource.
+pub(super) fn raise_rlimit(resource: u32) -> Result<(), Errno> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is live; a null new limit only reads.
+    check(c_long::from(unsafe { libc::prlimit64(0, resource as _, std::ptr::null(), &raw mut limit) }))?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is live; no old limit is asked for.
+    check(c_long::from(unsafe { libc::prlimit64(0, resource as _, &raw const limit, std::ptr::null_mut()) }))
+        .map(drop)
+}
+
 /// Landlock calls, landlock(7).
 pub(super) mod landlock {
     use std::os::fd::FromRawFd as _;

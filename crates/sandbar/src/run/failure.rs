@@ -40,7 +40,7 @@ pub(super) fn is_about_a_change(failure: &StartFailure) -> bool {
     const ESTALE: i32 = 116;
     match step(failure) {
         Some(Step::Changed | Step::CwdChanged) => true,
-        Some(Step::Source) => failure.errno == ENOENT,
+        Some(Step::Source | Step::Mount) => failure.errno == ENOENT,
         Some(_other) => false,
         None => failure.step == StartStep::Placeholder && failure.errno == ESTALE,
     }
