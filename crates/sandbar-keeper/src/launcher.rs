@@ -104,8 +104,8 @@ pub enum ConnectError {
     },
 }
 
-/// Oldest minor of a keeper that this program can use.
-const NEEDED_MINOR: u32 = 0;
+/// Minors of keepers that this program can use: from the one that has every message it needs, and every newer one.
+const NEEDED_MINORS: std::ops::RangeFrom<u32> = 0..;
 
 /// What a starting keeper says on the pipe to its client.
 #[derive(Debug, Serialize, Deserialize)]
@@ -225,7 +225,7 @@ fn await_greeting(home: &KeeperDir, mut client: Client) -> Result<Option<Client>
     loop {
         match client.receive() {
             Ok(Some(Incoming::Reply(_, Reply::Hello { minor, version, .. }))) => {
-                return if minor >= NEEDED_MINOR {
+                return if NEEDED_MINORS.contains(&minor) {
                     Ok(Some(client))
                 } else {
                     Err(ConnectError::TooOld { path: path(), version, minor })

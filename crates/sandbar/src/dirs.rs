@@ -146,7 +146,8 @@ mod tests {
     #[test]
     fn the_runtime_directory_follows_its_ladder() {
         let home = ("HOME", "/home/a");
-        let table: [(&[(&str, &str)], u32, &[&str], &str); 5] = [
+        type Row<'a> = (&'a [(&'a str, &'a str)], u32, &'a [&'a str], &'a str);
+        let table: [Row<'_>; 5] = [
             (&[home, ("XDG_RUNTIME_DIR", "/run/user/7")], 7, &["/run/user/7"], "/run/user/7/sandbar"),
             (&[home, ("XDG_RUNTIME_DIR", "/gone")], 7, &["/run/user/7"], "/run/user/7/sandbar"),
             (&[home], 0, &["/run"], "/run/sandbar"),

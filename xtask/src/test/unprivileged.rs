@@ -233,6 +233,8 @@ fn as_user(user: &User, stage: &Stage, program: &Path) -> Command {
     command
         .args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)])
         .args(["--init-groups", "--inh-caps=-all", "--"])
+        // Whoever started us in the background had signals ignored, and what respects that would ignore them too.
+        .args(["env", "--default-signal"])
         .arg(program)
         .stdout(Stdio::piped())
         .current_dir(&user.home)

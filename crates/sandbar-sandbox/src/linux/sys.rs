@@ -11,8 +11,10 @@ use rustix::io::Errno;
 /// Turns a libc return value into a result. Must follow the call directly: it reads `errno`.
 fn check(value: c_long) -> Result<c_long, Errno> {
     if value == -1 {
-        // SAFETY: __errno_location returns the address of this thread's errno, valid as long as the thread.
-        let errno = unsafe { *libc::__errno_location() };
+        // SAFETY: takes nothing and returns the address of this thread's errno.
+        let location = unsafe { libc::__errno_location() };
+        // SAFETY: the address is valid and aligned as long as the thread lives.
+        let errno = unsafe { *location };
         Err(Errno::from_raw_os_error(errno))
     } else {
         Ok(value)

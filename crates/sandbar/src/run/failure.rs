@@ -279,9 +279,10 @@ fn not_executable(errno: i32, command: &str) -> Problem {
 
 /// Why the kernel makes no namespaces, as far as this machine says.
 fn namespaces(step: Step, errno: i32, command: &str) -> Problem {
-    let what = match step {
-        Step::IdMap => "the sandbox cannot map users into its namespace",
-        _ => "the sandbox cannot make its namespaces",
+    let what = if step == Step::IdMap {
+        "the sandbox cannot map users into its namespace"
+    } else {
+        "the sandbox cannot make its namespaces"
     };
     let problem = Problem::new(format!("could not start `{command}`: {what}: {}", errno_text(errno)))
         .status(exit::CANNOT_RUN);
