@@ -326,11 +326,14 @@ impl Keeper {
                 // a socket with something unread in it would take our word from it as well (unix(7), ECONNRESET).
                 connection.reply(u64::MAX, Reply::Refused { error: Refusal::Peer { reason } });
             }
+            // A client is known by its token.
             let id = self.next_token + 1;
-            let token = self.token(Target::Connection(id));
-            let flags = EventFlags::IN | EventFlags::RDHUP;
-            if epoll::add(&self.epoll, &connection.socket, EventData::new_u64(token), flags).is_ok() {
+            self.token(Target::Connection(id));
+            let data = EventData::new_u64(id);
+            if epoll::add(&self.epoll, &connection.socket, data, connection.interest).is_ok() {
                 self.connections.insert(id, connection);
+            } else {
+                self.targets.remove(&id);
             }
         }
     }
@@ -354,7 +357,7 @@ impl Keeper {
 
     fn disconnect(&mut self, id: u64) {
         let Some(connection) = self.connections.remove(&id) else { return };
-        self.forget_targets(|target| *target == Target::Connection(id));
+        self.targets.remove(&id);
         for run in connection.watched {
             if let Some(process) = self.processes.get_mut(&run) {
                 process.watchers.remove(&id);
@@ -970,16 +973,15 @@ impl Keeper {
             connection.flush()
         });
         let Ok(done) = result else { return self.disconnect(client) };
-        let flags = EventFlags::RDHUP
+        let wanted = EventFlags::RDHUP
             | if connection.takes_requests() { EventFlags::IN } else { EventFlags::empty() }
             | if done { EventFlags::empty() } else { EventFlags::OUT };
-        let token = self
-            .targets
-            .iter()
-            .find(|(_, target)| **target == Target::Connection(client))
-            .map(|(token, _)| *token);
-        if let Some(token) = token {
-            let _ = epoll::modify(&self.epoll, &connection.socket, EventData::new_u64(token), flags);
+        // Every loop comes by here; the kernel is told only what it does not know.
+        if wanted != connection.interest {
+            let told = epoll::modify(&self.epoll, &connection.socket, EventData::new_u64(client), wanted);
+            if told.is_ok() {
+                connection.interest = wanted;
+            }
         }
     }
 }

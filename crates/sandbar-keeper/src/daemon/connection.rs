@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 
+use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
 use sandbar_proto::RunId;
 
@@ -27,6 +28,8 @@ pub(super) struct Connection {
     pub(super) grown: BTreeSet<RunId>,
     /// Runs that end with it.
     pub(super) bound: BTreeSet<RunId>,
+    /// What epoll watches its socket for.
+    pub(super) interest: EventFlags,
     queue: VecDeque<Vec<u8>>,
 }
 
@@ -39,6 +42,7 @@ impl Connection {
             watched: BTreeSet::new(),
             grown: BTreeSet::new(),
             bound: BTreeSet::new(),
+            interest: EventFlags::IN | EventFlags::RDHUP,
             queue: VecDeque::new(),
         }
     }
