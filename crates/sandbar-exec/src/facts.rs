@@ -4,9 +4,6 @@ use sandbar_policy::{CompileError, Compiled, RunRequest, Step};
 use sandbar_proto::Facts;
 use sandbar_sandbox::facts::{FactsError, gather, host_facts};
 
-/// Rounds after which a policy that still asks is broken; it needs three for an ordinary workspace.
-const MAX_ROUNDS: usize = 16;
-
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -17,7 +14,7 @@ pub enum PlanError {
     #[error(transparent)]
     Policy(#[from] CompileError),
     /// The policy asks without end.
-    #[error("the policy still asks after {MAX_ROUNDS} rounds")]
+    #[error("the policy still asks after {} rounds", Step::MAX_ROUNDS)]
     Endless,
 }
 
@@ -27,7 +24,7 @@ pub enum PlanError {
 /// [`PlanError`].
 pub fn plan(request: &RunRequest) -> Result<Compiled, PlanError> {
     let mut facts = Facts { host: host_facts()?, answers: std::collections::BTreeMap::new() };
-    for _ in 0..MAX_ROUNDS {
+    for _ in 0..Step::MAX_ROUNDS {
         match sandbar_policy::compile(request, &facts)? {
             Step::Ready(compiled) => return Ok(*compiled),
             Step::Need(queries) => gather(&mut facts, queries),

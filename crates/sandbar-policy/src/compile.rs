@@ -10,7 +10,7 @@ use sandbar_proto::{
     LaunchSpec, LinuxSandbox, NetworkMode, PinnedPath, Sandbox,
 };
 
-use crate::git::{self, Scope};
+use crate::git::{self, Scope, WatchedIndex};
 use crate::grants::{ALLOW_READ, ALLOW_WRITE, Draft, Grant, GrantKind, Root, settle};
 use crate::identity::{self, Subject};
 use crate::mounts::{Arrangement, arrange};
@@ -50,6 +50,8 @@ pub struct Compiled {
     pub network: NetworkMode,
     /// What a person should know.
     pub notes: Vec<Note>,
+    /// Git indexes to look at again after the run, see [`WatchedIndex`].
+    pub watched: Vec<WatchedIndex>,
 }
 
 /// How far [`compile`] came.
@@ -63,7 +65,7 @@ pub enum Step {
 
 impl Step {
     /// More rounds than any file system needs; a caller that exceeds them has a host that changes its answers.
-    pub const MAX_ROUNDS: usize = 12;
+    pub const MAX_ROUNDS: usize = 24;
 }
 
 /// Compiles `request` with what is known of the host.
@@ -110,6 +112,7 @@ fn unconfined(request: &RunRequest, cwd: &FileFact) -> Compiled {
         permissions: Permissions::new(vec![everything]),
         network: request.network.unwrap_or(request.profile.network()),
         notes: Vec::new(),
+        watched: Vec::new(),
     }
 }
 
@@ -168,6 +171,7 @@ fn begin<'a>(request: &'a RunRequest, reader: &'a Reader<'a>) -> Draft<'a> {
         notes: Vec::new(),
         redirects: Vec::new(),
         made: Vec::new(),
+        watched: Vec::new(),
     }
 }
 
@@ -408,15 +412,16 @@ fn finish(
         seccomp: syscalls::command_filter(network),
     };
     let plan = launch(request, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)));
-    Ok(Compiled { plan, permissions, network, notes: unique(draft.notes) })
+    let (notes, watched) = (unique(draft.notes), unique(draft.watched));
+    Ok(Compiled { plan, permissions, network, notes, watched })
 }
 
 // A root that is named twice is looked at twice.
-fn unique(notes: Vec<Note>) -> Vec<Note> {
-    let mut kept = Vec::with_capacity(notes.len());
-    for note in notes {
-        if !kept.contains(&note) {
-            kept.push(note);
+fn unique<T: PartialEq>(items: Vec<T>) -> Vec<T> {
+    let mut kept = Vec::with_capacity(items.len());
+    for item in items {
+        if !kept.contains(&item) {
+            kept.push(item);
         }
     }
     kept

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use sandbar_proto::{
     AbsPath, AfterLeader, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind,
-    HostFacts, IdRange, Lifetime, Limits, LinuxSandbox, MountOp, OutputMode, PinnedPath, ProcessAttributes,
-    Sandbox, StdinMode, Stdio,
+    GitLinks, HostFacts, IdRange, Lifetime, Limits, LinuxSandbox, MountOp, OutputMode, PinnedPath,
+    ProcessAttributes, Sandbox, StdinMode, Stdio,
 };
 
 use crate::simulator::Simulator;
 use crate::{Access, CompileError, Compiled, GitMode, OwnDirectories, Profile, RunRequest, Step, compile};
 
 const ENOENT: i32 = 2;
+const EINVAL: i32 = 22;
 const ENAMETOOLONG: i32 = 36;
 
 pub(crate) fn path(text: &str) -> AbsPath {
@@ -206,10 +207,25 @@ impl FakeHost {
                 Some(Node::Directory | Node::Link(_)) => FactAnswer::Failed { errno: ENOENT },
                 None => FactAnswer::Missing,
             },
+            FactQuery::GitLinks(at) => match self.real(at, true).map(|real| self.nodes[&real].clone()) {
+                Some(Node::File(content)) => Self::git_links(&content),
+                Some(Node::Directory | Node::Link(_)) => FactAnswer::Failed { errno: EINVAL },
+                None => FactAnswer::Missing,
+            },
             FactQuery::User(0) => FactAnswer::User { name: "root".into(), home: "/root".into(), gid: 0 },
             FactQuery::User(1000) => FactAnswer::User { name: "u".into(), home: "/home/u".into(), gid: 1000 },
             FactQuery::User(_) => FactAnswer::Missing,
         }
+    }
+
+    /// An index of this host has a submodule a line.
+    fn git_links(content: &[u8]) -> FactAnswer {
+        if content == b"damaged" {
+            return FactAnswer::Failed { errno: EINVAL };
+        }
+        let lines = content.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+        let paths = lines.map(ByteString::from).collect();
+        FactAnswer::GitLinks(GitLinks { paths })
     }
 
     /// Compiles, and returns the calls that took and the questions that were asked.

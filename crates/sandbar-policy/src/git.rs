@@ -14,9 +14,18 @@
 //!
 //! A `.git` file is believed only if what it names points back. A `.git` directory in an ancestor of the working
 //! directory is opened as well, but nothing else of that ancestor. A missing `.git` is not reserved, so that
-//! `git init` works. Repositories nested in the workspace are not looked for.
+//! `git init` works.
+//!
+//! Two more ways lead git to a configuration: submodules (`links`), since a `git status` of the superproject runs
+//! git in each, and settings that name files (`configured`). Other repositories in the workspace are not looked for.
 
 use sandbar_proto::{AbsPath, FileKind, PinnedPath, PlaceholderKind};
+
+mod config;
+mod configured;
+mod links;
+
+pub use links::WatchedIndex;
 
 use crate::grants::{Draft, GrantKind};
 use crate::paths::{below, entry, lexical};
@@ -57,12 +66,12 @@ pub(crate) fn open(draft: &mut Draft<'_>, root: &PinnedPath, scope: Scope) -> Re
     match draft.reader.lookup(&dot) {
         // The commonest answer; asking on saves a round.
         Found::Unknown => {
-            open_or_protect(draft, &PinnedPath { path: dot, identity: root.identity });
+            open_or_protect(draft, &PinnedPath { path: dot, identity: root.identity }, &root.path);
             Ok(())
         }
         Found::File(fact) => match fact.pinned.identity.kind {
             FileKind::Directory => {
-                open_or_protect(draft, &fact.pinned);
+                open_or_protect(draft, &fact.pinned, &root.path);
                 Ok(())
             }
             FileKind::File => {
@@ -84,11 +93,22 @@ pub(crate) fn open(draft: &mut Draft<'_>, root: &PinnedPath, scope: Scope) -> Re
     }
 }
 
-fn open_or_protect(draft: &mut Draft<'_>, git: &PinnedPath) {
+/// Opens or protects the git directory `git` of the worktree `worktree`.
+fn open_or_protect(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath) {
     match draft.request.git {
         GitMode::Commit => open_directory(draft, git, Layout::Main, None),
         GitMode::Protect => draft.grant(git, GrantKind::Read, Origin::Protected(".git")),
     }
+    follow(draft, &git.path, &git.path, worktree);
+}
+
+/// Protects what the git directory leads git to beyond itself: `private` is the directory with index and HEAD of
+/// the worktree, `common` the one with its configuration.
+fn follow(draft: &mut Draft<'_>, private: &AbsPath, common: &AbsPath, worktree: &AbsPath) {
+    configured::protect_for_user(draft, worktree);
+    configured::protect(draft, &below(common, "config"), worktree);
+    configured::protect(draft, &below(private, "config.worktree"), worktree);
+    links::protect(draft, private, worktree);
 }
 
 /// Guards a root that is a bare repository itself. Returns whether it is one.
@@ -98,6 +118,7 @@ fn open_bare(draft: &mut Draft<'_>, root: &PinnedPath) -> bool {
     let (head, objects) = (has(draft, "HEAD"), has(draft, "objects"));
     if head && objects {
         guard(draft, root, Layout::Main);
+        configured::protect(draft, &below(&root.path, "config"), &root.path);
     }
     head && objects
 }
@@ -111,7 +132,7 @@ fn open_ancestor(draft: &mut Draft<'_>, root: &AbsPath) {
         let dot = below(&here, ".git");
         if let Found::File(fact) = draft.reader.lookup(&dot) {
             match fact.pinned.identity.kind {
-                FileKind::Directory => open_or_protect(draft, &fact.pinned),
+                FileKind::Directory => open_or_protect(draft, &fact.pinned, &here),
                 FileKind::File => follow_pointer(draft, &dot, &here),
                 // Nothing is opened, so nothing needs protection: the ancestor is not writable.
                 FileKind::Symlink | FileKind::Other => {}
@@ -219,16 +240,11 @@ fn guard_commondir(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout) -> O
     None
 }
 
-// Errs towards "no": a word in a comment costs a reservation, an overlooked setting would cost a commit.
 fn bears_commondir(config: &[u8], layout: Layout) -> bool {
-    let text = config.to_ascii_lowercase();
-    let mut lines = text.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii);
-    !lines.any(|line| {
-        let has = |word: &[u8]| line.windows(word.len()).any(|part| part == word);
-        let sets_worktree = line.starts_with(b"worktree") && !line.starts_with(b"worktreeconfig");
-        has(b"refstorage")
-            || (layout == Layout::Main && sets_worktree)
-            || (line.starts_with(b"bare") && !has(b"false"))
+    !config::settings(config).iter().any(|setting| {
+        setting.is("extensions", "refstorage")
+            || (setting.is("core", "bare") && setting.is_true())
+            || (setting.is("core", "worktree") && layout == Layout::Main)
     })
 }
 
@@ -297,6 +313,30 @@ fn guard_worktrees(draft: &mut Draft<'_>, git: &PinnedPath, own: Option<&AbsPath
     }
 }
 
+/// What belongs to the main worktree alone, in a git directory that serves linked ones: its head and index, and
+/// what an interrupted rebase, cherry-pick or merge goes on with, which may be commands to run.
+const OF_MAIN_WORKTREE: [&str; 11] = [
+    "HEAD",
+    "index",
+    "rebase-merge",
+    "rebase-apply",
+    "sequencer",
+    "MERGE_HEAD",
+    "MERGE_MSG",
+    "CHERRY_PICK_HEAD",
+    "REVERT_HEAD",
+    "BISECT_START",
+    "BISECT_RUN",
+];
+
+/// Makes what belongs to the main worktree read-only for a linked one. What is missing stays open: an empty
+/// placeholder would be an operation in progress to git.
+fn seal_main_worktree(draft: &mut Draft<'_>, common: &PinnedPath) {
+    for name in OF_MAIN_WORKTREE {
+        seal(draft, &below(&common.path, name), ".git of the main worktree");
+    }
+}
+
 /// Follows the `.git` file `dot` of the directory `worktree`.
 fn follow_pointer(draft: &mut Draft<'_>, dot: &AbsPath, worktree: &AbsPath) {
     let Some(content) = draft.reader.read(dot) else { return };
@@ -330,12 +370,17 @@ fn open_pointed(
             draft.reader.read(&below(&git.path, "gitdir"));
             Ok(())
         }
-        Found::File(_) => open_linked_worktree(draft, dot, git),
+        Found::File(_) => open_linked_worktree(draft, dot, worktree, git),
         Found::Missing | Found::Failed(_) => open_submodule(draft, worktree, git),
     }
 }
 
-fn open_linked_worktree(draft: &mut Draft<'_>, dot: &AbsPath, git: &PinnedPath) -> Result<(), GitDoubt> {
+fn open_linked_worktree(
+    draft: &mut Draft<'_>,
+    dot: &AbsPath,
+    worktree: &AbsPath,
+    git: &PinnedPath,
+) -> Result<(), GitDoubt> {
     let pointer = |draft: &Draft<'_>, name| {
         let content = draft.reader.read(&below(&git.path, name)).map(<[u8]>::trim_ascii);
         content.and_then(|written| lexical(&git.path, written).ok()).ok_or(GitDoubt::NotMutual)
@@ -352,11 +397,11 @@ fn open_linked_worktree(draft: &mut Draft<'_>, dot: &AbsPath, git: &PinnedPath) 
     if !points_back || common.pinned.identity.kind != FileKind::Directory {
         return Err(GitDoubt::NotMutual);
     }
-    if draft.request.git == GitMode::Protect {
-        draft.grant(&common.pinned, GrantKind::Read, Origin::Protected(".git"));
-        return Ok(());
+    match draft.request.git {
+        GitMode::Commit => open_worktree_directory(draft, git, &common.pinned),
+        GitMode::Protect => draft.grant(&common.pinned, GrantKind::Read, Origin::Protected(".git")),
     }
-    open_worktree_directory(draft, git, &common.pinned);
+    follow(draft, &git.path, &common.pinned.path, worktree);
     Ok(())
 }
 
@@ -366,6 +411,7 @@ fn open_worktree_directory(draft: &mut Draft<'_>, git: &PinnedPath, common: &Pin
         return open_directory(draft, common, Layout::Main, None);
     }
     open_directory(draft, common, Layout::Main, Some(&git.path));
+    seal_main_worktree(draft, common);
     guard_worktree_files(draft, git);
     guard_one(draft, git, Guard { name: "commondir", origin: ".git/commondir", when_missing: None });
     guard_modules(draft, &below(&git.path, "modules"), 1);
@@ -382,7 +428,7 @@ fn open_submodule(draft: &mut Draft<'_>, worktree: &AbsPath, git: &PinnedPath) -
         return Ok(());
     }
     let Some(config) = draft.reader.read(&config_path) else { return Err(GitDoubt::NotMutual) };
-    let named = core_worktree(config).and_then(|written| lexical(&git.path, written).ok());
+    let named = core_worktree(config).and_then(|written| lexical(&git.path, &written).ok());
     match named.map(|path| draft.reader.resolve(&path)) {
         Some(Found::Unknown) => return Ok(()),
         Some(Found::File(fact)) if fact.pinned.path == *worktree => {}
@@ -392,15 +438,14 @@ fn open_submodule(draft: &mut Draft<'_>, worktree: &AbsPath, git: &PinnedPath) -
         GitMode::Commit => open_directory(draft, git, Layout::Submodule, None),
         GitMode::Protect => draft.grant(git, GrantKind::Read, Origin::Protected(".git")),
     }
+    follow(draft, &git.path, &git.path, worktree);
     Ok(())
 }
 
-/// The value of `core.worktree`, as git itself writes it: one line, no quotes unless the path needs them.
-fn core_worktree(config: &[u8]) -> Option<&[u8]> {
-    config.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii).find_map(|line| {
-        let value = line.strip_prefix(b"worktree")?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii();
-        Some(value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value))
-    })
+/// The value of `core.worktree`.
+fn core_worktree(config: &[u8]) -> Option<Vec<u8>> {
+    let settings = config::settings(config).into_iter().rev();
+    settings.filter(|setting| setting.is("core", "worktree")).find_map(|setting| setting.value)
 }
 
 #[cfg(test)]

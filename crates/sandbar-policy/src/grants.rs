@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 
 use sandbar_proto::{AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, PinnedPath, PlaceholderKind};
 
+use crate::git::WatchedIndex;
 use crate::reader::Reader;
 use crate::{Access, Note, Origin, RunRequest};
 
@@ -119,11 +120,18 @@ pub(crate) struct Draft<'a> {
     pub(crate) redirects: Vec<EnvVar>,
     /// Directories to make in private tmpfs mounts.
     pub(crate) made: Vec<AbsPath>,
+    /// Indexes to look at again after the run.
+    pub(crate) watched: Vec<WatchedIndex>,
 }
 
 impl Draft<'_> {
     pub(crate) fn grant(&mut self, target: &PinnedPath, kind: GrantKind, origin: Origin) {
         self.grants.push(Grant::of(target, kind, origin));
+    }
+
+    /// Whether `path` lies in a root that was granted for writing so far.
+    pub(crate) fn is_in_writable_root(&self, path: &AbsPath) -> bool {
+        self.grants.iter().any(|grant| grant.kind == GrantKind::Write && path.starts_with(&grant.path))
     }
 
     /// Whether a person gave up the protection of exactly this name, as written.

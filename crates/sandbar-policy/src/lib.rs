@@ -44,6 +44,7 @@ mod simulator;
 pub use compile::{Compiled, LaunchPlan, Step, compile};
 pub use env_policy::{Decision, EnvPolicy, Inherit, Platform, ResolvedEnv, Rule};
 pub use explain::{Explanation, explain};
+pub use git::WatchedIndex;
 pub use glob::Glob;
 pub use notes::{CompileError, GitDoubt, Note, PathProblem, StricterBecause};
 pub use permissions::{Access, Entry, EntryPath, Origin, Permissions};

@@ -190,6 +190,23 @@ pub enum Note {
         /// The git directory.
         git: AbsPath,
     },
+    /// The index is none that can be read, so its submodules are not protected.
+    SubmodulesUnknown {
+        /// The index.
+        index: AbsPath,
+    },
+    /// A submodule's directory lies behind a symbolic link, where it can be replaced.
+    SubmoduleOpen {
+        /// The directory.
+        path: AbsPath,
+    },
+    /// A file that git's configuration names lies behind a symbolic link, where it can be replaced.
+    ConfiguredOpen {
+        /// What names it.
+        key: &'static str,
+        /// The file as named.
+        path: AbsPath,
+    },
     /// A secret's link leads to something too broad to be hidden.
     SecretNotHidden {
         /// The name of the secret.
@@ -238,6 +255,19 @@ impl fmt::Display for Note {
                 f,
                 "{}/commondir is not reserved: this repository is bare, has core.worktree or uses reftable",
                 git.to_display()
+            ),
+            Self::SubmodulesUnknown { index } => write!(
+                f,
+                "submodules are not protected: {} is no index that can be read; look at `git status` with care",
+                index.to_display()
+            ),
+            Self::SubmoduleOpen { path } => {
+                write!(f, "the submodule {} is not protected: a symbolic link leads there", path.to_display())
+            }
+            Self::ConfiguredOpen { key, path } => write!(
+                f,
+                "{} is not protected although git's {key} names it: a symbolic link leads there",
+                path.to_display()
             ),
             Self::SecretNotHidden { secret, target } => write!(
                 f,

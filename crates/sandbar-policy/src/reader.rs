@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use sandbar_proto::{
-    AbsPath, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind, HostFacts,
+    AbsPath, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind, GitLinks, HostFacts,
     PinnedPath,
 };
 
@@ -36,6 +36,19 @@ pub(crate) enum Names<'a> {
     /// There is no such directory.
     Missing,
     /// It could not be listed.
+    Failed,
+}
+
+/// The answer about the submodules of a git index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Links<'a> {
+    /// Not known yet.
+    Unknown,
+    /// These.
+    Known(&'a GitLinks),
+    /// There is no index.
+    Missing,
+    /// It is none, or too long.
     Failed,
 }
 
@@ -83,7 +96,12 @@ impl<'a> Reader<'a> {
             Some(FactAnswer::File(fact)) => Found::File(fact),
             Some(FactAnswer::Missing) => Found::Missing,
             Some(FactAnswer::Failed { errno }) => Found::Failed(*errno),
-            Some(FactAnswer::Names(_) | FactAnswer::Content(_) | FactAnswer::User { .. }) => Found::Failed(0),
+            Some(
+                FactAnswer::Names(_)
+                | FactAnswer::Content(_)
+                | FactAnswer::GitLinks(_)
+                | FactAnswer::User { .. },
+            ) => Found::Failed(0),
         }
     }
 
@@ -120,6 +138,7 @@ impl<'a> Reader<'a> {
                 FactAnswer::Failed { .. }
                 | FactAnswer::File(_)
                 | FactAnswer::Content(_)
+                | FactAnswer::GitLinks(_)
                 | FactAnswer::User { .. },
             ) => Names::Failed,
         }
@@ -133,8 +152,30 @@ impl<'a> Reader<'a> {
             | FactAnswer::Failed { .. }
             | FactAnswer::File(_)
             | FactAnswer::Names(_)
+            | FactAnswer::GitLinks(_)
             | FactAnswer::User { .. } => None,
         }
+    }
+
+    /// The submodules that a git index lists.
+    pub(crate) fn git_links(&self, index: &AbsPath) -> Links<'a> {
+        match self.ask(FactQuery::GitLinks(index.clone())) {
+            None => Links::Unknown,
+            Some(FactAnswer::GitLinks(links)) => Links::Known(links),
+            Some(FactAnswer::Missing) => Links::Missing,
+            Some(
+                FactAnswer::Failed { .. }
+                | FactAnswer::File(_)
+                | FactAnswer::Names(_)
+                | FactAnswer::Content(_)
+                | FactAnswer::User { .. },
+            ) => Links::Failed,
+        }
+    }
+
+    /// The same as an answer to compare a later one with; while it is unknown, that nothing is there.
+    pub(crate) fn answer_of_git_links(&self, index: &AbsPath) -> FactAnswer {
+        self.ask(FactQuery::GitLinks(index.clone())).cloned().unwrap_or(FactAnswer::Missing)
     }
 
     /// A user, `None` when unknown or not in passwd(5).
@@ -145,6 +186,7 @@ impl<'a> Reader<'a> {
             | FactAnswer::Failed { .. }
             | FactAnswer::File(_)
             | FactAnswer::Names(_)
+            | FactAnswer::GitLinks(_)
             | FactAnswer::Content(_) => None,
         }
     }

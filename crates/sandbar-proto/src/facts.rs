@@ -21,6 +21,9 @@ pub enum FactQuery {
     List(AbsPath),
     /// The content of a small regular file, at most [`FactQuery::MAX_BYTES`].
     Read(AbsPath),
+    /// The submodules that a git index lists (gitlinks, gitformat-index(5)), at most
+    /// [`FactQuery::MAX_INDEX_BYTES`] of it.
+    GitLinks(AbsPath),
     /// The passwd(5) entry of a user id.
     User(u32),
 }
@@ -30,6 +33,8 @@ impl FactQuery {
     pub const MAX_NAMES: usize = 4096;
     /// Most bytes that [`FactQuery::Read`] returns; a longer file is an error.
     pub const MAX_BYTES: usize = 64 * 1024;
+    /// Longest git index that is read: some million files.
+    pub const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
 }
 
 /// What a path is.
@@ -45,6 +50,13 @@ pub struct FileFact {
     pub mode: u32,
 }
 
+/// The submodules of a git index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GitLinks {
+    /// Their paths from the top of the worktree, in the index' order.
+    pub paths: Vec<ByteString>,
+}
+
 /// One answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +69,8 @@ pub enum FactAnswer {
     Names(Vec<(ByteString, FileKind)>),
     /// A file's content.
     Content(ByteString),
+    /// What a git index lists.
+    GitLinks(GitLinks),
     /// A user.
     User {
         /// Login name.

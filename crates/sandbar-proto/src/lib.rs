@@ -17,7 +17,7 @@ mod sandbox;
 
 pub use bytes::ByteString;
 pub use event::{Gap, ProcessEvent};
-pub use facts::{FactAnswer, FactQuery, Facts, FileFact, HostFacts};
+pub use facts::{FactAnswer, FactQuery, Facts, FileFact, GitLinks, HostFacts};
 pub use id::{ParseRunIdError, RunId, Seq};
 pub use launch::{
     AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode,

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use rustix::thread::CapabilitySet;
 use sandbar_proto::{FactAnswer, FactQuery, Facts, HostFacts, IdRange};
 
+mod git_index;
 mod passwd;
 mod path;
 #[cfg(test)]
@@ -76,6 +77,7 @@ pub fn answer(query: &FactQuery) -> FactAnswer {
         FactQuery::Resolve(path) => path::look_up(path, path::Final::Followed).map(FactAnswer::File),
         FactQuery::List(path) => path::list(path).map(FactAnswer::Names),
         FactQuery::Read(path) => path::read(path).map(FactAnswer::Content),
+        FactQuery::GitLinks(path) => git_index::links(path).map(FactAnswer::GitLinks),
         FactQuery::User(uid) => passwd::user(*uid),
     };
     answer.unwrap_or_else(Failure::into_answer)

@@ -10,6 +10,7 @@ mod record;
 mod relay;
 mod signals;
 mod streams;
+mod submodules;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     if !args.quiet {
         tell_notes(&compiled, &env);
     }
+    let watched = compiled.watched.clone();
     let (client, processes) = keeper.enter()?;
     let record = Record::begin(args, &directories, id, &compiled, &env)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
@@ -80,6 +82,9 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     });
     // A thread may still wait for input that never comes; the process need not wait for it.
     tokio.shutdown_background();
+    if !args.quiet {
+        submodules::tell_added(&watched);
+    }
     result
 }
 

@@ -407,6 +407,64 @@ fn git_is_read_only_when_it_is_to_be_protected() {
     assert_eq!(home.run(&["--git", "protect"], script).ok(), "refused\n");
 }
 
+/// Who commits in repositories that have no configuration of their own.
+const IDENTITY: &str = "[user]\n\tname = A\n\temail = a@example.com\n";
+
+/// Makes `.git/modules/lib` and the checked out submodule `lib` in the workspace's repository.
+fn submodule(home: &Home) {
+    home.write_home(".gitconfig", IDENTITY);
+    let script = "git init -q ../lib && git -C ../lib commit -q --allow-empty -m lib && \
+                  git -c protocol.file.allow=always submodule --quiet add ../lib lib && git commit -q -m submodule";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+}
+
+#[test]
+fn a_submodule_cannot_be_replaced_by_a_repository_that_runs_programs_of_the_host() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    submodule(&home);
+    let plant = "git -C lib log --format=%s; git -C lib commit -q --allow-empty -m inside && echo committed; \
+                 rm -rf planted copy; git init -q planted && touch planted/f && git -C planted add f && git -C planted commit -q -m x && \
+                 git -C planted config core.fsmonitor 'touch ../PWNED; false' && \
+                 rm -rf lib/.git 2>/dev/null; mv planted/.git lib/.git 2>/dev/null; \
+                 cp -r lib copy; mv planted/.git copy/.git 2>/dev/null; mv lib away 2>/dev/null && mv copy lib; true";
+    for mode in ["commit", "protect"] {
+        let out = home.run(&["--git", mode], plant).ok();
+        assert_eq!(out.contains("committed"), mode == "commit", "{out}");
+        let _ = finish(home.command("git").args(["status", "--short"])).ok();
+        assert!(!home.workspace().join("PWNED").exists(), "--git {mode}");
+    }
+}
+
+#[test]
+fn a_submodule_that_a_run_adds_is_named_before_git_enters_it() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    home.write_home(".gitconfig", IDENTITY);
+    let plant = "git init -q evil && git -C evil commit -q --allow-empty -m x && git add evil 2>/dev/null";
+    let finished = finish(&mut home.sandbar(&["run", "--", "sh", "-c", plant]));
+    assert!(finished.code == Some(0) && finished.err().contains("added the submodule"), "{finished:?}");
+    let again = finish(&mut home.sandbar(&["run", "--", "true"]));
+    assert!(!again.err().contains("added the submodule"), "{again:?}");
+    let script = "(echo x >> evil/.git/config) 2>/dev/null || echo denied";
+    assert_eq!(home.run(&[], script).ok(), "denied\n");
+}
+
+#[test]
+fn hooks_that_the_configuration_names_cannot_be_written() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let script = "mkdir ci && git config core.hooksPath ci/hooks && git config include.path ../ci/config";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    let attack = "mkdir -p ci/hooks && echo 'touch PWNED' > ci/hooks/pre-commit && chmod +x ci/hooks/pre-commit; \
+                  echo '[core] fsmonitor = touch PWNED' > ci/config; cp -r ci copy; mv ci away && mv copy ci; echo two > file; git commit -q -a -m two";
+    let _ = home.run(&[], attack);
+    let _ = finish(home.command("git").args(["commit", "-q", "--allow-empty", "-m", "three"])).ok();
+    assert!(!home.workspace().join("PWNED").exists());
+    let log = finish(home.command("git").args(["log", "--format=%s"])).ok();
+    assert_eq!(log, "three\ntwo\none\n");
+}
+
 #[test]
 #[ignore = "nested repositories are not searched for yet (docs/threat-model.md)"]
 fn hooks_of_a_nested_repository_cannot_be_written() {

@@ -232,3 +232,150 @@ fn a_repository_in_tmp_is_rebuilt_around_a_subdirectory() {
     let host = FakeHost::with_home().repository("/tmp/r/.git").dir("/tmp/r/sub");
     assert_accesses(&host, &host.compile(&request("/tmp/r/sub")), "/tmp/r/.git", &OPENED);
 }
+
+fn with_submodule() -> FakeHost {
+    let module = "/home/u/proj/.git/modules/lib";
+    host()
+        .text("/home/u/proj/.git/index", "deps/lib\n")
+        .repository(module)
+        .text(&format!("{module}/config"), "[core]\n\tworktree = ../../../deps/lib\n")
+        .text("/home/u/proj/deps/lib/.git", "gitdir: ../../.git/modules/lib\n")
+}
+
+#[test]
+fn the_pointer_of_a_submodule_can_neither_be_written_nor_moved_away() {
+    let host = with_submodule();
+    for git in [GitMode::Commit, GitMode::Protect] {
+        let mut asked = request(PROJECT);
+        asked.git = git;
+        let compiled = host.compile(&asked);
+        let table = [
+            ("deps/lib/.git", Access::Read),
+            ("deps/lib/src", Access::Write),
+            (".git/modules/lib/config", Access::Read),
+            (".git/modules/lib/hooks/x", Access::Read),
+        ];
+        assert_accesses(&host, &compiled, PROJECT, &table);
+        assert_eq!(compiled.notes, []);
+    }
+}
+
+#[test]
+fn a_submodule_with_a_repository_of_its_own_is_guarded_like_any_git_directory() {
+    let host = host().text("/home/u/proj/.git/index", "lib\n").repository("/home/u/proj/lib/.git");
+    assert_accesses(&host, &host.compile(&request(PROJECT)), "/home/u/proj/lib/.git", &OPENED);
+    let mut asked = request(PROJECT);
+    asked.git = GitMode::Protect;
+    let closed = [("lib/.git/index", Access::Read), ("lib/file", Access::Write)];
+    assert_accesses(&host, &host.compile(&asked), PROJECT, &closed);
+}
+
+#[test]
+fn a_submodule_that_is_not_checked_out_cannot_be_planted() {
+    let empty = host().text("/home/u/proj/.git/index", "lib\n").dir("/home/u/proj/lib");
+    assert_accesses(&empty, &empty.compile(&request(PROJECT)), PROJECT, &[("lib/.git", Access::Read)]);
+    let missing = host().text("/home/u/proj/.git/index", "deps/lib\n");
+    let compiled = missing.compile(&request(PROJECT));
+    assert_accesses(&missing, &compiled, PROJECT, &[("deps/lib/.git", Access::Read)]);
+    assert!(missing.placeholders(&compiled).contains(&"/home/u/proj/deps".to_owned()));
+    let linked = host().text("/home/u/proj/.git/index", "lib\n").link("/home/u/proj/lib/.git", "/home/u/x");
+    assert_accesses(&linked, &linked.compile(&request(PROJECT)), PROJECT, &[("lib/file", Access::Read)]);
+}
+
+#[test]
+fn submodules_of_submodules_are_found_in_their_own_indexes() {
+    let inner = "/home/u/proj/.git/modules/lib/modules/inner";
+    let host = with_submodule()
+        .text("/home/u/proj/.git/modules/lib/index", "inner\n")
+        .repository(inner)
+        .text(&format!("{inner}/config"), "[core]\n\thooksPath = tools\n")
+        .dir("/home/u/proj/deps/lib/inner/tools")
+        .text("/home/u/proj/deps/lib/inner/.git", "gitdir: ../../../.git/modules/lib/modules/inner\n");
+    let (compiled, rounds, _) = host.count(&request(PROJECT));
+    let compiled = compiled.unwrap();
+    let table = [("inner/.git", Access::Read), ("inner/x", Access::Write), ("inner/tools/x", Access::Read)];
+    assert_accesses(&host, &compiled, "/home/u/proj/deps/lib", &table);
+    assert!(rounds <= 12, "{rounds} rounds");
+}
+
+#[test]
+fn what_cannot_be_protected_is_said() {
+    let damaged = host().text("/home/u/proj/.git/index", "damaged");
+    let index = path("/home/u/proj/.git/index");
+    assert_eq!(damaged.compile(&request(PROJECT)).notes, [Note::SubmodulesUnknown { index }]);
+    let linked = host()
+        .text("/home/u/proj/.git/index", "deps/lib\n")
+        .dir("/home/u/proj/real/lib")
+        .link("/home/u/proj/deps", "/home/u/proj/real");
+    let note = Note::SubmoduleOpen { path: path("/home/u/proj/deps/lib") };
+    assert_eq!(linked.compile(&request(PROJECT)).notes, [note]);
+    let forged = host().text("/home/u/proj/.git/index", "../x\n/etc\n.\n");
+    assert_eq!(forged.compile(&request(PROJECT)).notes, []);
+}
+
+#[test]
+fn what_a_configuration_names_is_protected_like_the_configuration() {
+    let config = "[core]\n\thooksPath = .githooks\n[include]\n\tpath = ../.gitconfig\n";
+    let host = host()
+        .text("/home/u/proj/.git/config", config)
+        .dir("/home/u/proj/.githooks")
+        .text("/home/u/proj/.gitconfig", "[includeIf \"gitdir:~/\"]\npath = ~/proj/ci/more\n")
+        .dir("/home/u/proj/ci");
+    let compiled = host.compile(&request(PROJECT));
+    let table = [
+        (".githooks/pre-commit", Access::Read),
+        (".gitconfig", Access::Read),
+        ("ci/more", Access::Read),
+        ("ci/other", Access::Write),
+    ];
+    assert_accesses(&host, &compiled, PROJECT, &table);
+    assert!(host.placeholders(&compiled).contains(&"/home/u/proj/ci/more".to_owned()));
+    assert_eq!(compiled.notes, []);
+}
+
+#[test]
+fn the_users_configuration_counts_in_every_repository() {
+    let host = host()
+        .text("/home/u/.gitconfig", "[include]\npath = .more\n[core]\nhooksPath = ci/hooks\n")
+        .text("/home/u/.more", "[include]\npath = .gitconfig\n");
+    let compiled = host.compile(&request(PROJECT));
+    let table = [("ci", Access::Read), ("src", Access::Write)];
+    assert_accesses(&host, &compiled, PROJECT, &table);
+    let linked = host.dir("/home/u/proj/real/hooks").link("/home/u/proj/ci", "/home/u/proj/real");
+    let note = Note::ConfiguredOpen { key: "core.hooksPath", path: path("/home/u/proj/ci/hooks") };
+    assert_eq!(linked.compile(&request(PROJECT)).notes, [note]);
+}
+
+#[test]
+fn a_linked_worktree_does_not_write_what_belongs_to_the_main_one() {
+    let git = "/home/u/main/.git";
+    let host = linked_worktree()
+        .file(&format!("{git}/index"))
+        .text(&format!("{git}/rebase-merge/git-rebase-todo"), "exec true\n");
+    let table = [
+        ("HEAD", Access::Read),
+        ("index", Access::Read),
+        ("rebase-merge/git-rebase-todo", Access::Read),
+        ("packed-refs.lock", Access::Write),
+    ];
+    assert_accesses(&host, &host.compile(&request(PROJECT)), git, &table);
+}
+
+#[test]
+fn a_submodule_that_a_run_adds_is_seen_afterwards() {
+    let host = with_submodule();
+    let compiled = host.compile(&request(PROJECT));
+    let [watched] = compiled.watched.as_slice() else { panic!("{:?}", compiled.watched) };
+    assert_eq!(watched.query(), sandbar_proto::FactQuery::GitLinks(path("/home/u/proj/.git/index")));
+    let links = |paths: &[&str]| {
+        let paths = paths.iter().map(|&path| path.into()).collect();
+        sandbar_proto::FactAnswer::GitLinks(sandbar_proto::GitLinks { paths })
+    };
+    assert_eq!(watched.added(&links(&["deps/lib"])), Some(vec![]));
+    assert_eq!(watched.added(&links(&[])), Some(vec![]));
+    assert_eq!(watched.added(&links(&["deps/lib", "evil"])), Some(vec![path("/home/u/proj/evil")]));
+    assert_eq!(watched.added(&sandbar_proto::FactAnswer::Failed { errno: 22 }), None);
+    let mut asked = request(PROJECT);
+    asked.git = GitMode::Protect;
+    assert_eq!(host.compile(&asked).watched, []);
+}

@@ -1,0 +1,162 @@
+//! Submodules: what a `git status` on the host enters by itself.
+//!
+//! For each submodule that the index lists, git looks for `.git` in its directory, and runs a git in it that obeys
+//! the configuration which that names. So an existing `.git` is read-only, and so is the configuration it leads
+//! to; where there is none the directory is read-only, and where there is no directory the name is reserved: a
+//! submodule can't be checked out inside, which could not work anyway, since that writes the configuration.
+//!
+//! What stays open: with an index that may be written a command adds a submodule of its own. That cannot be
+//! prevented without preventing commits; [`WatchedIndex`] lets the caller see it afterwards, and say it.
+
+use sandbar_proto::{AbsPath, ByteString, FactAnswer, FactQuery, FileKind, PinnedPath, PlaceholderKind};
+
+use super::{Layout, MODULE_LEVELS, configured, find_link, guard, guard_modules};
+use crate::grants::{Draft, GrantKind};
+use crate::paths::{below, lexical};
+use crate::reader::{Found, Links};
+use crate::workspace::reserve;
+use crate::{GitMode, Note, Origin};
+
+const LINK: &str = ".git of a submodule";
+
+/// An index that a run may write, and the submodules it had when the run was planned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatchedIndex {
+    index: AbsPath,
+    worktree: AbsPath,
+    before: FactAnswer,
+}
+
+impl WatchedIndex {
+    /// What to ask the host after the run.
+    #[must_use]
+    pub fn query(&self) -> FactQuery {
+        FactQuery::GitLinks(self.index.clone())
+    }
+
+    /// The directories that the index has as submodules now and had not before; `None` when the index is not
+    /// readable any more.
+    #[must_use]
+    pub fn added(&self, now: &FactAnswer) -> Option<Vec<AbsPath>> {
+        let paths = |answer: &FactAnswer| match answer {
+            FactAnswer::GitLinks(links) => Some(links.paths.clone()),
+            FactAnswer::Missing => Some(Vec::new()),
+            FactAnswer::File(_)
+            | FactAnswer::Names(_)
+            | FactAnswer::Content(_)
+            | FactAnswer::User { .. }
+            | FactAnswer::Failed { .. } => None,
+        };
+        let before = paths(&self.before).unwrap_or_default();
+        let added = paths(now)?.into_iter().filter(|path| !before.contains(path));
+        Some(added.filter_map(|path| directory(&self.worktree, &path)).collect())
+    }
+}
+
+/// The directory of a submodule. Git keeps no index with `..` or an absolute path, so one that has them is forged.
+fn directory(worktree: &AbsPath, path: &ByteString) -> Option<AbsPath> {
+    worktree.join(path.as_bytes()).ok().filter(|directory| directory != worktree)
+}
+
+/// Protects the submodules in the index of the git directory `git`, whose worktree is `worktree`, and watches that
+/// index.
+pub(super) fn protect(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath) {
+    let index = below(git, "index");
+    protect_level(draft, &index, worktree, 1);
+    if draft.request.git == GitMode::Commit {
+        let before = draft.reader.answer_of_git_links(&index);
+        draft.watched.push(WatchedIndex { index, worktree: worktree.clone(), before });
+    }
+}
+
+fn protect_level(draft: &mut Draft<'_>, index: &AbsPath, worktree: &AbsPath, level: usize) {
+    let links = match draft.reader.git_links(index) {
+        Links::Unknown | Links::Missing => return,
+        Links::Failed => {
+            draft.notes.push(Note::SubmodulesUnknown { index: index.clone() });
+            return;
+        }
+        Links::Known(links) => links,
+    };
+    for path in links.paths.iter().filter_map(|path| directory(worktree, path)) {
+        protect_one(draft, &path, level);
+    }
+}
+
+fn protect_one(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
+    let dot = below(path, ".git");
+    // A directory that is reached through a link is none for git, but the link could be replaced by one.
+    match draft.reader.resolve(path) {
+        Found::File(fact) if fact.pinned.path != *path => {
+            return note_open(draft, path);
+        }
+        Found::File(_) | Found::Unknown => {}
+        Found::Missing | Found::Failed(_) => return reserve_missing(draft, path),
+    }
+    match draft.reader.lookup(&dot) {
+        Found::Unknown => {}
+        Found::File(fact) => match fact.pinned.identity.kind {
+            FileKind::File => {
+                draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(LINK));
+                follow_file(draft, &dot, path, level);
+            }
+            FileKind::Directory => protect_repository(draft, &fact.pinned, path, level),
+            FileKind::Symlink | FileKind::Other => close(draft, path),
+        },
+        Found::Missing | Found::Failed(_) => close(draft, path),
+    }
+}
+
+/// Makes the whole directory of a submodule read-only.
+fn close(draft: &mut Draft<'_>, path: &AbsPath) {
+    if let Found::File(fact) = draft.reader.lookup(path) {
+        draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(LINK));
+    }
+}
+
+/// Reserves `path`, or what is missing above it.
+pub(super) fn reserve_missing(draft: &mut Draft<'_>, path: &AbsPath) {
+    let mut missing = path.clone();
+    while let Some(parent) = missing.parent() {
+        match draft.reader.resolve(&parent) {
+            Found::Unknown => return,
+            Found::File(fact) if fact.pinned.path == parent => {
+                return reserve(draft, &fact.pinned, LINK, missing, PlaceholderKind::Directory);
+            }
+            Found::File(_) => return note_open(draft, path),
+            Found::Missing | Found::Failed(_) => missing = parent,
+        }
+    }
+}
+
+fn note_open(draft: &mut Draft<'_>, path: &AbsPath) {
+    if draft.is_in_writable_root(path) {
+        draft.notes.push(Note::SubmoduleOpen { path: path.clone() });
+    }
+}
+
+/// Protects the repository that the `.git` file `dot` of the directory `path` names.
+fn follow_file(draft: &mut Draft<'_>, dot: &AbsPath, path: &AbsPath, level: usize) {
+    let content = draft.reader.read(dot);
+    let named = content.and_then(|content| content.strip_prefix(b"gitdir:")).map(<[u8]>::trim_ascii);
+    let Some(target) = named.and_then(|written| lexical(path, written).ok()) else { return };
+    if let Found::File(fact) = draft.reader.resolve(&target)
+        && fact.pinned.identity.kind == FileKind::Directory
+    {
+        protect_repository(draft, &fact.pinned, path, level);
+    }
+}
+
+fn protect_repository(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath, level: usize) {
+    let is_closed = draft.request.git == GitMode::Protect || level > MODULE_LEVELS;
+    if is_closed || find_link(draft, git).is_some() {
+        draft.grant(git, GrantKind::Read, Origin::Protected(LINK));
+    } else {
+        guard(draft, git, Layout::Submodule);
+        guard_modules(draft, &below(&git.path, "modules"), level);
+    }
+    configured::protect(draft, &below(&git.path, "config"), worktree);
+    if level <= MODULE_LEVELS {
+        protect_level(draft, &below(&git.path, "index"), worktree, level + 1);
+    }
+}
