@@ -14,6 +14,8 @@ use sandbar_proto::{FactAnswer, FactQuery, Facts, HostFacts, IdRange};
 mod git_index;
 mod passwd;
 mod path;
+
+pub use path::identity;
 #[cfg(test)]
 mod tests;
 

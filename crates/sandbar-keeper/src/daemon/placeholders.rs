@@ -18,6 +18,7 @@ use rustix::io::Errno;
 use sandbar_proto::{
     AbsPath, ByteString, FileIdentity, FileKind, PinnedPath, Placeholder, PlaceholderKind, Timestamp,
 };
+use sandbar_sandbox::facts::identity;
 use serde::{Deserialize, Serialize};
 
 /// Sticky and otherwise ordinary: on a directory of one owner the bit does nothing, and on a file nobody sets it.
@@ -362,19 +363,7 @@ fn make_at(parent: &OwnedFd, name: &[u8], what: &PlaceholderKind) -> Result<(), 
 
 fn identity_at(parent: &OwnedFd, name: &ByteString) -> Result<Option<FileIdentity>, Errno> {
     match rustix::fs::statat(parent, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW) {
-        Ok(stat) => {
-            let kind = match FileType::from_raw_mode(stat.st_mode) {
-                FileType::Directory => FileKind::Directory,
-                FileType::RegularFile => FileKind::File,
-                FileType::Symlink => FileKind::Symlink,
-                FileType::Fifo
-                | FileType::Socket
-                | FileType::CharacterDevice
-                | FileType::BlockDevice
-                | FileType::Unknown => FileKind::Other,
-            };
-            Ok(Some(FileIdentity { dev: stat.st_dev, ino: stat.st_ino, kind }))
-        }
+        Ok(stat) => Ok(Some(identity(&stat))),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno),
     }

@@ -66,13 +66,19 @@ fn real_path(file: &OwnedFd) -> Result<AbsPath, Failure> {
 }
 
 fn fact(path: AbsPath, stat: &Stat) -> FileFact {
-    let kind = kind(FileType::from_raw_mode(stat.st_mode));
     FileFact {
-        pinned: PinnedPath { path, identity: FileIdentity { dev: stat.st_dev, ino: stat.st_ino, kind } },
+        pinned: PinnedPath { path, identity: identity(stat) },
         uid: stat.st_uid,
         gid: stat.st_gid,
         mode: stat.st_mode & 0o7777,
     }
+}
+
+/// Returns which file a `stat` is about.
+#[must_use]
+pub fn identity(stat: &Stat) -> FileIdentity {
+    let kind = kind(FileType::from_raw_mode(stat.st_mode));
+    FileIdentity { dev: stat.st_dev, ino: stat.st_ino, kind }
 }
 
 fn kind(file_type: FileType) -> FileKind {

@@ -10,7 +10,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
@@ -19,6 +19,7 @@ use rustix::mount::{
 use sandbar_proto::{BindAccess, FileIdentity, FileKind, TmpfsAccess};
 
 use super::sys::{MountAttr, Reach, mount_setattr};
+use crate::facts::identity;
 use crate::report::{SetupFailure, Step};
 
 /// Device nodes of the minimal /dev.
@@ -135,18 +136,7 @@ fn open_place(path: &CStr) -> Result<OwnedFd, Errno> {
 
 /// Whether `fd` is the file that the plan was made for.
 pub(super) fn is_same_file(fd: BorrowedFd<'_>, expected: FileIdentity) -> Result<bool, Errno> {
-    let stat = rustix::fs::fstat(fd)?;
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::Directory => FileKind::Directory,
-        FileType::RegularFile => FileKind::File,
-        FileType::Symlink => FileKind::Symlink,
-        FileType::Fifo
-        | FileType::Socket
-        | FileType::CharacterDevice
-        | FileType::BlockDevice
-        | FileType::Unknown => FileKind::Other,
-    };
-    Ok(FileIdentity { dev: stat.st_dev, ino: stat.st_ino, kind } == expected)
+    Ok(identity(&rustix::fs::fstat(fd)?) == expected)
 }
 
 /// Opens the host's file at `path`, which must be the expected one, as a detached copy of its mount.
@@ -450,8 +440,8 @@ fn run(op: &mut Op, index: u32) -> Result<(), SetupFailure> {
 /// Whether a mask of the expected kind fits onto what is there now.
 fn mask_fits(place: BorrowedFd<'_>, expected: FileIdentity) -> Result<bool, Errno> {
     let stat = rustix::fs::fstat(place)?;
-    let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
-    Ok(directory == (expected.kind == FileKind::Directory))
+    let is_directory = |identity: FileIdentity| identity.kind == FileKind::Directory;
+    Ok(is_directory(identity(&stat)) == is_directory(expected))
 }
 
 fn make_dirs(prefixes: &[CString], mode: u32) -> Result<(), Errno> {
