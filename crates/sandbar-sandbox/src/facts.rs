@@ -140,7 +140,8 @@ fn release(text: &str) -> Result<(u32, u32), FactsError> {
 }
 
 /// Returns the version of Landlock, or 0 when it cannot be used.
-pub(crate) fn landlock_abi() -> u32 {
+#[must_use]
+pub fn landlock_abi() -> u32 {
     const LANDLOCK_CREATE_RULESET_VERSION: libc::c_uint = 1;
     let attributes = std::ptr::null::<u8>();
     // SAFETY: with this flag the kernel demands a null pointer and a size of 0 and touches no memory of ours.

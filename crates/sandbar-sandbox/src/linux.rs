@@ -6,6 +6,7 @@
 mod exec;
 mod holder;
 mod landlock;
+mod memory;
 mod mounts;
 mod prepare;
 mod spare;
@@ -125,6 +126,7 @@ impl Spawner {
                 spare::main(network, &mut self.filters, &inherited)
             }
             sys::Fork::Parent { pid, pidfd } => {
+                memory::populate();
                 Ok(Spare { holder: Holder { pid, pidfd, control: ours }, network })
             }
         }

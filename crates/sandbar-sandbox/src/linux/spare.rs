@@ -20,6 +20,7 @@ use sandbar_proto::{LaunchSpec, MountOp, NetworkMode, Sandbox};
 use serde::{Deserialize, Serialize};
 
 use super::holder::{self, Inherited, fail, give_up};
+use super::memory;
 use super::prepare::{FilterCache, Launch};
 use crate::CacheLayer;
 use crate::report::{Order, PACKET_BYTES, SetupFailure, Step};
@@ -45,6 +46,7 @@ pub(super) fn main(network: NetworkMode, filters: &mut FilterCache, inherited: &
     if let Err(failure) = holder::settle(Some(network)) {
         give_up(failure);
     }
+    memory::populate();
     match receive_launch(filters) {
         Ok(Some(mut launch)) => holder::run(&mut launch),
         // Thrown away.

@@ -30,7 +30,7 @@ impl Streams {
     pub(super) fn choose(args: &RunArgs, profile: Profile) -> Result<Self, Problem> {
         let kinds =
             [stdio::kind(std::io::stdin()), stdio::kind(std::io::stdout()), stdio::kind(std::io::stderr())];
-        let landlock = !kinds.contains(&Kind::File) || landlock(profile)?;
+        let landlock = !kinds.contains(&Kind::File) || landlock(profile);
         Ok(Self::of(kinds, landlock, !args.no_record || args.json))
     }
 
@@ -87,13 +87,8 @@ impl Streams {
 }
 
 /// Whether a file can be handed over: without any sandbox there is nothing to get around.
-fn landlock(profile: Profile) -> Result<bool, Problem> {
-    if profile == Profile::DangerFullAccess {
-        return Ok(true);
-    }
-    let facts = sandbar_sandbox::facts::host_facts()
-        .map_err(|error| super::cannot_run(format!("could not look at this machine: {error}")))?;
-    Ok(facts.landlock_abi > 0)
+fn landlock(profile: Profile) -> bool {
+    profile == Profile::DangerFullAccess || sandbar_sandbox::facts::landlock_abi() > 0
 }
 
 #[cfg(test)]
