@@ -18,7 +18,7 @@ use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
     Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, Profile, RunRequest,
-    StricterBecause, caches, secrets, syscalls, workspace,
+    StricterBecause, caches, own, secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -135,7 +135,8 @@ fn launch(request: &RunRequest, cwd: &PinnedPath, env: Vec<EnvVar>, sandbox: San
 
 fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
     let mut draft = begin(request, reader);
-    hide_own(&mut draft);
+    let homes_of_caller = homes(&draft, None);
+    own::hide(&mut draft, &homes_of_caller);
     let private = remake_directories(&mut draft);
     reopen_run(&mut draft);
     let cwd_root = cwd_root(&mut draft, cwd)?;
@@ -145,6 +146,11 @@ fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result
     let subject = identity::subject(&mut draft, place);
     let mut env = request.env.clone();
     let homes = homes(&draft, subject.as_ref());
+    own::hide_below(&mut draft, &homes);
+    for root in cwd_root.iter().chain(&allowed) {
+        // Only here is known whose home belongs to the run.
+        own::refuse(&draft, &root.fact.pinned.path)?;
+    }
     secrets::hide(&mut draft, &homes);
     allow_reads(&mut draft)?;
     if let Some(subject) = &subject {
@@ -161,7 +167,7 @@ fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result
 }
 
 fn begin<'a>(request: &'a RunRequest, reader: &'a Reader<'a>) -> Draft<'a> {
-    let home = request.home.as_ref().map(|home| real(reader, home));
+    let home = request.home.as_ref().map(|home| reader.real(home));
     Draft {
         request,
         reader,
@@ -173,37 +179,6 @@ fn begin<'a>(request: &'a RunRequest, reader: &'a Reader<'a>) -> Draft<'a> {
         made: Vec::new(),
         watched: Vec::new(),
     }
-}
-
-/// The real path of what exists, else the path as it is.
-fn real(reader: &Reader<'_>, path: &AbsPath) -> AbsPath {
-    match reader.resolve(path) {
-        Found::File(fact) => fact.pinned.path.clone(),
-        Found::Unknown | Found::Missing | Found::Failed(_) => path.clone(),
-    }
-}
-
-fn hide_own(draft: &mut Draft<'_>) {
-    for path in draft.request.own.all() {
-        match draft.reader.resolve(path) {
-            Found::File(fact) => {
-                draft.own.push(fact.pinned.path.clone());
-                let kind = GrantKind::Hide { readable_empty: false };
-                draft.grant(&fact.pinned, kind, Origin::OwnFiles);
-            }
-            // It may come into being while the run lives, so nothing above it becomes writable either.
-            Found::Unknown | Found::Missing | Found::Failed(_) => {
-                let rest = draft.request.home.as_ref().and_then(|home| remainder(path, home));
-                let moved = draft.home.as_ref().zip(rest).and_then(|(home, rest)| home.join(rest).ok());
-                draft.own.push(moved.unwrap_or_else(|| path.clone()));
-            }
-        }
-    }
-}
-
-/// What follows `above` in `path`.
-fn remainder<'p>(path: &'p AbsPath, above: &AbsPath) -> Option<&'p [u8]> {
-    path.starts_with(above).then(|| &path.as_bytes()[above.as_bytes().len()..])
 }
 
 const TEMPORARY: Origin = Origin::Default("private temporary directory");
@@ -257,7 +232,7 @@ fn reopen_run(draft: &mut Draft<'_>) {
 /// The working directory as a writable root, if the profile wants it and nothing speaks against it.
 fn cwd_root(draft: &mut Draft<'_>, cwd: &FileFact) -> Result<Option<Root>, CompileError> {
     let path = &cwd.pinned.path;
-    refuse_own(draft, path)?;
+    own::refuse(draft, path)?;
     refuse_kernel(path)?;
     if !draft.request.profile.writes_cwd() {
         return Ok(None);
@@ -265,7 +240,7 @@ fn cwd_root(draft: &mut Draft<'_>, cwd: &FileFact) -> Result<Option<Root>, Compi
     let protected = workspace::is_protected(path).then_some(StricterBecause::IsProtected);
     if let Some(because) = too_broad(draft, path).or(protected) {
         // Naming the directory itself is either refused below, or all that was missing.
-        let is_named = draft.request.allow_write.iter().any(|named| real(draft.reader, named) == *path);
+        let is_named = draft.request.allow_write.iter().any(|named| draft.reader.real(named) == *path);
         if !is_named {
             draft.notes.push(Note::CwdNotWritable { cwd: path.clone(), because });
         }
@@ -285,13 +260,6 @@ fn too_broad(draft: &Draft<'_>, path: &AbsPath) -> Option<StricterBecause> {
     held.map(|own| StricterBecause::HoldsOwnFiles(own.clone()))
 }
 
-fn refuse_own(draft: &Draft<'_>, path: &AbsPath) -> Result<(), CompileError> {
-    match draft.own.iter().find(|own| path.starts_with(own)) {
-        Some(own) => Err(CompileError::OwnFiles { path: path.clone(), own: own.clone() }),
-        None => Ok(()),
-    }
-}
-
 fn refuse_kernel(path: &AbsPath) -> Result<(), CompileError> {
     let shm = below(&AbsPath::root(), "dev/shm");
     if path.starts_with(&shm) && *path != shm {
@@ -307,7 +275,7 @@ fn refuse_kernel(path: &AbsPath) -> Result<(), CompileError> {
 fn named(draft: &Draft<'_>, flag: &'static str, path: &AbsPath) -> Result<FileFact, CompileError> {
     let failed = |problem| CompileError::Allowed { flag, path: path.clone(), problem };
     let fact = draft.reader.resolve_or_guess(path).map_err(failed)?;
-    refuse_own(draft, &fact.pinned.path)?;
+    own::refuse(draft, &fact.pinned.path)?;
     refuse_kernel(&fact.pinned.path)?;
     Ok(fact)
 }
@@ -353,8 +321,8 @@ fn homes(draft: &Draft<'_>, subject: Option<&Subject>) -> Vec<AbsPath> {
     let reader = draft.reader;
     // HOME may have been set to something else, which hides nothing of what lies in the real one.
     let passwd = reader.user(reader.host().uid).and_then(|user| AbsPath::new(user.home.clone()).ok());
-    let passwd = passwd.map(|home| real(reader, &home));
-    let subject = subject.and_then(|subject| subject.home.as_ref()).map(|home| real(reader, home));
+    let passwd = passwd.map(|home| reader.real(&home));
+    let subject = subject.and_then(|subject| subject.home.as_ref()).map(|home| reader.real(home));
     let mut homes: Vec<AbsPath> = Vec::new();
     for home in passwd.into_iter().chain(draft.home.clone()).chain(subject) {
         homes.retain(|other| *other != home);
@@ -394,7 +362,7 @@ fn finish(
 ) -> Result<Compiled, CompileError> {
     let (request, reader) = (draft.request, draft.reader);
     let settled = settle(std::mem::take(&mut draft.grants));
-    let cache = real(reader, &request.own.cache);
+    let cache = reader.real(&request.own.cache);
     let store = below(&cache, "sandboxed");
     let mut arrangement = arrange(&settled, &draft.made, &store, reader)?;
     let permissions = arrangement.permissions(request.profile.name());
@@ -456,7 +424,7 @@ fn landlock(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<Land
 }
 
 fn tell(draft: &mut Draft<'_>, settled: &[Grant], permissions: &Permissions) {
-    let temporaries = ["/tmp", "/var/tmp"].map(|name| real(draft.reader, &below(&AbsPath::root(), name)));
+    let temporaries = ["/tmp", "/var/tmp"].map(|name| draft.reader.real(&below(&AbsPath::root(), name)));
     for path in temporaries {
         let shows_host =
             |grant: &Grant| grant.path == path && matches!(grant.kind, GrantKind::Write | GrantKind::Read);

@@ -45,6 +45,7 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
             config: path("/home/u/.config/sandbar"),
             cache: path("/home/u/.cache/sandbar"),
             home: None,
+            elsewhere: vec![],
         },
         runtime_roots: vec![path("/run/user/1000")],
     }

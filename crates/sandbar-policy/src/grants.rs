@@ -134,6 +134,11 @@ impl Draft<'_> {
         self.grants.iter().any(|grant| grant.kind == GrantKind::Write && path.starts_with(&grant.path))
     }
 
+    /// Whether hiding `path` would hide everything, or the home with all that is in it.
+    pub(crate) fn is_too_broad_to_hide(&self, path: &AbsPath) -> bool {
+        *path == AbsPath::root() || self.home.as_ref().is_some_and(|home| home.starts_with(path))
+    }
+
     /// Whether a person gave up the protection of exactly this name, as written.
     pub(crate) fn is_waived(&self, path: &AbsPath) -> bool {
         self.request.allow_write.contains(path)

@@ -27,6 +27,7 @@ mod grants;
 mod identity;
 mod mounts;
 mod notes;
+mod own;
 mod paths;
 mod permissions;
 mod profile;

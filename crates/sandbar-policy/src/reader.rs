@@ -115,6 +115,14 @@ impl<'a> Reader<'a> {
         self.file(FactQuery::Resolve(path.clone()))
     }
 
+    /// The real path of what exists, else the path as it is.
+    pub(crate) fn real(&self, path: &AbsPath) -> AbsPath {
+        match self.resolve(path) {
+            Found::File(fact) => fact.pinned.path.clone(),
+            Found::Unknown | Found::Missing | Found::Failed(_) => path.clone(),
+        }
+    }
+
     /// The directory or file that `path` leads to; while that is unknown, a directory of that very path.
     ///
     /// # Errors

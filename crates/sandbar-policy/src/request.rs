@@ -42,6 +42,9 @@ pub struct OwnDirectories {
     pub cache: AbsPath,
     /// `SANDBAR_HOME`, when it is set.
     pub home: Option<AbsPath>,
+    /// Where this user's other runs keep theirs as far as variables say, when that is not here. The default places
+    /// below a home directory need not be named.
+    pub elsewhere: Vec<AbsPath>,
 }
 
 impl OwnDirectories {

@@ -98,8 +98,7 @@ fn hide_one(draft: &mut Draft<'_>, secret: &AbsPath, readable_empty: bool) {
     // What cannot be looked up by the caller cannot be opened by its child.
     let Found::File(fact) = draft.reader.resolve(secret) else { return };
     let target = &fact.pinned;
-    let holds_home = draft.home.as_ref().is_some_and(|home| home.starts_with(&target.path));
-    if holds_home || target.path == AbsPath::root() {
+    if draft.is_too_broad_to_hide(&target.path) {
         draft.notes.push(Note::SecretNotHidden { secret: secret.clone(), target: target.path.clone() });
         return;
     }

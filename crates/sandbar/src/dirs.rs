@@ -69,10 +69,11 @@ impl Surroundings<'_> {
 
     fn directories(&self) -> Result<Directories, Problem> {
         let home = self.path("HOME").or_else(|| self.passwd_home.clone());
-        let own = match (self.variable)("SANDBAR_HOME") {
+        let mut own = match (self.variable)("SANDBAR_HOME") {
             Some(value) => below_home(value)?,
             None => self.xdg(home.as_ref())?,
         };
+        own.elsewhere = self.elsewhere(&own);
         let runtime_roots = self.path("XDG_RUNTIME_DIR").into_iter().collect();
         Ok(Directories { home, own, runtime_roots })
     }
@@ -93,7 +94,21 @@ impl Surroundings<'_> {
             config: own(base("XDG_CONFIG_HOME", ".config")?),
             cache: own(base("XDG_CACHE_HOME", ".cache")?),
             home: None,
+            elsewhere: Vec::new(),
         })
+    }
+
+    /// Where this user's runs keep their files that were started without `SANDBAR_HOME`. Policy itself knows the
+    /// default places below home. A runtime directory in /tmp is not named: anybody could put a link there that
+    /// hides something else, and every run has a /tmp of its own.
+    fn elsewhere(&self, own: &OwnDirectories) -> Vec<AbsPath> {
+        let here = [&own.runtime, &own.state, &own.config, &own.cache];
+        ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"]
+            .into_iter()
+            .filter_map(|name| self.path(name))
+            .map(|base| join(&base, "sandbar"))
+            .filter(|path| !here.contains(&path))
+            .collect()
     }
 
     /// The runtime directory: a session's, the user's, root's, and at last one in /tmp whose owner is checked.
@@ -124,6 +139,7 @@ fn below_home(value: OsString) -> Result<OwnDirectories, Problem> {
         config: join(&home, "config"),
         cache: join(&home, "cache"),
         home: Some(home),
+        elsewhere: Vec::new(),
     })
 }
 
@@ -159,6 +175,24 @@ mod tests {
             let found = directories(variables, uid, existing).unwrap().own.runtime;
             assert_eq!(found.to_display(), expected);
         }
+    }
+
+    #[test]
+    fn places_of_runs_without_sandbar_home_are_those_that_the_variables_name() {
+        let all = [
+            ("HOME", "/h"),
+            ("XDG_STATE_HOME", "/x/state"),
+            ("XDG_CONFIG_HOME", "/x/config"),
+            ("XDG_CACHE_HOME", "relative"),
+            ("XDG_RUNTIME_DIR", "/run/user/7"),
+            ("SANDBAR_HOME", "/s"),
+        ];
+        let elsewhere = |variables: &[(&str, &str)]| {
+            let found = directories(variables, 7, &["/run/user/7"]).unwrap().own.elsewhere;
+            found.iter().map(AbsPath::to_display).collect::<Vec<_>>()
+        };
+        assert_eq!(elsewhere(&all), ["/x/state/sandbar", "/x/config/sandbar", "/run/user/7/sandbar"]);
+        assert!(elsewhere(&all[..5]).is_empty());
     }
 
     #[test]

@@ -279,6 +279,33 @@ fn sandbars_own_files_are_hidden() {
     }
 }
 
+#[test]
+fn records_in_the_default_places_are_hidden_from_a_run_whose_own_are_elsewhere() {
+    let home = need!(sandbox());
+    let places = [".local/state/sandbar/sessions/r.jsonl", ".config/sandbar/c.toml", ".cache/sandbar/c"];
+    for place in places {
+        home.write_home(place, "hunter2");
+    }
+    let moved = home.outside().join("xdg");
+    fs::create_dir_all(moved.join("sandbar")).unwrap();
+    fs::write(moved.join("sandbar/r.jsonl"), "hunter2").unwrap();
+    home.write_home(".config/other", "readable");
+    let script = format!(
+        "cat ~/.config/other; cat ~/{} ~/{} ~/{} {}/sandbar/r.jsonl 2>/dev/null; true",
+        places[0],
+        places[1],
+        places[2],
+        moved.display()
+    );
+    for options in [&[][..], &["-p", "read-only"]] {
+        let mut command = home.shell(options, &script);
+        let finished = finish(command.env("XDG_STATE_HOME", &moved));
+        assert_eq!(finished, Finished::with(0, "readable", ""), "{options:?}");
+    }
+    let everything = home.run(&["-p", "danger-full-access"], &script).out();
+    assert_eq!(everything, format!("readable{}", "hunter2".repeat(4)), "there is something to hide");
+}
+
 // --- protected names and git ---
 
 #[test]
