@@ -2,7 +2,8 @@
 //!
 //! The order is that of the peers' `shell_environment_policy` (facts/exec-server.md §3): inherit, default
 //! excludes, `exclude`, `set`, `include_only`, our own additions, and then the overlay, which wins over all of
-//! them. Ours are `include`, which takes back what the first two steps dropped, and `unset`, which comes last.
+//! them. Ours are `include`, which takes back what the first two steps dropped, `unset`, which comes last, and
+//! further default excludes: names and values that look like credentials (`credentials.rs`).
 //! Works on bytes: a name or value that is not UTF-8 survives. Decisions carry names, never values.
 
 use std::collections::BTreeMap;
@@ -11,9 +12,10 @@ use std::fmt;
 use sandbar_proto::{ByteString, EnvVar};
 use serde::{Deserialize, Serialize};
 
-use crate::Glob;
+use crate::credentials::{self, Shape};
+use crate::{Glob, glob};
 
-/// Names that look like credentials.
+/// Names that look like credentials to the peers, too.
 const DEFAULT_EXCLUDES: [&str; 3] = ["*KEY*", "*SECRET*", "*TOKEN*"];
 
 const CORE_UNIX: [&str; 11] =
@@ -52,8 +54,10 @@ pub enum Inherit {
 pub struct EnvPolicy {
     /// What of the base is taken.
     pub inherit: Inherit,
-    /// Keep names that look like credentials (`*KEY*`, `*SECRET*`, `*TOKEN*`).
+    /// Keep what looks like a credential: `*KEY*`, `*SECRET*`, `*TOKEN*`, and what ours find.
     pub ignore_default_excludes: bool,
+    /// Let the default excludes be those three alone, as in the peers' dialect; ours know more names, and values.
+    pub only_peers_excludes: bool,
     /// Takes back what `inherit = core` left out or the default excludes dropped.
     pub include: Vec<Glob>,
     /// Drops, whatever admitted.
@@ -74,6 +78,10 @@ pub enum Rule {
     Inherit(Inherit),
     /// A default exclude dropped it.
     DefaultExclude(Glob),
+    /// It looks like a credential by this word of its name.
+    CredentialName(String),
+    /// It looks like a credential by its value.
+    CredentialValue(Shape),
     /// An `include` took it back.
     Include(Glob),
     /// An `exclude` dropped it.
@@ -109,6 +117,8 @@ impl fmt::Display for Rule {
         match self {
             Self::Inherit(inherit) => write!(f, "inherit = {inherit}"),
             Self::DefaultExclude(glob) => write!(f, "default exclude {glob}"),
+            Self::CredentialName(word) => write!(f, "looks like a credential by its name: {word}"),
+            Self::CredentialValue(shape) => write!(f, "looks like a credential by its value: {shape}"),
             Self::Include(glob) => write!(f, "--env-keep {glob}"),
             Self::Exclude(glob) => write!(f, "exclude {glob}"),
             Self::Set => f.write_str("set"),
@@ -152,7 +162,12 @@ impl ResolvedEnv {
 
 fn withholds(rule: &Rule) -> bool {
     match rule {
-        Rule::Inherit(_) | Rule::DefaultExclude(_) | Rule::Exclude(_) | Rule::IncludeOnly => true,
+        Rule::Inherit(_)
+        | Rule::DefaultExclude(_)
+        | Rule::CredentialName(_)
+        | Rule::CredentialValue(_)
+        | Rule::Exclude(_)
+        | Rule::IncludeOnly => true,
         Rule::Include(_)
         | Rule::Set
         | Rule::Addition
@@ -234,7 +249,7 @@ impl Draft {
     }
 
     fn admit(&mut self, policy: &EnvPolicy, var: &EnvVar) {
-        let (kept, rule) = verdict_on_inherited(policy, self.platform, var.name.as_bytes());
+        let (kept, rule) = verdict_on_inherited(policy, self.platform, var);
         self.write(var, kept, rule);
     }
 
@@ -282,19 +297,20 @@ impl Draft {
     }
 }
 
-fn verdict_on_inherited(policy: &EnvPolicy, platform: Platform, name: &[u8]) -> (bool, Rule) {
+fn verdict_on_inherited(policy: &EnvPolicy, platform: Platform, var: &EnvVar) -> (bool, Rule) {
+    let name = var.name.as_bytes();
     let inherited = match policy.inherit {
         Inherit::All => true,
         Inherit::Core => is_core(platform, name),
         Inherit::None => return (false, Rule::Inherit(Inherit::None)),
     };
-    let excluded = (!policy.ignore_default_excludes).then(|| default_exclude(name)).flatten();
+    let excluded = default_exclude(policy, platform, var);
     let included = first_match(&policy.include, name);
     let (kept, rule) = match (inherited, excluded, included) {
         (true, None, _) => (true, Rule::Inherit(policy.inherit)),
         (_, _, Some(glob)) => (true, Rule::Include(glob.clone())),
         (false, _, None) => (false, Rule::Inherit(policy.inherit)),
-        (true, Some(glob), None) => (false, Rule::DefaultExclude(glob)),
+        (true, Some(rule), None) => (false, rule),
     };
     match first_match(&policy.exclude, name) {
         Some(glob) if kept => (false, Rule::Exclude(glob.clone())),
@@ -309,8 +325,21 @@ fn is_core(platform: Platform, name: &[u8]) -> bool {
     }
 }
 
-fn default_exclude(name: &[u8]) -> Option<Glob> {
-    DEFAULT_EXCLUDES.into_iter().map(Glob::new).find(|glob| glob.matches(name))
+fn default_exclude(policy: &EnvPolicy, platform: Platform, var: &EnvVar) -> Option<Rule> {
+    if policy.ignore_default_excludes {
+        return None;
+    }
+    let (name, value) = (var.name.as_bytes(), var.value.as_bytes());
+    let peers = DEFAULT_EXCLUDES.into_iter().find(|pattern| glob::covers(pattern.as_bytes(), name));
+    if let Some(pattern) = peers {
+        return Some(Rule::DefaultExclude(Glob::new(pattern)));
+    }
+    // A guess takes away nothing that a shell needs.
+    if policy.only_peers_excludes || is_core(platform, name) {
+        return None;
+    }
+    let by_name = credentials::word_in_name(name, value).map(|word| Rule::CredentialName(word.to_owned()));
+    by_name.or_else(|| credentials::shape_of_value(name, value).map(Rule::CredentialValue))
 }
 
 fn first_match<'a>(globs: &'a [Glob], name: &[u8]) -> Option<&'a Glob> {

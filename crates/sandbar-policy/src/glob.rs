@@ -24,33 +24,37 @@ impl Glob {
     /// Whether the glob covers all of `name`. Takes time proportional to the product of the lengths at worst.
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
-        let pattern = self.0.as_bytes();
-        let (mut p, mut n) = (0, 0);
-        // Where the last `*` was, and how far the name had come: on a mismatch the star takes one byte more.
-        // Only the last star is ever retried, which keeps this quadratic instead of exponential.
-        let mut retry: Option<(usize, usize)> = None;
-        while n < name.len() {
-            match pattern.get(p) {
-                Some(b'*') => {
-                    retry = Some((p, n));
-                    p += 1;
-                }
-                Some(&byte) if byte == b'?' || byte.eq_ignore_ascii_case(&name[n]) => {
-                    p += 1;
-                    n += 1;
-                }
-                Some(_) | None => match retry {
-                    Some((star, taken)) => {
-                        retry = Some((star, taken + 1));
-                        p = star + 1;
-                        n = taken + 1;
-                    }
-                    None => return false,
-                },
-            }
-        }
-        pattern[p..].iter().all(|&byte| byte == b'*')
+        covers(self.0.as_bytes(), name)
     }
+}
+
+/// What [`Glob::matches`] says of the glob `pattern`, which stays borrowed.
+pub(crate) fn covers(pattern: &[u8], name: &[u8]) -> bool {
+    let (mut p, mut n) = (0, 0);
+    // Where the last `*` was, and how far the name had come: on a mismatch the star takes one byte more.
+    // Only the last star is ever retried, which keeps this quadratic instead of exponential.
+    let mut retry: Option<(usize, usize)> = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                retry = Some((p, n));
+                p += 1;
+            }
+            Some(&byte) if byte == b'?' || byte.eq_ignore_ascii_case(&name[n]) => {
+                p += 1;
+                n += 1;
+            }
+            Some(_) | None => match retry {
+                Some((star, taken)) => {
+                    retry = Some((star, taken + 1));
+                    p = star + 1;
+                    n = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
 impl fmt::Display for Glob {

@@ -19,6 +19,7 @@
 
 mod caches;
 mod compile;
+mod credentials;
 pub mod env_policy;
 mod explain;
 mod git;
@@ -43,6 +44,7 @@ mod fake_host;
 mod simulator;
 
 pub use compile::{Compiled, LaunchPlan, Step, compile};
+pub use credentials::Shape;
 pub use env_policy::{Decision, EnvPolicy, Inherit, Platform, ResolvedEnv, Rule};
 pub use explain::{Explanation, explain};
 pub use git::WatchedIndex;

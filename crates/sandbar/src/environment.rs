@@ -19,6 +19,7 @@ pub(crate) fn resolve(
     let policy = EnvPolicy {
         inherit: Inherit::All,
         ignore_default_excludes: false,
+        only_peers_excludes: false,
         include: args.env_keep.iter().map(|glob| Glob::new(glob.clone())).collect(),
         exclude: Vec::new(),
         set: Vec::new(),

@@ -274,6 +274,21 @@ fn secrets_in_the_environment_are_withheld_and_counted_but_never_shown() {
 }
 
 #[test]
+fn credentials_under_other_names_are_withheld_until_they_are_kept_or_set() {
+    let home = need!(sandbox());
+    let script = r#"echo "${PGPASSWORD-none} ${DATABASE_URL-none} ${NOTES-none} $GIT_AUTHOR_NAME""#;
+    let shell = |options: &[&str]| {
+        let mut command = home.shell(options, script);
+        command.env("PGPASSWORD", "hunter2").env("DATABASE_URL", "postgres://u:hunter2@h/db");
+        command.env("NOTES", OsStr::from_bytes(b"\xff https://u:hunter2@h")).env("GIT_AUTHOR_NAME", "Ada");
+        finish(&mut command).ok()
+    };
+    assert_eq!(shell(&[]), "none none none Ada\n");
+    let kept = shell(&["--env-keep", "*_URL", "--env", "PGPASSWORD=chosen"]);
+    assert_eq!(kept, "chosen postgres://u:hunter2@h/db none Ada\n");
+}
+
+#[test]
 fn the_environment_says_what_surrounds_the_command() {
     let home = need!(sandbox());
     let script =

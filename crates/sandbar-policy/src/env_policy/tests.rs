@@ -105,6 +105,42 @@ fn every_decision_names_its_rule() {
 }
 
 #[test]
+fn our_excludes_know_more_names_and_values_and_never_say_a_value() {
+    let base = [
+        var("PGPASSWORD", "hunter2"),
+        var("DATABASE_URL", "postgres://u:hunter2@h/db"),
+        var("GIT_AUTHOR_NAME", "Ada"),
+        var("HOME", "https://u:hunter2@h"),
+    ];
+    let ours = resolve(&EnvPolicy::default(), Platform::Unix, &base, &[], &[]);
+    assert_eq!(names(&ours), ["GIT_AUTHOR_NAME", "HOME"], "what a shell needs stays");
+    assert_eq!(ours.withheld_count(), 2);
+    assert_eq!(rule_of(&ours, "PGPASSWORD"), "dropped: looks like a credential by its name: PASSWORD");
+    let by_value = "dropped: looks like a credential by its value: a URL with a password";
+    assert_eq!(rule_of(&ours, "DATABASE_URL"), by_value);
+    let json = serde_json::to_string(&ours.decisions).unwrap();
+    assert!(!json.contains("hunter2"), "{json}");
+    assert!(json.contains(r#""rule":{"rule":"credential_value","with":"url_with_password"}"#), "{json}");
+    assert!(json.contains(r#""rule":{"rule":"credential_name","with":"PASSWORD"}"#), "{json}");
+    let all = ["DATABASE_URL", "GIT_AUTHOR_NAME", "HOME", "PGPASSWORD"];
+    for policy in [
+        EnvPolicy { only_peers_excludes: true, ..EnvPolicy::default() },
+        EnvPolicy { ignore_default_excludes: true, ..EnvPolicy::default() },
+        EnvPolicy { include: globs(&["PG*", "*_URL"]), ..EnvPolicy::default() },
+    ] {
+        assert_eq!(names(&resolve(&policy, Platform::Unix, &base, &[], &[])), all, "{policy:?}");
+    }
+}
+
+#[test]
+fn what_is_said_explicitly_may_look_like_a_credential() {
+    let policy = EnvPolicy { set: vec![var("DB_PASS", "hunter2")], ..EnvPolicy::default() };
+    let overlay = [var("PGPASSWORD", "hunter2")];
+    let resolved = resolve(&policy, Platform::Unix, &[var("PGPASSWORD", "other")], &overlay, &[]);
+    assert_eq!(resolved.vars, [var("DB_PASS", "hunter2"), var("PGPASSWORD", "hunter2")]);
+}
+
+#[test]
 fn of_two_variables_with_one_name_the_last_one_wins() {
     let twice = [var("A", "1"), var("A", "2")];
     let resolved = resolve(&EnvPolicy::default(), Platform::Unix, &twice, &[], &[]);
@@ -167,6 +203,7 @@ fn any_policy() -> impl Strategy<Value = EnvPolicy> {
         |(inherit, ignore_default_excludes, include, exclude, set, include_only)| EnvPolicy {
             inherit,
             ignore_default_excludes,
+            only_peers_excludes: false,
             include,
             exclude,
             set,
