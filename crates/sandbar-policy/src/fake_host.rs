@@ -14,6 +14,7 @@ use crate::{Access, CompileError, Compiled, GitMode, OwnDirectories, Profile, Ru
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
 const ENAMETOOLONG: i32 = 36;
+const ELOOP: i32 = 40;
 
 pub(crate) fn path(text: &str) -> AbsPath {
     AbsPath::new(text).unwrap()
@@ -204,6 +205,11 @@ impl FakeHost {
             }
             FactQuery::List(at) => self.names(at),
             FactQuery::Read(at) => match self.real(at, true).map(|real| self.nodes[&real].clone()) {
+                // Not through a link, and not more than the bound.
+                Some(_) if self.real(at, true) != self.real(at, false) => FactAnswer::Failed { errno: ELOOP },
+                Some(Node::File(content)) if content.len() > FactQuery::MAX_BYTES => {
+                    FactAnswer::Failed { errno: 0 }
+                }
                 Some(Node::File(content)) => FactAnswer::Content(content.into()),
                 Some(Node::Directory | Node::Link(_)) => FactAnswer::Failed { errno: ENOENT },
                 None => FactAnswer::Missing,

@@ -52,6 +52,19 @@ pub(crate) enum Links<'a> {
     Failed,
 }
 
+/// The answer about the content of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    /// Not known yet.
+    Unknown,
+    /// These bytes.
+    Known(&'a [u8]),
+    /// There is no such file.
+    Missing,
+    /// It could not be read, or not as a small regular file.
+    Failed,
+}
+
 /// The answer about a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User<'a> {
@@ -154,14 +167,25 @@ impl<'a> Reader<'a> {
 
     /// The content of a small file, `None` when it is unknown, missing or unreadable.
     pub(crate) fn read(&self, path: &AbsPath) -> Option<&'a [u8]> {
-        match self.ask(FactQuery::Read(path.clone()))? {
-            FactAnswer::Content(content) => Some(content.as_bytes()),
-            FactAnswer::Missing
-            | FactAnswer::Failed { .. }
-            | FactAnswer::File(_)
-            | FactAnswer::Names(_)
-            | FactAnswer::GitLinks(_)
-            | FactAnswer::User { .. } => None,
+        match self.content(path) {
+            Content::Known(content) => Some(content),
+            Content::Unknown | Content::Missing | Content::Failed => None,
+        }
+    }
+
+    /// The content of a small file.
+    pub(crate) fn content(&self, path: &AbsPath) -> Content<'a> {
+        match self.ask(FactQuery::Read(path.clone())) {
+            None => Content::Unknown,
+            Some(FactAnswer::Content(content)) => Content::Known(content.as_bytes()),
+            Some(FactAnswer::Missing) => Content::Missing,
+            Some(
+                FactAnswer::Failed { .. }
+                | FactAnswer::File(_)
+                | FactAnswer::Names(_)
+                | FactAnswer::GitLinks(_)
+                | FactAnswer::User { .. },
+            ) => Content::Failed,
         }
     }
 

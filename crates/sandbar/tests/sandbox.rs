@@ -539,6 +539,26 @@ fn secrets_are_unreadable_and_configuration_with_secrets_is_empty() {
 }
 
 #[test]
+fn settings_stay_readable_until_they_hold_a_credential() {
+    let home = need!(sandbox());
+    let script = "cat ~/.gradle/gradle.properties ~/.config/pip/pip.conf; cat ~/.m2/settings.xml ~/.pgpass \
+                  ~/.config/stripe/config.toml ~/.viminfo ~/.irb_history 2>/dev/null; true";
+    home.write_home(".gradle/gradle.properties", "parallel=true\n");
+    home.write_home(".config/pip/pip.conf", "index-url = https://u:hunter2@pypi.example.com\n");
+    home.write_home(".m2/settings.xml", "<settings><offline>true</offline></settings>\n");
+    for secret in [".pgpass", ".config/stripe/config.toml", ".viminfo", ".irb_history"] {
+        home.write_home(secret, "hunter2");
+    }
+    let harmless = "parallel=true\n<settings><offline>true</offline></settings>\n";
+    assert_eq!(home.run(&[], script), Finished::with(0, harmless, ""));
+    home.write_home(".gradle/gradle.properties", "signing.password=hunter2\n");
+    home.write_home(".m2/settings.xml", "<settings><password>hunter2</password></settings>\n");
+    for options in [&[][..], &["-p", "read-only"]] {
+        assert_eq!(home.run(options, script), Finished::with(0, "", ""), "{options:?}");
+    }
+}
+
+#[test]
 fn a_secret_is_reopened_by_its_name_and_only_that_one() {
     let home = need!(sandbox());
     let key = home.write_home(".ssh/id_ed25519", "hunter2");
