@@ -81,7 +81,8 @@ pub fn compile(request: &RunRequest, facts: &Facts) -> Result<Step, CompileError
 }
 
 fn plan(request: &RunRequest, reader: &Reader<'_>) -> Result<Compiled, CompileError> {
-    if request.argv.is_empty() {
+    // An empty name is what a shell makes of "$UNSET"; no search could find it.
+    if request.argv.first().is_none_or(|program| program.as_bytes().is_empty()) {
         return Err(CompileError::EmptyCommand);
     }
     let cwd = working_directory(request, reader)?;

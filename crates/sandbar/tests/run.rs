@@ -138,8 +138,12 @@ fn a_program_that_cannot_be_executed_is_126() {
     let script = home.write("script", "#!/missing/interpreter\n");
     fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
     fs::create_dir(home.workspace().join("folder")).unwrap();
-    let table =
-        [("./data", "may not be executed"), ("./folder", "may not be executed"), ("./script", "interpreter")];
+    let table = [
+        ("./data", "may not be executed"),
+        ("./folder", "is a directory"),
+        ("/", "is a directory"),
+        ("./script", "interpreter"),
+    ];
     for (program, reason) in table {
         let finished = home.finish(&["run", "-q", "--", program]);
         assert_eq!(finished.code, Some(126), "{finished:?}");
@@ -154,6 +158,36 @@ fn a_text_without_an_interpreter_line_is_a_script_of_the_shell() {
     fs::set_permissions(script, fs::Permissions::from_mode(0o755)).unwrap();
     let finished = home.finish(&["run", "-q", "--", "./script", "argument"]);
     assert_eq!(finished, Finished::with(0, "./script argument\n", ""));
+}
+
+#[test]
+fn a_binary_that_the_kernel_does_not_know_is_126_and_never_a_script() {
+    let home = need!(sandbox());
+    // Each would leave a file if a shell took it for a script.
+    let foreign = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x02\0\xff\x7f\ntouch ran\n".to_vec();
+    let table = [
+        ("foreign", foreign),
+        ("truncated", b"\x7fELF\ntouch ran\n".to_vec()),
+        ("windows", b"touch ran; MZ\0\n".to_vec()),
+    ];
+    for (name, content) in table {
+        let program = home.write(name, content);
+        fs::set_permissions(program, fs::Permissions::from_mode(0o755)).unwrap();
+        for profile in ["workspace", "danger-full-access"] {
+            let finished = home.finish(&["run", "-q", "-p", profile, "--", &format!("./{name}")]);
+            assert_eq!((finished.code, finished.out().as_str()), (Some(126), ""), "{name}: {finished:?}");
+            assert!(finished.err().contains("it is no program of this machine"), "{finished:?}");
+        }
+    }
+    assert!(!home.workspace().join("ran").exists());
+}
+
+#[test]
+fn an_empty_command_is_said_to_be_empty() {
+    let home = need!(sandbox());
+    let finished = home.finish(&["run", "--", "", "argument"]);
+    assert_eq!(finished.code, Some(125), "{finished:?}");
+    assert!(finished.err().contains("the command is empty\n"), "{finished:?}");
 }
 
 #[test]

@@ -117,9 +117,13 @@ fn a_working_directory_that_is_no_directory_is_an_error() {
 
 #[test]
 fn an_empty_command_is_an_error() {
-    let mut asked = request(PROJECT);
-    asked.argv.clear();
-    assert_eq!(workspace_host().try_compile(&asked), Err(CompileError::EmptyCommand));
+    for argv in [vec![], vec!["".into()], vec!["".into(), "argument".into()]] {
+        for profile in Profile::ALL {
+            let mut asked = request(PROJECT);
+            (asked.argv, asked.profile) = (argv.clone(), profile);
+            assert_eq!(workspace_host().try_compile(&asked), Err(CompileError::EmptyCommand), "{argv:?}");
+        }
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 //!
 //! Everything is laid out beforehand: candidate paths, argument and environment arrays. Nothing allocates.
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 
-use rustix::fs::{Access, AtFlags, CWD};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sandbar_proto::{LaunchSpec, ProcessAttributes};
 
@@ -29,6 +29,9 @@ pub(super) struct Command {
 
 /// The slots before the arguments, for a script without `#!`.
 const SHELL_SLOTS: usize = 2;
+
+/// How much of a file tells a script from a binary: what bash looks at (its `check_binary_file`).
+const SAMPLE_BYTES: usize = 80;
 
 /// A NUL byte in an argument, a variable or a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +143,7 @@ impl Command {
     fn become_leader(&self) -> Result<(), SetupFailure> {
         let fail = |errno| failure(Step::Attributes, errno);
         rustix::process::setpgid(None, None).map_err(fail)?;
-        rustix::process::umask(rustix::fs::Mode::from_raw_mode(self.attributes.umask));
+        rustix::process::umask(Mode::from_raw_mode(self.attributes.umask));
         match sys::set_nice(self.attributes.nice) {
             // A keeper that runs at a lower priority than this caller can't raise it; the run is only slower.
             Ok(()) | Err(Errno::ACCESS | Errno::PERM) => {}
@@ -154,7 +157,8 @@ impl Command {
     }
 
     /// Tries every candidate; returns only when none could be executed. Which error counts follows execvp(3):
-    /// a program that is there but may not be executed wins over one that is nowhere.
+    /// a program that is there but may not be executed wins over one that is nowhere. A directory is named as one,
+    /// for which execve(2) has no error of its own.
     fn execute(&mut self) -> SetupFailure {
         let mut denied = None;
         for index in 0..self.candidates.len() {
@@ -165,6 +169,7 @@ impl Command {
                         return failure(Step::Interpreter, errno);
                     }
                 }
+                Errno::ACCESS if self.is_directory(index) => denied = denied.or(Some(Errno::ISDIR)),
                 Errno::ACCESS => denied = Some(errno),
                 _ => return failure(Step::Exec, errno),
             }
@@ -176,7 +181,8 @@ impl Command {
         let Some(candidate) = self.candidates.get(index) else { return Errno::NOENT };
         // SAFETY: both arrays end with null and point to NUL-terminated strings that live as long as `self`.
         let errno = unsafe { sys::execve(candidate, self.argv[SHELL_SLOTS..].as_ptr(), self.envp.as_ptr()) };
-        if errno != Errno::NOEXEC {
+        // What can't be read is no script either: the shell could not read it.
+        if errno != Errno::NOEXEC || !is_text(candidate) {
             return errno;
         }
         // A text file without `#!` is a script of the shell (execvp(3)): sh, its path, its arguments.
@@ -184,6 +190,12 @@ impl Command {
         self.argv[2] = candidate.as_ptr();
         // SAFETY: as above; slot 1 and 2 hold literals and candidates that live as long as `self`.
         unsafe { sys::execve(c"/bin/sh", self.argv[1..].as_ptr(), self.envp.as_ptr()) }
+    }
+
+    fn is_directory(&self, index: usize) -> bool {
+        let candidate = self.candidates.get(index);
+        let stat = candidate.and_then(|path| rustix::fs::stat(path.as_c_str()).ok());
+        stat.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     }
 
     fn exists(&self, index: usize) -> bool {
@@ -194,9 +206,35 @@ impl Command {
     }
 }
 
+/// Whether the file at `path` begins like a script. A broken or foreign binary must not become one: a shell would
+/// run whatever of it happens to be words.
+fn is_text(path: &CStr) -> bool {
+    // The kernel gives ENOEXEC for regular files only; should another stand there by now, no open waits for it.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let Ok(file) = rustix::fs::open(path, flags, Mode::empty()) else { return false };
+    let mut sample = [0; SAMPLE_BYTES];
+    rustix::io::read(&file, &mut sample).is_ok_and(|count| begins_like_text(&sample[..count]))
+}
+
+/// As bash decides: no ELF, and no NUL in the first line.
+fn begins_like_text(sample: &[u8]) -> bool {
+    let line = sample.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    !sample.starts_with(b"\x7fELF") && !line.contains(&0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_script_is_told_from_a_binary_by_its_first_line() {
+        for text in [&b""[..], b"echo", b"echo hi\n\0\0 an archive follows", b"\xff\xfe\n", b"x\n\x7fELF"] {
+            assert!(begins_like_text(text), "{text:?}");
+        }
+        for binary in [&b"\0"[..], b"MZ\0\n", b"\x7fELF", b"\x7fELF\n\n", b"\x7fELF\x02\x01\x01\0"] {
+            assert!(!begins_like_text(binary), "{binary:?}");
+        }
+    }
 
     fn names(program: &str, path: &str) -> Vec<String> {
         let found = candidates(program.as_bytes(), path.as_bytes()).unwrap();

@@ -15,6 +15,7 @@ const EACCES: i32 = 13;
 const EPERM: i32 = 1;
 const ENOENT: i32 = 2;
 const ENOEXEC: i32 = 8;
+const EISDIR: i32 = 21;
 const E2BIG: i32 = 7;
 
 /// What of a plan is named when it fails.
@@ -263,7 +264,16 @@ fn not_executable(errno: i32, command: &str) -> Problem {
         EACCES => {
             ("it may not be executed", "make it executable (chmod +x), and the folders above it searchable")
         }
-        ENOEXEC => ("it is no program of this machine", "look at it with `file`"),
+        ENOEXEC => (
+            "it is no program of this machine: broken, made for another one, or a script that can't be read",
+            "look at it with `file`",
+        ),
+        EISDIR => {
+            return Problem::new(format!("could not start `{command}`: it is a directory"))
+                .at(command)
+                .advise("name a program in it")
+                .status(exit::NOT_EXECUTABLE);
+        }
         E2BIG => ("arguments and environment are too long", "pass less, or pass it in a file"),
         ENOENT => ("a part of it is missing", "look at it with `ldd`"),
         _ => {
