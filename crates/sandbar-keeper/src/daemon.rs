@@ -589,8 +589,9 @@ impl Keeper {
         if let (Lifetime::Connection, Some(connection)) = (lifetime, self.connections.get_mut(&client)) {
             connection.bound.insert(id);
         }
-        if let Some(wall) = wall {
-            self.timers.push(Reverse((Instant::now() + wall, Timer::WallLimit(id))));
+        // A limit that no clock reaches is none.
+        if let Some(end) = wall.and_then(|wall| Instant::now().checked_add(wall)) {
+            self.timers.push(Reverse((end, Timer::WallLimit(id))));
         }
         Ok(())
     }

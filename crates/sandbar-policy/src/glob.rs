@@ -14,7 +14,33 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Glob(ByteString);
 
+/// Why what somebody wrote is no glob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadGlob {
+    /// It covers nothing.
+    #[error("the glob is empty")]
+    Empty,
+    /// It has a character that means something in other globs, or that no name has.
+    #[error("a glob has no {:?}", char::from(*.0))]
+    Character(u8),
+}
+
 impl Glob {
+    /// A glob as a person writes one.
+    ///
+    /// # Errors
+    /// [`BadGlob`]: what means a class, a choice or an escape elsewhere would cover nothing here, in silence.
+    pub fn parse(pattern: impl Into<ByteString>) -> Result<Self, BadGlob> {
+        let pattern = pattern.into();
+        if pattern.as_bytes().is_empty() {
+            return Err(BadGlob::Empty);
+        }
+        match pattern.as_bytes().iter().find(|byte| b"[]{}\\=".contains(byte)) {
+            Some(&byte) => Err(BadGlob::Character(byte)),
+            None => Ok(Self(pattern)),
+        }
+    }
+
     /// A glob; every text is one.
     #[must_use]
     pub fn new(pattern: impl Into<ByteString>) -> Self {
@@ -86,6 +112,17 @@ mod tests {
         ];
         for (glob, name, expected) in cases {
             assert_eq!(Glob::new(glob).matches(name.as_bytes()), expected, "{glob} on {name}");
+        }
+    }
+
+    #[test]
+    fn what_would_cover_nothing_is_no_glob() {
+        for glob in ["*", "A?B*", "NAME", "a.b-c%%"] {
+            assert_eq!(Glob::parse(glob), Ok(Glob::new(glob)));
+        }
+        assert_eq!(Glob::parse(""), Err(BadGlob::Empty));
+        for (glob, byte) in [("[", b'['), ("A]", b']'), ("{A,B}", b'{'), ("A\\*", b'\\'), ("A=B", b'=')] {
+            assert_eq!(Glob::parse(glob), Err(BadGlob::Character(byte)));
         }
     }
 

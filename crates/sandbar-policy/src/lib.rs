@@ -48,7 +48,7 @@ pub use credentials::Shape;
 pub use env_policy::{Decision, EnvPolicy, Inherit, Platform, ResolvedEnv, Rule};
 pub use explain::{Explanation, explain};
 pub use git::WatchedIndex;
-pub use glob::Glob;
+pub use glob::{BadGlob, Glob};
 pub use notes::{CompileError, GitDoubt, Note, PathProblem, StricterBecause};
 pub use permissions::{Access, Entry, EntryPath, Origin, Permissions};
 pub use profile::{Profile, UnknownProfile};

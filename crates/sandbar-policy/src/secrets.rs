@@ -633,7 +633,7 @@ mod tests {
         let about_secrets = |query: &&FactQuery| match query {
             FactQuery::Resolve(at) => places().any(|(_, place)| path(&place) == *at),
             FactQuery::List(at) => at.starts_with(&path("/home/u")) && !at.starts_with(&path("/home/u/proj")),
-            FactQuery::Read(_) | FactQuery::Lookup(_) | FactQuery::User(_) => false,
+            FactQuery::Read(_) | FactQuery::Lookup(_) | FactQuery::GitLinks(_) | FactQuery::User(_) => false,
         };
         let asked: Vec<&FactQuery> = asked.iter().filter(about_secrets).collect();
         assert!(asked.len() <= 8, "{asked:#?}");

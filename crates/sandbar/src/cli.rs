@@ -4,11 +4,11 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sandbar_policy::Profile;
-use sandbar_proto::NetworkMode;
+use sandbar_policy::{Glob, Profile};
+use sandbar_proto::{ByteString, EnvVar, NetworkMode};
 
-use crate::exit;
 use crate::render::Problem;
+use crate::{exit, values};
 
 /// Runs commands in a sandbox, under rules a person wrote, recorded so that nothing is lost.
 #[derive(Debug, Parser)]
@@ -45,10 +45,10 @@ pub(crate) struct SandboxArgs {
     #[arg(short, long, value_name = "PROFILE", default_value = "workspace")]
     pub(crate) profile: String,
     /// Also writable; repeatable
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = values::path())]
     pub(crate) allow_write: Vec<OsString>,
     /// Also readable, secrets too; repeatable
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = values::path())]
     pub(crate) allow_read: Vec<OsString>,
     /// Network: off has a loopback of its own, on is this machine's
     #[arg(long, value_enum, value_name = "off|on", hide_possible_values = true)]
@@ -63,7 +63,7 @@ pub(crate) struct SandboxArgs {
     )]
     pub(crate) git: Git,
     /// Working directory, instead of the current one
-    #[arg(short = 'C', long = "cwd", value_name = "DIR")]
+    #[arg(short = 'C', long = "cwd", value_name = "DIR", value_parser = values::path())]
     pub(crate) cwd: Option<OsString>,
 }
 
@@ -83,14 +83,14 @@ pub(crate) enum Git {
 #[derive(Debug, Default, Args)]
 pub(crate) struct EnvArgs {
     /// Set a variable; repeatable
-    #[arg(long, value_name = "NAME=VALUE")]
-    pub(crate) env: Vec<OsString>,
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::variable())]
+    pub(crate) env: Vec<EnvVar>,
     /// Keep variables that look like secrets; repeatable
-    #[arg(long, value_name = "GLOB")]
-    pub(crate) env_keep: Vec<OsString>,
+    #[arg(long, value_name = "GLOB", value_parser = values::glob())]
+    pub(crate) env_keep: Vec<Glob>,
     /// Remove a variable; repeatable
-    #[arg(long, value_name = "NAME")]
-    pub(crate) env_unset: Vec<OsString>,
+    #[arg(long, value_name = "NAME", value_parser = values::name())]
+    pub(crate) env_unset: Vec<ByteString>,
 }
 
 #[derive(Debug, Args)]
@@ -104,7 +104,7 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) env: EnvArgs,
     /// End it after this time (90, 90s, 5m, 1h)
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
     /// Keep no record of this run
     #[arg(long)]
@@ -154,7 +154,7 @@ pub(crate) struct KillArgs {
     #[arg(short, long, value_name = "SIGNAL", conflicts_with = "grace")]
     pub(crate) signal: Option<String>,
     /// Time from TERM to KILL
-    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2s")]
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "2s")]
     pub(crate) grace: Duration,
     /// Print JSON
     #[arg(long)]
@@ -188,7 +188,7 @@ pub(crate) struct PolicyExplainArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Paths
-    #[arg(required = true, value_name = "PATH")]
+    #[arg(required = true, value_name = "PATH", value_parser = values::path())]
     pub(crate) paths: Vec<OsString>,
 }
 
@@ -230,24 +230,6 @@ pub(crate) fn parse() -> Result<Cli, Problem> {
     })
 }
 
-/// A time as people write it: seconds, or a number with s, m or h.
-fn duration(text: &str) -> Result<Duration, String> {
-    let (number, unit) = match text.char_indices().find(|(_, character)| character.is_ascii_alphabetic()) {
-        Some((at, _)) => text.split_at(at),
-        None => (text, "s"),
-    };
-    let factor = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("{unit:?} is no unit of time; write s, m or h")),
-    };
-    let seconds: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
-    let duration = Duration::try_from_secs_f64(seconds * factor).map_err(|error| error.to_string())?;
-    if duration.is_zero() { Err("a time of zero would end it at once".to_owned()) } else { Ok(duration) }
-}
-
 impl SandboxArgs {
     /// The profile that was named.
     ///
@@ -282,22 +264,45 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_as_people_write_them() {
-        let table = [("90", 90_000), ("90s", 90_000), ("1.5m", 90_000), ("1h", 3_600_000), ("250ms", 250)];
-        for (text, millis) in table {
-            assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
-        }
-        for text in ["", "0", "x", "5d", "-1"] {
-            assert!(duration(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
     fn options_of_the_command_are_not_ours() {
         let cli = Cli::try_parse_from(["sandbar", "run", "-p", "read-only", "ls", "-l", "--json"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("not run") };
         assert_eq!(args.command, ["ls", "-l", "--json"]);
         assert!(!args.json);
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_no_command_line() {
+        let table: [(&[&str], &str); 16] = [
+            (&["run", "--allow-write", "", "true"], "the path is empty"),
+            (&["run", "--allow-read", "", "true"], "the path is empty"),
+            (&["run", "-C", "", "true"], "the path is empty"),
+            (&["policy", "show", "--cwd="], "the path is empty"),
+            (&["policy", "explain", ""], "the path is empty"),
+            (&["run", "--env", "", "true"], "no NAME=VALUE"),
+            (&["run", "--env", "=x", "true"], "no NAME=VALUE"),
+            (&["run", "--env", "A", "true"], "--env-keep NAME"),
+            (&["run", "--env-unset", "", "true"], "the name is empty"),
+            (&["run", "--env-unset", "A=B", "true"], "a name has no ="),
+            (&["run", "--env-keep", "", "true"], "the glob is empty"),
+            (&["run", "--env-keep", "[", "true"], "and no ["),
+            (&["run", "--env-keep", "A=B", "true"], "a name has no ="),
+            (&["policy", "env", "--env-keep", "{A,B}"], "and no {"),
+            (&["run", "--timeout", "-1", "true"], "from 1ms to 8760h"),
+            (&["kill", "--grace", "1e30", "id"], "from 1ms to 8760h"),
+        ];
+        for (arguments, reason) in table {
+            let parsed = Cli::try_parse_from([&["sandbar"], arguments].concat());
+            let error = parsed.expect_err(&arguments.join(" ")).to_string();
+            assert!(error.contains(reason), "{arguments:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_pair_may_have_more_equal_signs() {
+        let cli = Cli::try_parse_from(["sandbar", "run", "--env", "A=b=c", "true"]).unwrap();
+        let Command::Run(args) = cli.command else { panic!("not run") };
+        assert_eq!(args.env.env, [EnvVar { name: "A".into(), value: "b=c".into() }]);
     }
 
     #[test]

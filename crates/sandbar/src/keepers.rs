@@ -161,11 +161,16 @@ pub(crate) fn known(runtime: &RuntimeDir) -> Result<(Vec<Known>, usize), Problem
 /// # Errors
 /// There is none, or more than one.
 pub(crate) fn find(runtime: &RuntimeDir, prefix: &str) -> Result<Known, Problem> {
+    if prefix.is_empty() {
+        return Err(Problem::new("an id is needed, and this one is empty")
+            .advise("name a run by the beginning of its id; `sandbar ps --all` lists them")
+            .status(exit::USAGE));
+    }
     let (all, _) = known(runtime)?;
     let prefix = prefix.to_ascii_lowercase();
     let mut found: Vec<Known> =
         all.into_iter().filter(|known| known.record.start.id.to_string().starts_with(&prefix)).collect();
-    if prefix.is_empty() || found.is_empty() {
+    if found.is_empty() {
         return Err(Problem::new(format!("no run has an id that begins with {prefix:?}"))
             .at(runtime.path().display())
             .advise("`sandbar ps --all` lists the runs that are still on record"));

@@ -26,6 +26,7 @@ mod status;
 mod stdio;
 mod table;
 mod time;
+mod values;
 
 use std::process::ExitCode;
 

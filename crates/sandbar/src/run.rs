@@ -43,7 +43,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let keeper = Keeper::reach(&runtime)?;
     let id = RunId::generate();
     let network = args.sandbox.network().unwrap_or_else(|| profile.network());
-    let env = environment::resolve(&args.env, profile, network, Some(id))?;
+    let env = environment::resolve(&args.env, profile, network, Some(id));
     let streams = Streams::choose(args, profile)?;
     let request = request(args, &directories, &env, streams)?;
     raise_file_size_limit();

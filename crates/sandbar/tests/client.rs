@@ -401,6 +401,20 @@ fn the_time_limit_of_a_plan_ends_the_tree_and_is_written_down() {
     assert_eq!(record.end, Some(end), "the record is there before anybody is told");
 }
 
+#[test]
+fn times_beyond_all_clocks_harm_no_keeper() {
+    let home = home();
+    let mut talk = Talk::with(&home);
+    let keeper = home.keeper();
+    let id = RunId::generate();
+    let mut spec = script(&home, "exec sleep 86400");
+    spec.limits = Limits { wall: Some(Duration::MAX) };
+    talk.start(id, Watch::End, &spec);
+    assert_eq!(talk.ask(Request::Terminate { id, signal: 15, grace_ms: u64::MAX }), Reply::Done);
+    talk.wait_closed(id);
+    assert!(keeper.is_alive());
+}
+
 // --- output ---
 
 #[test]

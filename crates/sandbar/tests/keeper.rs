@@ -111,6 +111,22 @@ fn an_id_that_no_run_has_is_said_to_be_unknown() {
 }
 
 #[test]
+fn an_id_that_is_empty_names_no_run() {
+    let home = need!(sandbox());
+    let marker = processes::unique_sleep();
+    let (running, id) = start_waiting(&home, "workspace", &marker);
+    for arguments in [&["logs", ""][..], &["kill", ""], &["kill", &id, ""], &["kill", "--signal", "KILL", ""]]
+    {
+        let finished = home.finish(arguments);
+        assert_eq!((finished.code, finished.out().as_str()), (Some(2), ""), "{finished:?}");
+        assert!(finished.err().starts_with("error: an id is needed"), "{finished:?}");
+    }
+    assert!(!processes::with_argument(&marker).is_empty(), "nothing was ended");
+    running.signal(Signal::TERM);
+    assert_eq!(running.finish().code, Some(143));
+}
+
+#[test]
 fn one_signal_goes_to_the_command_and_not_to_its_tree() {
     let home = need!(sandbox());
     let script = "trap 'echo got it; exit 6' USR1; echo $SANDBAR_THREAD_ID; while :; do sleep 0.05; done";

@@ -44,7 +44,7 @@ fn look(sandbox: &SandboxArgs, env: &EnvArgs) -> Result<Looked, Problem> {
     let profile = sandbox.profile()?;
     let network = sandbox.network().unwrap_or_else(|| profile.network());
     // Some id, since a run has one; values are not shown.
-    let env = environment::resolve(env, profile, network, Some(RunId::generate()))?;
+    let env = environment::resolve(env, profile, network, Some(RunId::generate()));
     let mut request = plan::request(sandbox, &directories)?;
     request.env.clone_from(&env.vars);
     let compiled = plan::compile(&request)?;

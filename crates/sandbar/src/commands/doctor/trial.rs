@@ -155,7 +155,7 @@ fn plan(directories: &Directories) -> Result<LaunchPlan, Problem> {
         git: Git::Commit,
         cwd: Some("/".into()),
     };
-    let env = environment::resolve(&EnvArgs::default(), profile, profile.network(), None)?;
+    let env = environment::resolve(&EnvArgs::default(), profile, profile.network(), None);
     let mut request = plan::request(&args, directories)?;
     request.argv = vec![PROGRAM.into()];
     request.env = env.vars;
