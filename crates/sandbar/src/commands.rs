@@ -8,22 +8,28 @@ mod policy;
 mod ps;
 
 use crate::cli::{Cli, Command};
-use crate::exit;
 use crate::render::Problem;
+use crate::{descriptors, exit};
 
 /// Carries out what was typed.
 ///
 /// # Errors
 /// What it was, where, and what to do.
 pub(crate) fn execute(cli: Cli) -> Result<u8, Problem> {
-    match cli.command {
+    let is_run = matches!(cli.command, Command::Run(_));
+    let result = descriptors::check().and_then(|()| carry_out(cli.command));
+    if is_run { result } else { result.map_err(plain_status) }
+}
+
+fn carry_out(command: Command) -> Result<u8, Problem> {
+    match command {
         Command::Run(args) => crate::run::execute(&args),
-        Command::Ps(args) => ps::execute(&args).map_err(plain_status),
-        Command::Logs(args) => logs::execute(&args).map_err(plain_status),
-        Command::Kill(args) => kill::execute(&args).map_err(plain_status),
-        Command::Policy(command) => policy::execute(&command).map_err(plain_status),
-        Command::Doctor(args) => doctor::execute(&args).map_err(plain_status),
-        Command::Keeper(command) => keeper::execute(&command).map_err(plain_status),
+        Command::Ps(args) => ps::execute(&args),
+        Command::Logs(args) => logs::execute(&args),
+        Command::Kill(args) => kill::execute(&args),
+        Command::Policy(command) => policy::execute(&command),
+        Command::Doctor(args) => doctor::execute(&args),
+        Command::Keeper(command) => keeper::execute(&command),
     }
 }
 

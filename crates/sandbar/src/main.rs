@@ -7,6 +7,7 @@
 
 mod cli;
 mod commands;
+mod descriptors;
 mod dirs;
 mod dispatch;
 mod environment;

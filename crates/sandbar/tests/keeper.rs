@@ -354,6 +354,29 @@ fn a_keeper_that_was_started_with_few_descriptors_starts_runs() {
 }
 
 #[test]
+fn too_few_descriptors_are_said_before_anything_is_begun() {
+    let home = need!(sandbox());
+    let starved = [
+        ("ulimit -n 6", "is 6\n"),
+        ("ulimit -S -n 9", "is 9\n"),
+        ("ulimit -n 40", "is 40\n"),
+        // What the caller holds open takes room as well.
+        ("ulimit -S -n 24; exec 5<. 6<. 7<. 8<. 9<.", "is 24\n"),
+    ];
+    for (limit, place) in starved {
+        for (command, code) in [("run -- touch ran", 125), ("ps", 1), ("kill 0", 1), ("doctor", 1)] {
+            let finished = finish(&mut home.host_shell(&format!("{limit}; exec \"$0\" {command}")));
+            assert_eq!((finished.code, finished.out().as_str()), (Some(code), ""), "{limit}: {finished:?}");
+            let said = finished.err();
+            assert!(said.starts_with("error: too few files may be opened here\n  where: "), "{said}");
+            assert!(said.contains(place) && said.contains("\n  do:    raise it"), "{said}");
+        }
+    }
+    assert!(!home.workspace().join("ran").exists());
+    assert!(home.keepers().is_empty(), "none was started that would lack them");
+}
+
+#[test]
 fn a_runtime_directory_that_others_may_enter_is_refused() {
     let home = need!(sandbox());
     let runtime = home.sandbar_home().join("run");
