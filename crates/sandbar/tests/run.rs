@@ -96,6 +96,42 @@ fn standard_input_may_be_nothing_or_closed() {
 }
 
 #[test]
+fn standard_input_that_cannot_be_read_is_said_and_ends() {
+    let home = need!(sandbox());
+    let cases = [
+        ("exec <.", "Is a directory (os error 21)"),
+        // A device, so that it is relayed, and open for writing only.
+        ("exec 0>/dev/zero", "Bad file descriptor (os error 9)"),
+    ];
+    for (redirection, error) in cases {
+        let script = format!("{redirection}; exec \"$0\" run -q -- sh -c 'cat; echo end; exit 3'");
+        let said =
+            format!("sandbar: reading standard input failed: {error}; the command sees the end of it.\n");
+        assert_eq!(finish(&mut home.host_shell(&script)), Finished::with(3, "end\n", said));
+    }
+}
+
+#[test]
+fn standard_input_that_somebody_made_non_blocking_is_waited_for() {
+    need!(need::program("python3"));
+    let home = need!(sandbox());
+    // A terminal is relayed; nothing is typed before the command waits for it.
+    let code = "\
+import os, pty, subprocess, sys
+master, slave = pty.openpty()
+os.set_blocking(slave, False)
+run = subprocess.Popen(sys.argv[1:], stdin=slave, stdout=subprocess.PIPE)
+run.stdout.read(6)
+os.write(master, b'typed\\n')
+print(run.stdout.readline())
+";
+    let mut command = home.command("python3");
+    command.args(["-c", code]).arg(home.program());
+    command.args(["run", "-q", "--", "sh", "-c", "echo ready; head -n 1"]);
+    assert_eq!(finish(&mut command), Finished::with(0, "b'typed\\n'\n", ""));
+}
+
+#[test]
 fn closed_outputs_are_no_reason_to_fail() {
     let home = need!(sandbox());
     let finished = finish(&mut home.host_shell(r#""$0" run -q -- sh -c 'touch ran; exit 5' >&- 2>&-"#));

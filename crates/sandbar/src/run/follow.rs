@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::io::Errno;
 use sandbar_exec::{Process, ProcessControl, ProcessError};
 use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, Stream};
 use tokio::sync::mpsc;
@@ -32,7 +33,7 @@ pub(super) struct Follower {
     quiet: bool,
     signals: Signals,
     output: Output,
-    input: Option<mpsc::Receiver<Vec<u8>>>,
+    input: Option<mpsc::Receiver<Result<Vec<u8>, Errno>>>,
     end: Option<EndRecord>,
     interrupts: u32,
     timeout: Option<Duration>,
@@ -245,10 +246,17 @@ fn status(end: &EndRecord) -> u8 {
     }
 }
 
-/// Passes input on until either end closes.
-async fn feed(mut input: mpsc::Receiver<Vec<u8>>, control: Box<dyn ProcessControl>) {
+/// Passes input on until either end closes. An error ends it as well: a command can't be given one, so the person is.
+async fn feed(mut input: mpsc::Receiver<Result<Vec<u8>, Errno>>, control: Box<dyn ProcessControl>) {
     let mut offset = 0;
-    while let Some(chunk) = input.recv().await {
+    while let Some(read) = input.recv().await {
+        let chunk = match read {
+            Ok(chunk) => chunk,
+            Err(errno) => {
+                note(format_args!("reading standard input failed: {errno}; the command sees the end of it."));
+                break;
+            }
+        };
         if control.write_stdin(offset, &chunk).await.is_err() {
             return;
         }

@@ -4,9 +4,10 @@
 //! signals on must not. Between thread and loop lies a short queue: a reader that stalls fills it, the loop stops
 //! reading the log, and the keeper makes the command wait.
 
-use std::io::{ErrorKind, Read as _, Write};
+use std::io::{ErrorKind, Write};
 
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use sandbar_proto::Stream;
 use tokio::sync::mpsc;
 
@@ -154,24 +155,31 @@ fn write_all(file: &mut std::fs::File, mut bytes: &[u8]) -> std::io::Result<()> 
     Ok(())
 }
 
-/// Starts to read standard input; the channel closes at its end.
-pub(super) fn read_input(kind: Kind) -> mpsc::Receiver<Vec<u8>> {
+/// Starts to read standard input; the channel closes at its end. An error is the last thing in it.
+pub(super) fn read_input(kind: Kind) -> mpsc::Receiver<Result<Vec<u8>, Errno>> {
     let (chunks, inbox) = mpsc::channel(4);
     std::thread::spawn(move || {
-        let mut input = std::io::stdin().lock();
+        // Not through std, which takes a descriptor that can't be read for an empty one.
+        let input = std::io::stdin();
         let mut buffer = vec![0; INPUT_BYTES];
         loop {
             if kind == Kind::Terminal {
                 wait_for_foreground();
             }
-            match input.read(&mut buffer) {
-                // An error is an end as well: there is nothing more to come from here.
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    if chunks.blocking_send(buffer[..count].to_vec()).is_err() {
-                        return;
-                    }
-                }
+            let read = match rustix::io::read(&input, &mut buffer) {
+                Ok(0) => return,
+                Ok(count) => Ok(buffer[..count].to_vec()),
+                Err(Errno::INTR) => continue,
+                // Somebody else made it non-blocking; waits as long as a blocking read.
+                Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&input, PollFlags::IN)], None) {
+                    Ok(_) | Err(Errno::INTR) => continue,
+                    Err(errno) => Err(errno),
+                },
+                Err(errno) => Err(errno),
+            };
+            let is_last = read.is_err();
+            if chunks.blocking_send(read).is_err() || is_last {
+                return;
             }
         }
     });
@@ -187,7 +195,7 @@ fn wait_for_foreground() {
         let own = rustix::process::getpgrp();
         match (readable, rustix::termios::tcgetpgrp(&stdin)) {
             (Ok(_), Ok(foreground)) if foreground != own => std::thread::sleep(FOREGROUND_INTERVAL),
-            (Err(rustix::io::Errno::INTR), _) => {}
+            (Err(Errno::INTR), _) => {}
             _ => return,
         }
     }
