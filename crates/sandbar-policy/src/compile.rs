@@ -239,7 +239,8 @@ fn cwd_root(draft: &mut Draft<'_>, cwd: &FileFact) -> Result<Option<Root>, Compi
         return Ok(None);
     }
     let protected = workspace::is_protected(path).then_some(StricterBecause::IsProtected);
-    if let Some(because) = too_broad(draft, path).or(protected) {
+    let system = workspace::is_of_system(path).then_some(StricterBecause::IsSystem);
+    if let Some(because) = too_broad(draft, path).or(protected).or(system) {
         // Naming the directory itself is either refused below, or all that was missing.
         let is_named = draft.request.allow_write.iter().any(|named| draft.reader.real(named) == *path);
         if !is_named {

@@ -114,6 +114,8 @@ pub enum StricterBecause {
     HoldsOwnFiles(AbsPath),
     /// It is a protected directory, or lies inside a git directory.
     IsProtected,
+    /// It belongs to the system. Naming exactly it opens it.
+    IsSystem,
 }
 
 impl fmt::Display for StricterBecause {
@@ -123,6 +125,7 @@ impl fmt::Display for StricterBecause {
             Self::HoldsHome => f.write_str("is or holds the home directory"),
             Self::HoldsOwnFiles(own) => write!(f, "holds sandbar's own files in {}", own.to_display()),
             Self::IsProtected => f.write_str("is a protected directory"),
+            Self::IsSystem => f.write_str("belongs to the system"),
         }
     }
 }
@@ -231,6 +234,11 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::CwdNotWritable { cwd, because: because @ StricterBecause::IsSystem } => write!(
+                f,
+                "{0} is read-only here because it {because}; --allow-write {0} opens it",
+                cwd.to_display()
+            ),
             Self::CwdNotWritable { cwd, because } => write!(
                 f,
                 "{} is read-only here because it {because}; name a folder with --allow-write",

@@ -5,6 +5,8 @@
 //! symbolic link of such a name in a writable directory could be replaced, and no mount can stand on it: the
 //! plan is refused, unless a person names exactly that link with `--allow-write`. The same flag with the real
 //! path of a protected directory opens it. `.git` has a module of its own.
+//!
+//! And which working directories are no workspace at all, although they may be one's own: the system's (hier(7)).
 
 use sandbar_proto::{AbsPath, FileKind, PinnedPath, PlaceholderKind};
 
@@ -34,6 +36,27 @@ pub(crate) fn protect(draft: &mut Draft<'_>, root: &PinnedPath) -> Result<(), Co
 pub(crate) fn is_protected(path: &AbsPath) -> bool {
     let is_named = PROTECTED.iter().any(|name| path.file_name() == Some(name.as_bytes()));
     is_named || path.components().any(|part| part == b".git")
+}
+
+/// Trees of the system, as hier(7) has them: what runs, and what it is told.
+const SYSTEM_TREES: [&str; 10] =
+    ["etc", "usr", "bin", "sbin", "boot", "sys", "lib", "lib32", "lib64", "libx32"];
+
+/// Where people build inside them; below, not the directory itself.
+const SOURCES: [&str; 2] = ["usr/src", "usr/local/src"];
+
+/// Directories of the system that hold what may be anybody's: they themselves, and not what lies below.
+const SYSTEM_DIRECTORIES: [&str; 8] =
+    ["home", "opt", "var", "var/cache", "var/lib", "var/log", "var/mail", "var/spool"];
+
+/// Whether `path`, a real one, belongs to the system: no work of a person is there, and everything else relies on it.
+pub(crate) fn is_of_system(path: &AbsPath) -> bool {
+    let root = AbsPath::root();
+    let is_source =
+        SOURCES.iter().map(|name| below(&root, name)).any(|at| path.starts_with(&at) && *path != at);
+    let in_tree = SYSTEM_TREES.iter().any(|name| path.starts_with(&below(&root, name)));
+    let is_directory = SYSTEM_DIRECTORIES.iter().any(|name| *path == below(&root, name));
+    is_directory || in_tree && !is_source
 }
 
 fn protect_name(draft: &mut Draft<'_>, root: &PinnedPath, name: &'static str) -> Result<(), CompileError> {
@@ -75,8 +98,50 @@ pub(crate) fn reserve(
 
 #[cfg(test)]
 mod tests {
+    use super::is_of_system;
     use crate::fake_host::{FakeHost, path, request};
     use crate::{Access, CompileError, Profile};
+
+    #[test]
+    fn directories_of_the_system_are_told_from_those_where_people_work() {
+        let system = [
+            "/etc",
+            "/etc/nginx/sites",
+            "/usr",
+            "/usr/lib/python3",
+            "/usr/local/bin",
+            "/usr/src",
+            "/bin",
+            "/lib64",
+            "/boot/grub",
+            "/sys/kernel",
+            "/var",
+            "/var/lib",
+            "/opt",
+            "/home",
+        ];
+        let work = [
+            "/usr/src/linux",
+            "/usr/local/src/x/y",
+            "/var/lib/jenkins/job",
+            "/var/www",
+            "/opt/app",
+            "/home/other/x",
+            "/srv",
+            "/work",
+            "/etcetera",
+            "/mnt",
+            "/root/x",
+            "/tmp",
+            "/run/user/1000/x",
+        ];
+        for at in system {
+            assert!(is_of_system(&path(at)), "{at}");
+        }
+        for at in work {
+            assert!(!is_of_system(&path(at)), "{at}");
+        }
+    }
 
     #[test]
     fn existing_names_are_read_only_and_missing_ones_are_reserved() {

@@ -869,6 +869,19 @@ fn a_file_that_is_handed_over_cannot_be_opened_anew() {
 }
 
 #[test]
+fn a_working_directory_of_the_system_is_read_only_and_says_how_to_open_it() {
+    let home = need!(sandbox());
+    let finished = home.finish(&["run", "-C", "/etc", "--", "sh", "-c", "pwd; test -w . || echo read-only"]);
+    assert_eq!(finished.ok(), "/etc\nread-only\n");
+    let note =
+        "sandbar: /etc is read-only here because it belongs to the system; --allow-write /etc opens it\n";
+    assert!(finished.err().contains(note), "{finished:?}");
+    need!(need::that(need::is_root(), "only root could write there in the first place"));
+    let options = ["-C", "/etc", "--allow-write", "/etc"];
+    assert_eq!(home.run(&options, "test -w . && echo open"), Finished::with(0, "open\n", ""));
+}
+
+#[test]
 fn a_directory_as_input_does_not_enter_the_sandbox() {
     let home = need!(sandbox());
     let script = "ls /proc/self/fd/0/ 2>/dev/null; test -d /proc/self/fd/0 || echo none";

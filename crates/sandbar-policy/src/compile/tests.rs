@@ -153,6 +153,33 @@ fn a_working_directory_that_is_too_broad_stays_read_only_and_says_so() {
 }
 
 #[test]
+fn a_working_directory_of_the_system_is_opened_only_by_its_name() {
+    let host = FakeHost::with_home().called_by_root().dir("/usr/lib/x").link("/lib", "/usr/lib");
+    for (cwd, real) in [("/etc", "/etc"), ("/lib/x", "/usr/lib/x")] {
+        let mut asked = request(cwd);
+        let compiled = host.compile(&asked);
+        let told = Note::CwdNotWritable { cwd: path(real), because: StricterBecause::IsSystem };
+        assert_eq!(compiled.notes, [told]);
+        assert_eq!(
+            compiled.notes[0].to_string(),
+            format!(
+                "{real} is read-only here because it belongs to the system; --allow-write {real} opens it"
+            )
+        );
+        assert_eq!(host.access(&compiled, real), Access::Read);
+        host.assert_agreement(&compiled);
+        asked.allow_write = vec![path(cwd)];
+        let compiled = host.compile(&asked);
+        assert_eq!(compiled.notes, []);
+        assert_eq!(host.access(&compiled, real), Access::Write);
+        host.assert_agreement(&compiled);
+    }
+    let host = host.dir("/opt/app");
+    let compiled = host.compile(&request("/opt/app"));
+    assert_eq!((&compiled.notes[..], host.access(&compiled, "/opt/app/x")), (&[][..], Access::Write));
+}
+
+#[test]
 fn naming_what_is_too_broad_is_refused() {
     let host = workspace_host();
     for named in ["/", "/home/u", "/home/u/.config"] {
