@@ -17,8 +17,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbar_keeper::Client;
 use sandbar_keeper::protocol::{ProcessState, Refusal, Reply, Request, Watch};
+use sandbar_keeper::{Client, Patience};
 use sandbar_policy::LaunchPlan;
 use sandbar_proto::{RunId, Stream};
 
@@ -37,13 +37,13 @@ pub struct LocalProcesses {
 }
 
 impl LocalProcesses {
-    /// Takes a connection over; must be called within a runtime. `directories` is where its keeper puts the
-    /// directories of its processes.
+    /// Takes a connection over; must be called within a runtime that has timers. `directories` is where its keeper
+    /// puts the directories of its processes; `patience` is told of requests that wait for it.
     ///
     /// # Errors
     /// The runtime can't watch the connection.
-    pub fn new(client: Client, directories: PathBuf) -> std::io::Result<Self> {
-        Ok(Self { keeper: actor::spawn(client)?, directories: Arc::new(directories) })
+    pub fn new(client: Client, directories: PathBuf, patience: Patience) -> std::io::Result<Self> {
+        Ok(Self { keeper: actor::spawn(client, patience)?, directories: Arc::new(directories) })
     }
 
     fn log(&self, id: RunId) -> PathBuf {

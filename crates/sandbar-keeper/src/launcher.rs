@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, ClientError, Incoming};
 use crate::daemon;
+use crate::patience::Patience;
 use crate::protocol::{MINOR, PeerRefusal, Refusal, Reply, Request};
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 
@@ -30,8 +31,9 @@ pub const KEEPER_ARGUMENT: &str = "--sandbar-run-as-keeper";
 /// most; a machine that swaps is why this is not one second.
 const START_DEADLINE: Duration = Duration::from_secs(15);
 
-/// How long a keeper may take to answer the first message.
-const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a keeper may take to answer the first message: as long as a person who is told that it does not needs to
+/// let it go on.
+const HELLO_DEADLINE: Duration = Duration::from_secs(30);
 
 /// How often another client's start of the keeper is looked at; flock(2) has no deadline of its own.
 const LOCK_INTERVAL: Duration = Duration::from_millis(5);
@@ -123,16 +125,20 @@ enum Ready {
 ///
 /// # Errors
 /// [`ConnectError`].
-pub fn connect(home: &KeeperDir) -> Result<Client, ConnectError> {
-    try_connect(home)?.ok_or_else(|| ConnectError::NotRunning { path: home.path().to_owned() })
+pub fn connect(home: &KeeperDir, patience: &Patience) -> Result<Client, ConnectError> {
+    try_connect(home, patience)?.ok_or_else(|| ConnectError::NotRunning { path: home.path().to_owned() })
 }
 
 /// Connects to the keeper of `home`; starts `program` as one when none runs.
 ///
 /// # Errors
 /// [`ConnectError`].
-pub fn connect_or_start(home: &KeeperDir, program: &Path) -> Result<Client, ConnectError> {
-    knock(home)?.enter(home, program)
+pub fn connect_or_start(
+    home: &KeeperDir,
+    program: &Path,
+    patience: &Patience,
+) -> Result<Client, ConnectError> {
+    knock(home)?.enter(home, program, patience)
 }
 
 /// A keeper that was greeted and has not answered yet, if one listens at all. What the caller does until
@@ -159,19 +165,24 @@ impl Knock {
     ///
     /// # Errors
     /// [`ConnectError`].
-    pub fn enter(self, home: &KeeperDir, program: &Path) -> Result<Client, ConnectError> {
+    pub fn enter(
+        self,
+        home: &KeeperDir,
+        program: &Path,
+        patience: &Patience,
+    ) -> Result<Client, ConnectError> {
         if let Some(client) = self.0
-            && let Some(client) = await_greeting(home, client)?
+            && let Some(client) = await_greeting(home, client, patience)?
         {
             return Ok(client);
         }
         home.ensure()?;
         let _lock = start_lock(home)?;
-        if let Some(client) = try_connect(home)? {
+        if let Some(client) = try_connect(home, patience)? {
             return Ok(client);
         }
         start(home, program)?;
-        connect(home)
+        connect(home, patience)
     }
 }
 
@@ -181,9 +192,9 @@ fn io_error(home: &KeeperDir, step: &'static str) -> impl Fn(Errno) -> ConnectEr
 }
 
 /// `None` if no keeper listens, or one leaves this very moment.
-fn try_connect(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
+fn try_connect(home: &KeeperDir, patience: &Patience) -> Result<Option<Client>, ConnectError> {
     match open_connection(home)? {
-        Some(client) => await_greeting(home, client),
+        Some(client) => await_greeting(home, client, patience),
         None => Ok(None),
     }
 }
@@ -218,10 +229,16 @@ fn open_connection(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
     }
 }
 
-fn await_greeting(home: &KeeperDir, mut client: Client) -> Result<Option<Client>, ConnectError> {
+fn await_greeting(
+    home: &KeeperDir,
+    mut client: Client,
+    patience: &Patience,
+) -> Result<Option<Client>, ConnectError> {
     let path = || home.path().to_owned();
     let protocol = |error| ConnectError::Protocol { path: path(), error };
-    let deadline = Instant::now() + HELLO_DEADLINE;
+    let begun = Instant::now();
+    let deadline = begun + HELLO_DEADLINE;
+    let mut silent_until = Some(begun + patience.silence());
     loop {
         match client.receive() {
             Ok(Some(Incoming::Reply(_, Reply::Hello { minor, version, .. }))) => {
@@ -236,7 +253,13 @@ fn await_greeting(home: &KeeperDir, mut client: Client) -> Result<Option<Client>
             }
             Ok(Some(_)) => {}
             Ok(None) => {
-                if !wait_readable(&client, deadline).map_err(io_error(home, "wait for the keeper"))? {
+                let until = silent_until.unwrap_or(deadline).min(deadline);
+                if wait_readable(&client, until).map_err(io_error(home, "wait for the keeper"))? {
+                    continue;
+                }
+                if silent_until.take().is_some() {
+                    patience.run_out();
+                } else {
                     return Err(ConnectError::Silent { path: path(), deadline: HELLO_DEADLINE });
                 }
             }

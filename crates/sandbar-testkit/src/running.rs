@@ -114,6 +114,20 @@ impl Stream {
         self.is_open
     }
 
+    /// The next line without its end; `None` when the stream ended before it did.
+    fn line(&mut self) -> Option<String> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(at) = self.unread.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=at).take(at).collect();
+                return Some(String::from_utf8_lossy(&line).into_owned());
+            }
+            if !self.wait(end) {
+                return None;
+            }
+        }
+    }
+
     fn rest(&mut self) -> Vec<u8> {
         let end = Instant::now() + DEADLINE;
         while self.wait(end) {}
@@ -153,17 +167,22 @@ impl Running {
     /// None came in time.
     #[track_caller]
     pub fn line(&mut self) -> String {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(at) = self.stdout.unread.iter().position(|&byte| byte == b'\n') {
-                let line: Vec<u8> = self.stdout.unread.drain(..=at).take(at).collect();
-                return String::from_utf8_lossy(&line).into_owned();
-            }
-            if !self.stdout.wait(end) {
-                let stderr = self.stderr.rest();
-                panic!("output ended before a line did; standard error says {:?}", shown(&stderr));
-            }
-        }
+        self.stdout.line().unwrap_or_else(|| {
+            let stderr = self.stderr.rest();
+            panic!("output ended before a line did; standard error says {:?}", shown(&stderr))
+        })
+    }
+
+    /// The next line on standard error, without its end.
+    ///
+    /// # Panics
+    /// None came in time.
+    #[track_caller]
+    pub fn error_line(&mut self) -> String {
+        self.stderr.line().unwrap_or_else(|| {
+            let stdout = self.stdout.rest();
+            panic!("standard error ended before a line did; standard output says {:?}", shown(&stdout))
+        })
     }
 
     /// Sends a signal.

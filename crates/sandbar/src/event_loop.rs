@@ -6,8 +6,8 @@ use std::time::Duration;
 use crate::render::Problem;
 
 /// How long a keeper may take to answer a request. It answers within milliseconds unless it is stopped or its
-/// machine swaps.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(10);
+/// machine swaps; a person who is told so (`keepers::patience`) has this long to let it go on.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs `future` to its end.
 ///

@@ -1,14 +1,18 @@
 //! This user's keepers: finding them, and what they and their predecessors wrote down.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sandbar_exec::local::LocalProcesses;
-use sandbar_keeper::{ConnectError, KeeperDir, Knock, Record, RuntimeDir, RuntimeDirError};
+use sandbar_keeper::{
+    Client, ConnectError, KeeperDir, Knock, Patience, Record, RuntimeDir, RuntimeDirError, Unanswered,
+};
 use sandbar_proto::RunId;
 
 use crate::dirs::Directories;
 use crate::exit;
-use crate::render::Problem;
+use crate::render::{Problem, note};
 
 /// The program that is started as a keeper: this one.
 const SELF: &str = "/proc/self/exe";
@@ -67,12 +71,58 @@ pub(crate) fn knock(runtime: &RuntimeDir) -> Result<Knocked, Problem> {
     Ok(Knocked { keeper, knock })
 }
 
+/// A keeper that greeted us.
+pub(crate) struct Entered {
+    keeper: KeeperDir,
+    client: Client,
+}
+
+impl Entered {
+    /// Moves the connection into the runtime.
+    ///
+    /// # Errors
+    /// The runtime can't watch it.
+    pub(crate) fn converse(self) -> Result<LocalProcesses, Problem> {
+        converse(&self.keeper, self.client)
+    }
+}
+
 /// Connects to this caller's keeper, starting it if need be.
 ///
 /// # Errors
 /// There is no keeper and none can be started.
-pub(crate) fn connect_or_start(runtime: &RuntimeDir) -> Result<(sandbar_keeper::Client, PathBuf), Problem> {
+pub(crate) fn connect_or_start(runtime: &RuntimeDir) -> Result<Entered, Problem> {
     knock(runtime)?.enter()
+}
+
+/// How long a keeper may be silent until a person is told. It answers within milliseconds.
+const SILENCE: Duration = Duration::from_secs(3);
+
+/// Tells a person about a keeper that does not answer.
+fn patience(keeper: &KeeperDir) -> Patience {
+    Patience::new(keeper.clone(), SILENCE, |unanswered| {
+        // Several connections of this process may wait for the same one.
+        static TOLD: AtomicBool = AtomicBool::new(false);
+        if !TOLD.swap(true, Ordering::Relaxed) {
+            note(silence(unanswered));
+        }
+    })
+}
+
+/// A keeper that does not answer, in words.
+fn silence(Unanswered { pid, waited, is_stopped }: Unanswered) -> String {
+    let seconds = waited.as_secs();
+    match pid {
+        Some(pid) if is_stopped => format!(
+            "the keeper (pid {pid}) has not answered for {seconds} s: it is stopped. `kill -CONT {pid}` lets it go on; \
+             `kill -9 {pid}` ends it and all that it holds."
+        ),
+        Some(pid) => format!(
+            "the keeper (pid {pid}) has not answered for {seconds} s. If that lasts, `kill -9 {pid}` ends it and all \
+             that it holds."
+        ),
+        None => format!("the keeper has not answered for {seconds} s."),
+    }
 }
 
 impl Knocked {
@@ -81,14 +131,14 @@ impl Knocked {
         self.knock.is_answered()
     }
 
-    /// Waits for the keeper's answer, starting it if need be. Returns the connection and where the keeper puts the
-    /// directories of processes.
+    /// Waits for the keeper's answer, starting it if need be.
     ///
     /// # Errors
     /// There is no keeper and none can be started.
-    pub(crate) fn enter(self) -> Result<(sandbar_keeper::Client, PathBuf), Problem> {
-        let client = self.knock.enter(&self.keeper, Path::new(SELF)).map_err(|e| connect_problem(&e))?;
-        Ok((client, self.keeper.processes()))
+    pub(crate) fn enter(self) -> Result<Entered, Problem> {
+        let entered = self.knock.enter(&self.keeper, Path::new(SELF), &patience(&self.keeper));
+        let client = entered.map_err(|error| connect_problem(&error))?;
+        Ok(Entered { keeper: self.keeper, client })
     }
 }
 
@@ -96,8 +146,8 @@ impl Knocked {
 ///
 /// # Errors
 /// It does not run or does not serve us.
-pub(crate) fn greet(keeper: &KeeperDir) -> Result<sandbar_keeper::Client, Problem> {
-    sandbar_keeper::connect(keeper).map_err(|error| connect_problem(&error))
+pub(crate) fn greet(keeper: &KeeperDir) -> Result<Client, Problem> {
+    sandbar_keeper::connect(keeper, &patience(keeper)).map_err(|error| connect_problem(&error))
 }
 
 /// Connects to a keeper that runs, and moves the connection into the runtime.
@@ -112,13 +162,11 @@ pub(crate) fn connect(keeper: &KeeperDir) -> Result<LocalProcesses, Problem> {
 ///
 /// # Errors
 /// The runtime can't watch it.
-pub(crate) fn converse(
-    keeper: &KeeperDir,
-    client: sandbar_keeper::Client,
-) -> Result<LocalProcesses, Problem> {
-    LocalProcesses::new(client, keeper.processes()).map_err(|error| {
+pub(crate) fn converse(keeper: &KeeperDir, client: Client) -> Result<LocalProcesses, Problem> {
+    LocalProcesses::new(client, keeper.processes(), patience(keeper)).map_err(|error| {
         Problem::new(format!("could not watch the connection to the keeper: {error}"))
             .at(keeper.path().display())
+            .status(exit::CANNOT_RUN)
     })
 }
 
@@ -237,4 +285,21 @@ const FULL: &str = "free some space there, or set SANDBAR_HOME to a folder that 
 
 fn is_full(errno: rustix::io::Errno) -> bool {
     errno == rustix::io::Errno::NOSPC || errno == rustix::io::Errno::DQUOT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_keeper_is_named_with_what_to_do_about_it() {
+        let fact = |pid, is_stopped| silence(Unanswered { pid, waited: SILENCE, is_stopped });
+        assert_eq!(
+            fact(Some(7), true),
+            "the keeper (pid 7) has not answered for 3 s: it is stopped. `kill -CONT 7` lets it go on; `kill -9 7` ends \
+             it and all that it holds."
+        );
+        assert!(fact(Some(7), false).contains("(pid 7)") && !fact(Some(7), false).contains("CONT"));
+        assert_eq!(fact(None, false), "the keeper has not answered for 3 s.");
+    }
 }

@@ -12,12 +12,11 @@ mod signals;
 mod streams;
 mod submodules;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
-use sandbar_keeper::{Client, RuntimeDir};
+use sandbar_keeper::RuntimeDir;
 use sandbar_policy::{CacheMode, Compiled, ResolvedEnv, RunRequest};
 use sandbar_proto::{ByteString, EnvVar, Limits, RunId};
 
@@ -52,7 +51,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
         tell_notes(&compiled, &env);
     }
     let watched = compiled.watched.clone();
-    let (client, processes) = keeper.enter()?;
+    let keeper = keeper.enter()?;
     let record = Record::begin(args, &directories, id, &compiled, &env)?;
     let tokio = tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -63,8 +62,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
         // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
         let mut signals =
             Signals::listen().map_err(|error| cannot_run(format!("could not listen to signals: {error}")))?;
-        let processes = LocalProcesses::new(client, processes)
-            .map_err(|error| cannot_run(format!("could not watch the connection to the keeper: {error}")))?;
+        let processes = keeper.converse()?;
         let about = failure::About::of(compiled.plan.spec());
         let started = tokio::select! {
             biased;
@@ -118,7 +116,7 @@ enum Keeper {
     /// It runs, and has not answered yet.
     Knocked(keepers::Knocked),
     /// It was started, and answered.
-    Entered(Client, PathBuf),
+    Entered(keepers::Entered),
 }
 
 impl Keeper {
@@ -127,14 +125,13 @@ impl Keeper {
         if knocked.is_answered() {
             return Ok(Self::Knocked(knocked));
         }
-        let (client, processes) = knocked.enter()?;
-        Ok(Self::Entered(client, processes))
+        knocked.enter().map(Self::Entered)
     }
 
-    fn enter(self) -> Result<(Client, PathBuf), Problem> {
+    fn enter(self) -> Result<keepers::Entered, Problem> {
         match self {
             Self::Knocked(knocked) => knocked.enter(),
-            Self::Entered(client, processes) => Ok((client, processes)),
+            Self::Entered(entered) => Ok(entered),
         }
     }
 }

@@ -18,7 +18,7 @@ use sandbar_keeper::protocol::{
     self, Event, LIST_PAGE, PeerRefusal, ProcessState, Refusal, Reply, Request, RequestHeader, StartStep,
     Watch,
 };
-use sandbar_keeper::{Client, Incoming, KeeperDir, LogItem, LogReader, RuntimeDir};
+use sandbar_keeper::{Client, Incoming, KeeperDir, LogItem, LogReader, Patience, RuntimeDir};
 use sandbar_proto::{
     AbsPath, AfterLeader, EnvVar, ExitStatus, FileIdentity, FileKind, LaunchSpec, Lifetime, Limits,
     OutputMode, OutputTotals, PinnedPath, ProcessAttributes, RunId, Sandbox, StdinMode, Stdio, Stream,
@@ -38,7 +38,8 @@ impl Talk {
     fn with(home: &Home) -> Self {
         let runtime = RuntimeDir::open(&home.sandbar_home().join("run")).unwrap();
         let keeper = runtime.keeper().unwrap();
-        let client = sandbar_keeper::connect_or_start(&keeper, home.program()).unwrap();
+        let patience = Patience::new(keeper.clone(), DEADLINE, |late| panic!("{late:?}"));
+        let client = sandbar_keeper::connect_or_start(&keeper, home.program(), &patience).unwrap();
         Self { client, news: VecDeque::new(), keeper }
     }
 

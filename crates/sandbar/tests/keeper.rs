@@ -126,6 +126,92 @@ fn an_id_that_is_empty_names_no_run() {
     assert_eq!(running.finish().code, Some(143));
 }
 
+/// What is said about a keeper that was stopped.
+fn stopped(pid: i32) -> String {
+    format!(
+        "sandbar: the keeper (pid {pid}) has not answered for 3 s: it is stopped. `kill -CONT {pid}` lets it go on; \
+         `kill -9 {pid}` ends it and all that it holds."
+    )
+}
+
+/// Stops the keeper of `home`, and waits until it has stopped.
+fn stop(home: &Home) -> processes::Process {
+    let keeper = home.keeper();
+    keeper.signal(Signal::STOP);
+    eventually(DEADLINE, "the keeper to be stopped", || {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", keeper.pid)).unwrap();
+        stat.contains(") T ").then_some(())
+    });
+    keeper
+}
+
+#[test]
+fn a_stopped_keeper_is_named_and_waited_for() {
+    let home = need!(sandbox());
+    let marker = processes::unique_sleep();
+    let (mut running, id) = start_waiting(&home, "workspace", &marker);
+    let mut follower = Running::start(&mut home.sandbar(&["logs", "--follow", &id]));
+    assert_eq!(follower.line(), id);
+    let keeper = stop(&home);
+    // Everything that greets a keeper, begun together so that their waits pass together.
+    let mut clients = [
+        Running::start(&mut home.shell(&[], "echo ran")),
+        Running::start(&mut home.sandbar(&["kill", "--signal", "CONT", &id])),
+        Running::start(&mut home.sandbar(&["logs", "--follow", &id])),
+        Running::start(&mut home.sandbar(&["keeper", "stop"])),
+        Running::start(&mut home.sandbar(&["doctor"])),
+    ];
+    for client in &mut clients {
+        assert_eq!(client.error_line(), stopped(keeper.pid));
+    }
+    keeper.signal(Signal::CONT);
+    let [run, kill, mut logs, keeper_stop, doctor] = clients;
+    assert_eq!(run.finish(), Finished::with(0, "ran\n", ""));
+    assert_eq!(kill.finish(), Finished::with(0, format!("{id}\n"), ""));
+    assert_eq!(logs.line(), id);
+    assert_eq!(keeper_stop.finish().code, Some(1), "it holds a run");
+    assert_eq!(doctor.finish().code, Some(0));
+    // Those that had nothing to ask have been silent all that time.
+    home.write("go", "");
+    assert_eq!(running.line(), "went on");
+    assert_eq!(home.finish(&["kill", "--grace", "100ms", &id]).code, Some(0));
+    let ended = running.finish();
+    assert_eq!((ended.code, ended.err().as_str()), (Some(143), ""), "{ended:?}");
+    assert_eq!(follower.finish(), Finished::with(0, "went on\n", ""));
+    assert_eq!(logs.finish(), Finished::with(0, "went on\n", ""));
+}
+
+#[test]
+fn a_run_whose_keeper_heeds_no_signal_can_be_left() {
+    let home = need!(sandbox());
+    let marker = processes::unique_sleep();
+    let (mut running, id) = start_waiting(&home, "workspace", &marker);
+    let keeper = stop(&home);
+    running.signal(Signal::INT);
+    assert_eq!(running.error_line(), stopped(keeper.pid));
+    running.signal(Signal::INT);
+    let left = running.finish();
+    assert_eq!((left.code, left.out().as_str()), (Some(130), ""), "{left:?}");
+    assert!(left.err().starts_with("error: interrupted by signal 2: the keeper has not heeded"), "{left:?}");
+    assert!(left.err().contains(&format!("`sandbar kill {id}`")), "{left:?}");
+    // The first signal is on its way, and does what it would have done.
+    keeper.signal(Signal::CONT);
+    nothing_left_of(&marker);
+}
+
+#[test]
+fn a_client_that_waits_for_a_stopped_keeper_can_be_interrupted() {
+    let home = need!(sandbox());
+    assert_eq!(home.run(&[], "true").code, Some(0));
+    let keeper = stop(&home);
+    let mut running = Running::start(&mut home.shell(&[], "touch ran"));
+    assert_eq!(running.error_line(), stopped(keeper.pid));
+    running.signal(Signal::INT);
+    assert_eq!(running.finish().signal, Some(2));
+    keeper.signal(Signal::CONT);
+    assert_eq!(home.run(&[], "test -e ran").code, Some(1));
+}
+
 #[test]
 fn one_signal_goes_to_the_command_and_not_to_its_tree() {
     let home = need!(sandbox());

@@ -2,17 +2,19 @@
 //!
 //! Takes requests from handles through a bounded queue (a full one makes the handle wait), pairs answers with
 //! their requests, and keeps the newest state of every registered process. Ends when the connection does, or
-//! when the last handle is dropped; whoever still waits is told why.
+//! when the last handle is dropped; whoever still waits is told why. A request that waits for too long is told as well,
+//! and goes on waiting: what it asked for may have been done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 
 use sandbar_keeper::protocol::{Event, Reply, Request};
-use sandbar_keeper::{Client, ClientError, Incoming};
+use sandbar_keeper::{Client, ClientError, Incoming, Patience};
 use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::processes::ProcessError;
 
@@ -121,23 +123,66 @@ impl StdinRoom {
 ///
 /// # Errors
 /// The runtime can't watch the socket.
-pub(crate) fn spawn(client: Client) -> std::io::Result<Handle> {
+pub(crate) fn spawn(client: Client, patience: Patience) -> std::io::Result<Handle> {
     let (messages, inbox) = mpsc::channel(QUEUE);
     #[expect(
         deprecated,
         reason = "its replacement is unsafe for owners that could exchange their descriptor; Client never does"
     )]
     let connection = AsyncFd::with_interest(client, Interest::READABLE | Interest::WRITABLE)?;
-    let actor = Actor { connection, inbox, waiting: HashMap::new(), processes: HashMap::new() };
+    let waiting = Waiting { answers: BTreeMap::new(), patience, is_told: false };
+    let actor = Actor { connection, inbox, waiting, processes: HashMap::new() };
     tokio::spawn(actor.run());
     Ok(Handle { messages })
 }
 
+type Answer = oneshot::Sender<Result<Reply, ProcessError>>;
+
 struct Actor {
     connection: AsyncFd<Client>,
     inbox: mpsc::Receiver<Message>,
-    waiting: HashMap<u64, oneshot::Sender<Result<Reply, ProcessError>>>,
+    waiting: Waiting,
     processes: HashMap<RunId, watch::Sender<News>>,
+}
+
+/// Requests that the keeper has not answered, and since when. News are not among them: a process may be silent for as
+/// long as it likes.
+struct Waiting {
+    /// By number, so the first is the oldest.
+    answers: BTreeMap<u64, (Instant, Answer)>,
+    patience: Patience,
+    /// Whether this silence was told; one that follows an answer is another.
+    is_told: bool,
+}
+
+impl Waiting {
+    fn add(&mut self, req: u64, answer: Answer) {
+        self.answers.insert(req, (Instant::now(), answer));
+    }
+
+    fn remove(&mut self, req: u64) -> Option<Answer> {
+        self.is_told = false;
+        self.answers.remove(&req).map(|(_, answer)| answer)
+    }
+
+    /// When the oldest will have waited for too long.
+    fn due(&self) -> Option<Instant> {
+        let (since, _) = self.answers.values().next().filter(|_| !self.is_told)?;
+        Some(*since + self.patience.silence())
+    }
+
+    fn run_out(&mut self) {
+        self.is_told = true;
+        self.patience.run_out();
+    }
+}
+
+/// Waits until `due`, or for ever.
+async fn passed(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Actor {
@@ -148,7 +193,12 @@ impl Actor {
             } else {
                 Interest::READABLE
             };
+            let due = self.waiting.due();
             let result = tokio::select! {
+                () = passed(due) => {
+                    self.waiting.run_out();
+                    Ok(())
+                }
                 message = self.inbox.recv() => match message {
                     Some(message) => self.take(message),
                     None => return,
@@ -186,7 +236,7 @@ impl Actor {
         match message {
             Message::Request(outgoing, answer) => {
                 let req = client.request(outgoing.request, &outgoing.body, outgoing.fds)?;
-                self.waiting.insert(req, answer);
+                self.waiting.add(req, answer);
             }
             Message::Notify(request) => client.notify(request)?,
             Message::Register(id, answer) => {
@@ -207,7 +257,7 @@ impl Actor {
     fn hear(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Reply(req, reply) => {
-                if let Some(answer) = self.waiting.remove(&req) {
+                if let Some(answer) = self.waiting.remove(req) {
                     // Whoever asked may have gone.
                     let _ = answer.send(Ok(reply));
                 }
@@ -233,7 +283,7 @@ impl Actor {
     }
 
     fn end(self, reason: &str) {
-        for (_, answer) in self.waiting {
+        for (_, answer) in self.waiting.answers.into_values() {
             let _ = answer.send(Err(ProcessError::Lost(reason.to_owned())));
         }
         for (_, news) in self.processes {
@@ -291,5 +341,78 @@ impl News {
                 self.closed = Some(seq);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+    use std::time::Duration;
+
+    use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, socketpair};
+    use sandbar_keeper::protocol::{self, Message};
+    use sandbar_keeper::{KeeperDir, Unanswered};
+    use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+    use super::*;
+
+    const SILENCE: Duration = Duration::from_millis(20);
+
+    /// A handle, the keeper's end of its connection, and what is told.
+    fn pair() -> (Handle, OwnedFd, UnboundedReceiver<Unanswered>) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (own, keeper) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let (sender, told) = unbounded_channel();
+        let nowhere = KeeperDir::at("/nowhere".into());
+        let patience = Patience::new(nowhere, SILENCE, move |fact| sender.send(fact).unwrap());
+        (spawn(Client::new(own), patience).unwrap(), keeper, told)
+    }
+
+    fn answer(keeper: &OwnedFd, req: u64) {
+        let packet = protocol::encode(&Message::Reply { req, reply: Reply::Done }, &[]).unwrap();
+        rustix::net::send(keeper, &packet, SendFlags::empty()).unwrap();
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn a_silent_keeper_is_told_once_and_still_waited_for() {
+        runtime().block_on(async {
+            let (handle, keeper, mut told) = pair();
+            for req in 1..=2 {
+                let asker = handle.clone();
+                let asked = tokio::spawn(async move { asker.request(Outgoing::plain(Request::Stop)).await });
+                let expected = Unanswered { pid: None, waited: SILENCE, is_stopped: false };
+                assert_eq!(told.recv().await, Some(expected), "each silence is told");
+                answer(&keeper, req);
+                assert_eq!(asked.await.unwrap().unwrap(), Reply::Done);
+            }
+            drop(handle);
+            assert_eq!(told.recv().await, None, "and told once");
+        });
+    }
+
+    #[test]
+    fn only_requests_that_wait_for_an_answer_are_waited_for() {
+        runtime().block_on(async {
+            let silence = Patience::new(KeeperDir::at("/nowhere".into()), SILENCE, |_| {});
+            let mut waiting = Waiting { answers: BTreeMap::new(), patience: silence, is_told: false };
+            assert_eq!(waiting.due(), None, "a process that is followed may be silent");
+            let (answer, _answered) = oneshot::channel();
+            let before = Instant::now();
+            waiting.add(1, answer);
+            assert!(waiting.due().is_some_and(|due| due >= before + SILENCE));
+            waiting.run_out();
+            assert_eq!(waiting.due(), None, "told");
+            let (answer, _answered) = oneshot::channel();
+            waiting.add(2, answer);
+            assert_eq!(waiting.due(), None, "the same silence");
+            waiting.remove(1);
+            assert!(waiting.due().is_some());
+            waiting.remove(2);
+            assert_eq!(waiting.due(), None);
+        });
     }
 }

@@ -1,11 +1,13 @@
 //! The loop that follows a run until nothing of it is left.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use sandbar_exec::{Process, ProcessControl, ProcessError};
 use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, Stream};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::record::Record;
 use super::relay::{self, Output, Report, Written};
@@ -22,12 +24,18 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Silence after which what was collected is written to the record.
 const SILENCE: Duration = Duration::from_millis(100);
 
+/// How long a keeper may take over a signal before the next one makes us leave. It answers within milliseconds; two
+/// signals of one cause (a terminal's, and a parent's that passes it on) come closer together than this.
+const UNHEEDED: Duration = Duration::from_secs(1);
+
 const SIGKILL: i32 = 9;
 
 /// A run that is followed.
 pub(super) struct Follower {
     process: Box<dyn Process>,
-    control: Box<dyn ProcessControl>,
+    control: Arc<dyn ProcessControl>,
+    /// What was asked of the keeper on behalf of signals, oldest first.
+    asked: Vec<(Instant, JoinHandle<()>)>,
     record: Record,
     json: bool,
     quiet: bool,
@@ -36,6 +44,8 @@ pub(super) struct Follower {
     input: Option<mpsc::Receiver<Result<Vec<u8>, Errno>>>,
     end: Option<EndRecord>,
     interrupts: u32,
+    /// The signal that made us leave, since the keeper does not heed any.
+    leaving: Option<i32>,
     timeout: Option<Duration>,
     told_stall: bool,
 }
@@ -58,7 +68,8 @@ impl Follower {
         signals: Signals,
     ) -> Self {
         Self {
-            control: process.control(),
+            control: Arc::from(process.control()),
+            asked: Vec::new(),
             process,
             record,
             json: args.json,
@@ -68,6 +79,7 @@ impl Follower {
             input: streams.relayed_stdin().map(relay::read_input),
             end: None,
             interrupts: 0,
+            leaving: None,
             timeout: args.timeout,
             told_stall: false,
         }
@@ -76,7 +88,7 @@ impl Follower {
     /// Follows to the end and returns the status to exit with.
     ///
     /// # Errors
-    /// What held the process is gone.
+    /// What held the process is gone, or heeds no signal.
     pub(super) async fn follow(mut self) -> Result<u8, Problem> {
         if let Some(input) = self.input.take() {
             tokio::spawn(feed(input, self.process.control()));
@@ -96,12 +108,15 @@ impl Follower {
             };
             quiet_since_output = matches!(wake, Wake::Silence);
             match wake {
-                Wake::Wish(wish) => self.obey(wish).await,
-                Wake::Report(report) => self.hear(report).await,
+                Wake::Wish(wish) => self.obey(wish),
+                Wake::Report(report) => self.hear(report),
                 Wake::Silence => self.use_silence(),
                 Wake::Event(Ok(Some(event))) => self.take(event).await,
                 Wake::Event(Ok(None)) => break,
                 Wake::Event(Err(error)) => return Err(self.lost(&error)),
+            }
+            if let Some(signal) = self.leaving {
+                return Err(self.leave(signal));
             }
         }
         self.finish().await
@@ -150,36 +165,47 @@ impl Follower {
                 }
             };
             match wake {
-                Wake::Wish(wish) => self.obey(wish).await,
-                Wake::Report(report) => self.hear(report).await,
+                Wake::Wish(wish) => self.obey(wish),
+                Wake::Report(report) => self.hear(report),
                 Wake::Event(_) | Wake::Silence => {}
+            }
+            if self.leaving.is_some() {
+                return;
             }
         }
     }
 
-    async fn obey(&mut self, wish: Wish) {
-        // A process that is gone by now needs no signal; whatever happened to it is about to be told.
-        let _ = match wish {
-            Wish::Forward(signal) => {
-                self.interrupts += 1;
-                // A command that does not listen to the first Ctrl-C is ended by the second.
-                if self.interrupts > 1 {
-                    self.control.terminate(SIGKILL, Duration::ZERO).await
-                } else {
-                    self.control.signal(signal).await
-                }
-            }
-            Wish::Terminate(signal) => self.control.terminate(signal, GRACE).await,
-        };
+    /// Passes a signal on. When the keeper has left an earlier one unanswered we leave instead: nothing that is asked
+    /// of it would end the run, and we must not be what can't be interrupted.
+    fn obey(&mut self, wish: Wish) {
+        let (Wish::Forward(signal) | Wish::Terminate(signal)) = wish;
+        self.asked.retain(|(_, asked)| !asked.is_finished());
+        if self.asked.first().is_some_and(|(since, _)| since.elapsed() > UNHEEDED) {
+            self.leaving = Some(signal);
+            return;
+        }
+        let control = Arc::clone(&self.control);
+        // A command that does not listen to the first Ctrl-C is ended by the second.
+        let is_repeated = matches!(wish, Wish::Forward(_)) && self.interrupts > 0;
+        self.interrupts += u32::from(matches!(wish, Wish::Forward(_)));
+        let asked = tokio::spawn(async move {
+            // A process that is gone by now needs no signal; whatever happened to it is about to be told.
+            let _ = match wish {
+                Wish::Forward(_) if is_repeated => control.terminate(SIGKILL, Duration::ZERO).await,
+                Wish::Forward(signal) => control.signal(signal).await,
+                Wish::Terminate(signal) => control.terminate(signal, GRACE).await,
+            };
+        });
+        self.asked.push((Instant::now(), asked));
     }
 
-    async fn hear(&mut self, report: Report) {
+    fn hear(&mut self, report: Report) {
         match report {
             Report::Closed(stream) => {
                 // The command learns it as it would without us: by SIGPIPE.
-                let _ = self.control.close_output(stream).await;
+                self.close_output(stream);
                 if self.json && stream == Stream::Stdout {
-                    let _ = self.control.close_output(Stream::Stderr).await;
+                    self.close_output(Stream::Stderr);
                 }
             }
             Report::Failed(stream, error) => {
@@ -188,10 +214,18 @@ impl Follower {
                     Stream::Stderr => "standard error",
                 };
                 note(format_args!("could not write to {name}: {error}."));
-                let _ = self.control.close_output(stream).await;
+                self.close_output(stream);
             }
             Report::Finished => {}
         }
+    }
+
+    /// Says that nobody reads a stream any more. Not waited for: signals are heard while a keeper is slow.
+    fn close_output(&self, stream: Stream) {
+        let control = Arc::clone(&self.control);
+        tokio::spawn(async move {
+            let _ = control.close_output(stream).await;
+        });
     }
 
     fn use_silence(&mut self) {
@@ -211,6 +245,15 @@ impl Follower {
                 "the keeper ended, and with it the command; `sandbar logs` shows what it wrote until then",
             )
             .status(exit::CANNOT_RUN)
+    }
+
+    fn leave(self, signal: i32) -> Problem {
+        let id = self.process.record().id;
+        self.record.finish();
+        Problem::new(format!("interrupted by signal {signal}: the keeper has not heeded the one before"))
+            .at(format!("run {id}"))
+            .advise(format!("the run may go on; `sandbar kill {id}` ends it once the keeper answers again"))
+            .status(u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN))
     }
 
     async fn finish(mut self) -> Result<u8, Problem> {

@@ -184,12 +184,10 @@ impl From<Problem> for Failed {
 
 /// Runs the plan; returns the time from its start to its end.
 fn start(runtime: &RuntimeDir, plan: LaunchPlan) -> Result<Duration, Failed> {
-    let (client, processes) = keepers::connect_or_start(runtime)?;
+    let keeper = keepers::connect_or_start(runtime)?;
     let spec = plan.spec().clone();
     event_loop::block_on(async {
-        let processes = sandbar_exec::local::LocalProcesses::new(client, processes).map_err(|error| {
-            Problem::new(format!("could not watch the connection to the keeper: {error}"))
-        })?;
+        let processes = keeper.converse()?;
         let options =
             StartOptions { id: RunId::generate(), watching: Watching::End, handles: Handles::default() };
         let begun = Instant::now();
