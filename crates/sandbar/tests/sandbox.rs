@@ -614,6 +614,20 @@ fn what_only_root_could_read_is_hidden_from_root() {
     assert_eq!((finished.code, finished.out().as_str()), (Some(1), ""), "{finished:?}");
 }
 
+#[test]
+fn what_the_kernel_shows_to_root_alone_is_hidden_from_root() {
+    need!(need::that(need::is_root(), "only root could read it in the first place"));
+    let home = need!(sandbox());
+    let script = "cd /proc; for name in kpagecgroup kpagecount kpageflags vmallocinfo timer_list keys; do \
+                  head -c 8 $name >/dev/null 2>&1 && echo read $name; test -w $name && echo write $name; done; \
+                  for name in acpi scsi; do ls $name >/dev/null 2>&1 && echo list $name; done; \
+                  grep -c processor cpuinfo";
+    let (outside, inside) = (finish(&mut home.host_shell(script)).ok(), home.run(&[], script).ok());
+    assert!(outside.lines().count() > 1, "this host shows none of it: {outside}");
+    // The last line shows that the rest of /proc is there.
+    assert_eq!(inside.lines().collect::<Vec<_>>(), [outside.lines().last().unwrap()]);
+}
+
 // --- sockets and network ---
 
 #[test]
