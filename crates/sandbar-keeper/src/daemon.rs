@@ -214,6 +214,7 @@ impl Keeper {
             self.fire_timers();
             self.flush_all();
             self.keep_spare();
+            self.archive.trim(&self.home);
             self.note_idleness();
         }
         Ok(())
@@ -570,7 +571,7 @@ impl Keeper {
             }
         };
         let (lifetime, wall) = (spec.lifetime, spec.limits.wall);
-        self.archive.make_room(&self.home, &mut self.processes);
+        self.archive.enforce_quota(&self.home, &mut self.processes);
         let mut starter = Starter {
             home: &self.home,
             placeholders: &mut self.placeholders,

@@ -19,6 +19,9 @@ use crate::runtime_dir::KeeperDir;
 const KEPT_RECORDS: usize = 1000;
 const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 
+/// Records that are removed at most for one that is added: more than one, so that a pile shrinks.
+const TRIMMED_PER_END: usize = 2;
+
 /// Most bytes of all logs, on any machine.
 const QUOTA_BYTES: u64 = 256 * 1024 * 1024;
 
@@ -38,6 +41,8 @@ struct Ended {
 pub(super) struct Archive {
     ended: VecDeque<Ended>,
     written_bytes: u64,
+    /// What ended since the last trimming.
+    added: usize,
 }
 
 impl Archive {
@@ -56,7 +61,7 @@ impl Archive {
             })
             .collect();
         ended.sort_by_key(|entry| entry.at);
-        Self { ended: ended.into(), written_bytes: 0 }
+        Self { ended: ended.into(), written_bytes: 0, added: 0 }
     }
 
     /// Notes a process that ended.
@@ -64,6 +69,7 @@ impl Archive {
         let at = process.end.as_ref().map(|end| end.ended).unwrap_or_default();
         let log_bytes = process.log.as_ref().map_or(0, LogWriter::file_bytes);
         self.ended.push_back(Ended { id, at, log_bytes });
+        self.added += 1;
     }
 
     /// Counts new output.
@@ -71,24 +77,20 @@ impl Archive {
         self.written_bytes += bytes;
     }
 
-    /// Removes what is kept no longer, and brings the logs within the quota.
-    pub(super) fn make_room(&mut self, home: &KeeperDir, live: &mut BTreeMap<RunId, Process>) {
-        self.trim(home);
-        self.enforce_quota(home, live);
-    }
-
-    /// The same for the quota alone, when enough was written since the last look.
+    /// Brings the logs within the quota when enough was written since the last look.
     pub(super) fn check_quota(&mut self, home: &KeeperDir, live: &mut BTreeMap<RunId, Process>) {
         if self.written_bytes >= CHECK_EVERY_BYTES {
             self.enforce_quota(home, live);
         }
     }
 
-    fn trim(&mut self, home: &KeeperDir) {
-        let now = super::now();
-        while self.ended.len() > KEPT_RECORDS
-            && self.ended.front().is_some_and(|oldest| now.since(oldest.at) > KEPT_FOR)
-        {
+    /// Removes a few of the records that are kept no longer. For the time behind an end, once for each: a removal
+    /// takes as long as a third of a start where the runtime directory is on a disk.
+    pub(super) fn trim(&mut self, home: &KeeperDir) {
+        for _ in 0..std::mem::take(&mut self.added) * TRIMMED_PER_END {
+            if !self.is_to_trim() {
+                return;
+            }
             if let Some(oldest) = self.ended.pop_front() {
                 // What can't be removed now is found again by the next keeper.
                 let _ = std::fs::remove_dir_all(directory(home, oldest.id));
@@ -96,7 +98,13 @@ impl Archive {
         }
     }
 
-    fn enforce_quota(&mut self, home: &KeeperDir, live: &mut BTreeMap<RunId, Process>) {
+    fn is_to_trim(&self) -> bool {
+        let is_old = |oldest: &Ended| super::now().since(oldest.at) > KEPT_FOR;
+        self.ended.len() > KEPT_RECORDS && self.ended.front().is_some_and(is_old)
+    }
+
+    /// Brings the logs within the quota.
+    pub(super) fn enforce_quota(&mut self, home: &KeeperDir, live: &mut BTreeMap<RunId, Process>) {
         self.written_bytes = 0;
         let running: u64 = live.values().filter_map(|p| p.log.as_ref()).map(LogWriter::file_bytes).sum();
         let past: u64 = self.ended.iter().map(|entry| entry.log_bytes).sum();
@@ -220,9 +228,15 @@ mod tests {
         }
         let recent = leave_behind(&home, Some(super::super::now()));
         let mut archive = Archive::open(&home, Timestamp(7));
-        archive.make_room(&home, &mut BTreeMap::new());
+        let count = || records::read_all(&home).unwrap().len();
+        archive.trim(&home);
+        assert_eq!(count(), KEPT_RECORDS + 6, "nothing ended since");
+        for left in [KEPT_RECORDS + 4, KEPT_RECORDS + 2, KEPT_RECORDS, KEPT_RECORDS] {
+            archive.added = 1;
+            archive.trim(&home);
+            assert_eq!(count(), left);
+        }
         let left = records::read_all(&home).unwrap();
-        assert_eq!(left.len(), KEPT_RECORDS);
         assert!(left.iter().any(|record| record.start.id == recent));
     }
 }

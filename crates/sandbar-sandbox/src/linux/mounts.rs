@@ -503,13 +503,15 @@ fn hides_proc() -> bool {
 /// Covers what is there of [`PROC_HIDDEN`]. Runs while the scratch tmpfs is not yet covered by the new /dev.
 fn hide_in_proc(proc: BorrowedFd<'_>) -> Result<(), Errno> {
     for (name, kind) in PROC_HIDDEN {
-        let cover = clone_mount(CWD, kind.scratch_name(), Reach::One)?;
-        // By name: nobody else has this procfs yet, and it has no symlink of such a name.
-        match move_mount(cover.as_fd(), c"", proc, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH) {
-            // Not every kernel has everything.
-            Ok(()) | Err(Errno::NOENT) => {}
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = match rustix::fs::openat(proc, name, flags, Mode::empty()) {
+            Ok(place) => place,
+            // Not every kernel has everything. Known before there is a cover: to close an unused mount costs 0.1 ms.
+            Err(Errno::NOENT) => continue,
             Err(errno) => return Err(errno),
-        }
+        };
+        let cover = clone_mount(CWD, kind.scratch_name(), Reach::One)?;
+        attach(cover.as_fd(), place.as_fd())?;
     }
     Ok(())
 }
