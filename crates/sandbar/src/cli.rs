@@ -33,6 +33,10 @@ pub(crate) enum Command {
     Policy(PolicyCommand),
     /// Check whether this machine can run a sandbox
     Doctor(DoctorArgs),
+    /// Print what completes these commands in a shell
+    Completions(CompletionsArgs),
+    /// Print a manual page, or write all of them
+    Man(ManArgs),
     /// The process that holds what runs
     #[command(subcommand, hide = true)]
     Keeper(KeeperCommand),
@@ -208,6 +212,27 @@ pub(crate) struct DoctorArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "For bash: sandbar completions bash > ~/.local/share/bash-completion/completions/sandbar"
+)]
+pub(crate) struct CompletionsArgs {
+    /// Shell
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "To read one: sandbar man run | man -l -")]
+pub(crate) struct ManArgs {
+    /// Commands of the page, none for the page of sandbar itself
+    #[arg(value_name = "COMMAND")]
+    pub(crate) path: Vec<String>,
+    /// Write every page into this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "path")]
+    pub(crate) dir: Option<std::path::PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

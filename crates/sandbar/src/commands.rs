@@ -1,9 +1,11 @@
 //! The subcommands, each on its own.
 
+mod completions;
 mod doctor;
 mod keeper;
 mod kill;
 mod logs;
+mod man;
 mod policy;
 mod ps;
 
@@ -29,6 +31,8 @@ fn carry_out(command: Command) -> Result<u8, Problem> {
         Command::Kill(args) => kill::execute(&args),
         Command::Policy(command) => policy::execute(&command),
         Command::Doctor(args) => doctor::execute(&args),
+        Command::Completions(args) => completions::execute(&args),
+        Command::Man(args) => man::execute(&args),
         Command::Keeper(command) => keeper::execute(&command),
     }
 }
