@@ -74,6 +74,22 @@ impl Launch {
             stack: vec![0; LEADER_STACK_BYTES],
         })
     }
+
+    /// Adds mounts behind those of the spec, and caches; to a launch without a sandbox nothing.
+    ///
+    /// # Errors
+    /// [`SpawnError::NulByte`].
+    pub(super) fn add(&mut self, further: &[MountOp], caches: &[CacheLayer]) -> Result<(), SpawnError> {
+        if let Some(walls) = &mut self.walls {
+            for op in further {
+                walls.mounts.ops.push(prepare_op(op)?);
+            }
+            for cache in caches {
+                walls.mounts.caches.push(prepare_cache(cache)?);
+            }
+        }
+        Ok(())
+    }
 }
 
 fn c_string(bytes: &[u8]) -> Result<CString, NulByte> {

@@ -16,14 +16,14 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
-use sandbar_proto::{LaunchSpec, MountOp, NetworkMode, Sandbox};
+use sandbar_proto::{LaunchSpec, MountOp, NetworkMode};
 use serde::{Deserialize, Serialize};
 
 use super::holder::{self, Inherited, fail, give_up};
 use super::memory;
 use super::prepare::{FilterCache, Launch};
-use crate::CacheLayer;
 use crate::report::{Order, PACKET_BYTES, SetupFailure, Step};
+use crate::{CacheLayer, SpawnError};
 
 /// Descriptors of a launch order: what the keeper adds, and the streams.
 const LAUNCH_FDS: usize = 4;
@@ -57,18 +57,19 @@ pub(super) fn main(network: NetworkMode, filters: &mut FilterCache, inherited: &
 
 fn receive_launch(filters: &mut FilterCache) -> Result<Option<Launch>, SetupFailure> {
     let Some([plan]) = receive::<1>(Order::Plan)? else { return Ok(None) };
-    let mut spec: LaunchSpec = read(plan)?;
+    let spec: LaunchSpec = read(plan)?;
+    let unprepared = |_: SpawnError| fail(Step::Plan)(Errno::INVAL);
+    // While the keeper reserves and records.
+    let mut launch = Launch::new(&spec, &[], filters).map_err(unprepared)?;
     let Some([additions, streams @ ..]) = receive::<LAUNCH_FDS>(Order::Launch)? else { return Ok(None) };
     let additions: Additions = read(additions)?;
-    if let Sandbox::Linux(sandbox) = &mut spec.sandbox {
-        sandbox.mounts.extend(additions.mounts);
-    }
+    launch.add(&additions.mounts, &additions.caches).map_err(unprepared)?;
     let stdio = [&streams[0], &streams[1], &streams[2]].map(OwnedFd::as_fd);
     let inherited = Inherited { stdio, control: holder::control() };
     holder::take_descriptors(&inherited).map_err(fail(Step::Descriptors))?;
     // Closed with everything else just now.
     std::mem::forget(streams);
-    Launch::new(&spec, &additions.caches, filters).map(Some).map_err(|_| fail(Step::Plan)(Errno::INVAL))
+    Ok(Some(launch))
 }
 
 /// Waits for an order with `N` descriptors; `None` when the keeper wants nothing any more.
