@@ -20,12 +20,12 @@ use std::time::Duration;
 use sandbar_keeper::Client;
 use sandbar_keeper::protocol::{ProcessState, Refusal, Reply, Request, Watch};
 use sandbar_policy::LaunchPlan;
-use sandbar_proto::{RunId, Stream};
+use sandbar_proto::{RunId, Stream, TerminalSize};
 
 use crate::processes::{
     BoxFuture, Process, ProcessControl, ProcessError, Processes, StartError, StartOptions, Watching,
 };
-use actor::{Handle, Outgoing};
+use actor::{Handle, Outgoing, StdinRoom};
 use process::LocalProcess;
 
 /// Processes of this machine.
@@ -174,6 +174,32 @@ impl LocalControl {
         }
         Ok(())
     }
+
+    async fn append(&self, mut bytes: &[u8]) -> Result<(), ProcessError> {
+        // Asked for only when it is needed: a keystroke finds room. What was asked for before a request that found
+        // none hears of the room that comes after it.
+        let mut room = None;
+        while !bytes.is_empty() {
+            let chunk = &bytes[..bytes.len().min(sandbar_keeper::protocol::MAX_WRITE_BYTES)];
+            let request = Request::Input { id: self.id };
+            let outgoing = Outgoing { request, body: chunk.to_vec(), fds: Vec::new() };
+            match self.keeper.request(outgoing).await? {
+                Reply::Written { accepted_bytes } => {
+                    let accepted = usize::try_from(accepted_bytes).unwrap_or(usize::MAX).min(chunk.len());
+                    bytes = &bytes[accepted..];
+                    if accepted < chunk.len() {
+                        match room.take() {
+                            None => room = Some(self.keeper.stdin_room(self.id).await),
+                            Some(asked) => StdinRoom::wait(asked).await?,
+                        }
+                    }
+                }
+                Reply::Refused { error: Refusal::StdinClosed } => return Err(ProcessError::StdinClosed),
+                other => return Err(refused(other)),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ProcessControl for LocalControl {
@@ -196,6 +222,14 @@ impl ProcessControl for LocalControl {
         bytes: &'a [u8],
     ) -> BoxFuture<'a, Result<(), ProcessError>> {
         Box::pin(self.write(offset_bytes, bytes))
+    }
+
+    fn type_input<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, Result<(), ProcessError>> {
+        Box::pin(self.append(bytes))
+    }
+
+    fn resize(&self, size: TerminalSize) -> BoxFuture<'_, Result<(), ProcessError>> {
+        Box::pin(self.simple(Request::Resize { id: self.id, size }))
     }
 
     fn close_stdin(&self) -> BoxFuture<'_, Result<(), ProcessError>> {

@@ -14,6 +14,7 @@ mod placeholders;
 mod process;
 mod spares;
 mod start;
+mod terminal;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -26,7 +27,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Stream, Timestamp};
+use sandbar_proto::{ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
 
@@ -436,20 +437,28 @@ impl Keeper {
                 Ok(None)
             }
             Request::Write { id, offset_bytes } => self.write(id, offset_bytes, body).map(Some),
+            Request::Input { id } => self.input(client, id, body).map(Some),
+            Request::Resize { id, size } => self.resize(id, size).map(|()| Some(Reply::Done)),
             Request::CloseStdin { id } => {
                 self.process(id)?.stdin.close();
                 self.pump_stdin(id);
                 Ok(Some(Reply::Done))
             }
             Request::CloseOutput { id, stream } => {
-                *self.process(id)?.outputs.get(stream) = None;
+                let process = self.process(id)?;
+                *process.outputs.get(stream) = None;
+                if stream == Stream::Pty {
+                    // The kernel hangs a terminal up when its other end is closed everywhere.
+                    process.stdin.abandon();
+                }
                 self.forget_targets(|target| *target == Target::Stream(id, stream));
                 self.announce_close(id);
                 Ok(Some(Reply::Done))
             }
             Request::Signal { id, signal } => {
                 check_signal(signal)?;
-                self.process(id)?;
+                let process = self.process(id)?;
+                process.stopped &= signal != libc::SIGCONT;
                 self.order(id, Order::SignalLeader(signal));
                 Ok(Some(Reply::Done))
             }
@@ -533,7 +542,14 @@ impl Keeper {
         }
         if let Some(record) = crate::records::read(&self.home.processes().join(id.to_string())) {
             let output = record.end.as_ref().map(|end| end.output).unwrap_or_default();
-            let state = ProcessState { start: record.start, output, end: record.end, closed: true };
+            let state = ProcessState {
+                start: record.start,
+                output,
+                end: record.end,
+                closed: true,
+                terminal: None,
+                stopped: false,
+            };
             return Ok(Some(Reply::Process { state: told(state) }));
         }
         if fds.is_empty() {
@@ -607,8 +623,13 @@ impl Keeper {
                 }
             }
         }
-        self.watch_stream(id, Stream::Stdout);
-        self.watch_stream(id, Stream::Stderr);
+        self.watch_streams(id);
+    }
+
+    fn watch_streams(&mut self, id: RunId) {
+        for stream in Stream::ALL {
+            self.watch_stream(id, stream);
+        }
     }
 
     fn watch_stream(&mut self, id: RunId, stream: Stream) {
@@ -646,8 +667,7 @@ impl Keeper {
         }
         let waits = self.processes.get(&id).is_some_and(Process::must_wait);
         if !waits {
-            self.watch_stream(id, Stream::Stdout);
-            self.watch_stream(id, Stream::Stderr);
+            self.watch_streams(id);
         }
         self.announce_close(id);
     }
@@ -659,8 +679,10 @@ impl Keeper {
             let Some(process) = self.processes.get(&id) else { return };
             let mut packet = [0; PACKET_BYTES];
             match transport::receive(&process.holder.control, &mut packet) {
-                Ok(Received::Packet(PACKET_BYTES, _)) => match Report::decode(&packet) {
+                Ok(Received::Packet(PACKET_BYTES, fds)) => match Report::decode(&packet) {
+                    Some(Report::Terminal) => self.take_terminal(id, fds),
                     Some(Report::Running) => self.started(id),
+                    Some(Report::LeaderStopped(signal)) => self.leader_stopped(id, signal),
                     Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
                     Some(Report::TreeEnded) => return self.tree_ended(id, ResourceUse::default()),
                     Some(Report::LeaderExited { status, usage, ended }) => {
@@ -726,7 +748,7 @@ impl Keeper {
 
     fn leader_exited(&mut self, id: RunId, status: ExitStatus, usage: ResourceUse, ended: Timestamp) {
         // What the leader wrote before it ended is in the pipes by now, and belongs before its end.
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in Stream::ALL {
             self.pump_stream(id, stream);
         }
         let Some(process) = self.processes.get_mut(&id) else { return };
@@ -765,7 +787,7 @@ impl Keeper {
         if process.end.is_none() {
             self.leader_exited(id, ExitStatus::Signaled { signal: libc::SIGKILL }, usage, now());
         }
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in Stream::ALL {
             self.pump_stream(id, stream);
         }
         self.announce_close(id);
@@ -793,8 +815,9 @@ impl Keeper {
                 self.announce_close(id);
             }
             Pumped::Full => {
-                self.pause_stream(id, Stream::Stdout);
-                self.pause_stream(id, Stream::Stderr);
+                for stream in Stream::ALL {
+                    self.pause_stream(id, stream);
+                }
                 self.tell(id, &Event::Stalled { id });
                 self.timers.push(Reverse((Instant::now() + RETRY, Timer::Retry(id))));
             }
@@ -817,12 +840,14 @@ impl Keeper {
         let Some(process) = self.processes.get(&id) else { return };
         let output = process.totals();
         for client in process.watchers.keys() {
-            if let Some(connection) = self.connections.get_mut(client) {
-                if connection.grown.remove(&id) {
-                    connection.tell(Event::Output { id, output });
-                }
-                connection.tell(event.clone());
-            }
+            tell_growth_and(&mut self.connections, *client, id, output, event.clone());
+        }
+    }
+
+    /// Tells one of those who watch.
+    fn tell_one(&mut self, client: u64, id: RunId, event: Event) {
+        if let Some(process) = self.processes.get(&id) {
+            tell_growth_and(&mut self.connections, client, id, process.totals(), event);
         }
     }
 
@@ -983,6 +1008,21 @@ impl Keeper {
                 connection.interest = wanted;
             }
         }
+    }
+}
+
+fn tell_growth_and(
+    connections: &mut BTreeMap<u64, Connection>,
+    client: u64,
+    id: RunId,
+    output: OutputTotals,
+    event: Event,
+) {
+    if let Some(connection) = connections.get_mut(&client) {
+        if connection.grown.remove(&id) {
+            connection.tell(Event::Output { id, output });
+        }
+        connection.tell(event);
     }
 }
 

@@ -193,6 +193,7 @@ mod tests {
             profile: "workspace".to_owned(),
             lifetime: Lifetime::Detached,
             holder_pid: None,
+            terminal: false,
         }
     }
 

@@ -14,6 +14,7 @@ mod path;
 mod process;
 mod rollout;
 mod sandbox;
+mod terminal;
 
 pub use bytes::ByteString;
 pub use event::{Gap, ProcessEvent};
@@ -35,3 +36,4 @@ pub use sandbox::{
     LandlockSpec, LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox,
     SeccompSpec, SyscallRule, TmpfsAccess, Verdict,
 };
+pub use terminal::{Terminal, TerminalModes, TerminalSize};

@@ -10,6 +10,7 @@ mod mounts;
 mod prepare;
 mod spare;
 mod sys;
+mod terminal;
 mod tree;
 
 use std::ffi::CString;

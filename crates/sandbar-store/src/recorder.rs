@@ -135,7 +135,8 @@ impl Recorder {
                 }
                 Ok(())
             }
-            ProcessEvent::Closed { .. } => Ok(()),
+            // A stop changes nothing that is recorded: what was written before and after it tells when.
+            ProcessEvent::Stopped { .. } | ProcessEvent::Closed { .. } => Ok(()),
         }
     }
 

@@ -25,6 +25,7 @@ mod signal;
 mod status;
 mod stdio;
 mod table;
+mod terminal;
 mod time;
 
 use std::process::ExitCode;

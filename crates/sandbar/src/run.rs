@@ -70,7 +70,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
             wish = signals.next() => return Err(interrupted(&processes, id, record, wish).await),
         };
         match started {
-            Ok(process) => Follower::new(args, process, record, streams, signals).follow().await,
+            Ok(process) => Follower::new(args, process, record, streams, signals)?.follow().await,
             Err(error) => {
                 let (problem, step, errno) = failure::problem(&error, &about);
                 record.failed_to_start(&step, errno, &problem.what);
@@ -148,6 +148,7 @@ fn request(
         replace(&mut request.env, "PWD", request.cwd.as_bytes());
     }
     request.stdio = streams.plan();
+    request.terminal = streams.terminal();
     request.attributes = sandbar_sandbox::caller::attributes();
     request.limits = Limits { wall: args.timeout };
     Ok(request)

@@ -71,6 +71,7 @@ pub(crate) mod tests {
             profile: "workspace".to_owned(),
             lifetime: Lifetime::Detached,
             holder_pid: None,
+            terminal: false,
         };
         let end = end.map(|status| EndRecord {
             id,

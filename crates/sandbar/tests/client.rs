@@ -135,6 +135,7 @@ fn script(home: &Home, text: &str) -> LaunchSpec {
         cwd: pinned(&home.workspace()),
         env: vec![EnvVar { name: "PATH".into(), value: PATH.into() }],
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
+        terminal: None,
         attributes: ProcessAttributes::default(),
         limits: Limits::default(),
         lifetime: Lifetime::Detached,
@@ -480,7 +481,7 @@ fn news_come_in_order_and_once() {
                 told.push(format!("closed at {}", output.bytes));
                 break;
             }
-            Event::StdinReady { .. } | Event::Stalled { .. } => panic!("{event:?}"),
+            Event::StdinReady { .. } | Event::Stopped { .. } | Event::Stalled { .. } => panic!("{event:?}"),
         }
     }
     told.retain(|line| line != "output 4");

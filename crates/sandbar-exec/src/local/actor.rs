@@ -41,6 +41,10 @@ pub(crate) struct News {
     pub(crate) stalled: bool,
     /// Counts how often stdin got room again.
     pub(crate) stdin_room: u64,
+    /// Counts how often the leader was stopped.
+    pub(crate) stops: u64,
+    /// The signal that stopped it last.
+    pub(crate) stop_signal: i32,
     /// Why nothing more will come.
     pub(crate) lost: Option<String>,
 }
@@ -222,6 +226,7 @@ impl Actor {
             Event::Output { id, .. }
             | Event::StdinReady { id }
             | Event::Stalled { id }
+            | Event::Stopped { id, .. }
             | Event::Exited { id, .. } => (*id, false),
         };
         if let Some(news) = self.processes.get(&id) {
@@ -285,6 +290,10 @@ impl News {
             }
             Event::StdinReady { .. } => self.stdin_room += 1,
             Event::Stalled { .. } => self.stalled = true,
+            Event::Stopped { signal, .. } => {
+                self.stops += 1;
+                self.stop_signal = signal;
+            }
             Event::Exited { end, .. } => self.end = Some(end),
             Event::Closed { seq, output, .. } => {
                 self.output = output;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandbar_keeper::protocol::{ProcessState, Request};
 use sandbar_keeper::{LogItem, LogReader};
-use sandbar_proto::{EndRecord, ProcessEvent, Seq, StartRecord};
+use sandbar_proto::{EndRecord, ProcessEvent, Seq, StartRecord, TerminalSize};
 use tokio::sync::watch;
 
 use super::LocalControl;
@@ -24,6 +24,9 @@ pub(super) struct LocalProcess {
     known_end: Option<EndRecord>,
     /// Its last sequence number, when it was closed by then.
     was_closed: Option<Seq>,
+    terminal: Option<TerminalSize>,
+    was_stopped: bool,
+    told_stops: u64,
     told_exit: bool,
     told_close: bool,
 }
@@ -45,6 +48,7 @@ impl LocalProcess {
     ) -> Self {
         let lossless = watching == Watching::Lossless;
         let follows = watching != Watching::End;
+        let told_stops = news.borrow().stops;
         Self {
             keeper,
             record: state.start,
@@ -52,6 +56,9 @@ impl LocalProcess {
             log: log.filter(|_| follows).map(|path| Log { path, reader: None, lossless, acked_bytes: 0 }),
             known_end: state.end,
             was_closed: state.closed.then(|| state.output.last_seq.next()),
+            terminal: state.terminal,
+            was_stopped: state.stopped,
+            told_stops,
             told_exit: false,
             told_close: false,
         }
@@ -68,6 +75,10 @@ impl LocalProcess {
                 return Ok(Some(event));
             }
             self.ack(AckWhen::Idle);
+            if news.stops > self.told_stops && news.end.is_none() {
+                self.told_stops = news.stops;
+                return Ok(Some(ProcessEvent::Stopped { signal: news.stop_signal }));
+            }
             if let Some(event) = self.next_end(&news) {
                 return Ok(Some(event));
             }
@@ -161,6 +172,14 @@ impl Process for LocalProcess {
 
     fn next_event(&mut self) -> BoxFuture<'_, Result<Option<ProcessEvent>, ProcessError>> {
         Box::pin(self.advance())
+    }
+
+    fn terminal(&self) -> Option<TerminalSize> {
+        self.terminal
+    }
+
+    fn was_stopped(&self) -> bool {
+        self.was_stopped
     }
 
     fn is_stalled(&self) -> bool {

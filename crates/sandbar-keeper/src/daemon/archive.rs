@@ -187,6 +187,7 @@ mod tests {
             profile: "workspace".to_owned(),
             lifetime: Lifetime::Detached,
             holder_pid: None,
+            terminal: false,
         };
         let mut process = records::ProcessDir::create(home, &start).unwrap();
         if let Some(ended) = ended {

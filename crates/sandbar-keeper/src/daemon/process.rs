@@ -4,12 +4,13 @@
 //! watches hears both once, in this order, after the record is written.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
     AfterLeader, EndRecord, ExitStatus, LaunchSpec, NetworkMode, OutputTotals, PinnedPath, ResourceUse,
-    RunId, StartRecord, Stream, Timestamp,
+    RunId, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
 
@@ -36,6 +37,12 @@ pub(super) struct Process {
     pub(super) log: Option<LogWriter>,
     pub(super) outputs: Outputs,
     pub(super) stdin: Stdin,
+    /// The size of its terminal, if it has one.
+    pub(super) terminal: Option<TerminalSize>,
+    /// Who wrote to its input last.
+    pub(super) typist: Option<u64>,
+    /// Whether its leader is stopped, as far as is known.
+    pub(super) stopped: bool,
     pub(super) watchers: BTreeMap<u64, Watcher>,
     pub(super) phase: Phase,
     pub(super) end: Option<EndRecord>,
@@ -77,7 +84,8 @@ pub(super) struct Watcher {
 pub(super) struct Outputs {
     pub(super) stdout: Option<Output>,
     pub(super) stderr: Option<Output>,
-    /// A chunk that found no room in the log; both streams wait behind it.
+    pub(super) pty: Option<Output>,
+    /// A chunk that found no room in the log; every stream waits behind it.
     pub(super) stalled: Option<(Stream, Vec<u8>)>,
 }
 
@@ -94,11 +102,12 @@ impl Outputs {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
+            Stream::Pty => &mut self.pty,
         }
     }
 
     fn all_closed(&self) -> bool {
-        self.stdout.is_none() && self.stderr.is_none()
+        self.stdout.is_none() && self.stderr.is_none() && self.pty.is_none()
     }
 }
 
@@ -110,8 +119,17 @@ pub(super) struct Stdin {
     queued_bytes: usize,
     accepted_bytes: u64,
     close_after: bool,
+    /// Whether the pipe is a terminal, and what its end is then.
+    terminal: Option<LineState>,
     /// Whether a client was told that the queue is full and waits for room.
     pub(super) refused: bool,
+}
+
+/// Where a terminal's input stands.
+#[derive(Debug, Default)]
+struct LineState {
+    /// Whether something was typed behind the last end of a line.
+    is_open: bool,
 }
 
 /// What became of a write to stdin.
@@ -130,6 +148,22 @@ impl Stdin {
         Self { pipe: Some(pipe), ..Self::default() }
     }
 
+    /// The input of the terminal whose other end this is.
+    pub(super) fn terminal(master: OwnedFd) -> Self {
+        Self { pipe: Some(master), terminal: Some(LineState::default()), ..Self::default() }
+    }
+
+    /// Accepts what there is room for of `bytes`, behind everything else; returns how many, or `None` when nothing
+    /// takes them any more.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Option<u64> {
+        if self.pipe.is_none() || self.close_after {
+            return None;
+        }
+        let taken = self.enqueue(bytes);
+        self.refused |= taken < bytes.len();
+        Some(taken as u64)
+    }
+
     /// Accepts what is new of `bytes`, which start at `offset` of the whole.
     pub(super) fn accept(&mut self, offset: u64, bytes: &[u8]) -> Accepted {
         if self.pipe.is_none() || self.close_after {
@@ -140,15 +174,23 @@ impl Stdin {
         }
         let known = usize::try_from(self.accepted_bytes - offset).unwrap_or(usize::MAX);
         let new = bytes.get(known..).unwrap_or_default();
+        let taken = self.enqueue(new);
+        self.accepted_bytes += taken as u64;
+        self.refused |= taken < new.len();
+        Accepted::UpTo(self.accepted_bytes)
+    }
+
+    fn enqueue(&mut self, bytes: &[u8]) -> usize {
         let room = STDIN_BOUND_BYTES - self.queued_bytes;
-        let taken = &new[..new.len().min(room)];
+        let taken = &bytes[..bytes.len().min(room)];
+        if let (Some(last), Some(line)) = (taken.last(), &mut self.terminal) {
+            line.is_open = !matches!(last, b'\n' | b'\r');
+        }
         if !taken.is_empty() {
             self.queue.push_back(taken.to_vec());
             self.queued_bytes += taken.len();
-            self.accepted_bytes += taken.len() as u64;
         }
-        self.refused |= taken.len() < new.len();
-        Accepted::UpTo(self.accepted_bytes)
+        taken.len()
     }
 
     /// Closes the pipe once everything accepted is in it.
@@ -158,6 +200,36 @@ impl Stdin {
 
     /// Writes what the pipe takes; `true` if more waits for it.
     pub(super) fn pump(&mut self) -> bool {
+        let waits = self.pump_queue();
+        if waits || !self.close_after {
+            return waits;
+        }
+        let keys = self.end_keys();
+        self.terminal = None;
+        if !keys.is_empty() {
+            self.queued_bytes += keys.len();
+            self.queue.push_back(keys);
+            if self.pump_queue() {
+                return true;
+            }
+        }
+        self.pipe = None;
+        false
+    }
+
+    /// The keys that end a terminal's input: its end-of-file key, which ends a line that is open first and the input
+    /// then (termios(3)). A terminal that does not read by lines has no such key.
+    fn end_keys(&self) -> Vec<u8> {
+        let (Some(pipe), Some(line)) = (&self.pipe, &self.terminal) else { return Vec::new() };
+        match rustix::termios::tcgetattr(pipe) {
+            Ok(termios) if termios.local_modes.contains(LocalModes::ICANON) => {
+                vec![termios.special_codes[SpecialCodeIndex::VEOF]; if line.is_open { 2 } else { 1 }]
+            }
+            Ok(_) | Err(_) => Vec::new(),
+        }
+    }
+
+    fn pump_queue(&mut self) -> bool {
         while let (Some(pipe), Some(chunk)) = (&self.pipe, self.queue.front_mut()) {
             match rustix::io::write(pipe, chunk) {
                 Ok(count) => {
@@ -173,9 +245,6 @@ impl Stdin {
                 Err(_) => self.abandon(),
             }
         }
-        if self.close_after {
-            self.pipe = None;
-        }
         false
     }
 
@@ -188,7 +257,8 @@ impl Stdin {
         room
     }
 
-    fn abandon(&mut self) {
+    /// Lets go of the pipe and of what waits for it.
+    pub(super) fn abandon(&mut self) {
         self.pipe = None;
         self.queue.clear();
         self.queued_bytes = 0;
@@ -216,6 +286,8 @@ impl Process {
             output: self.totals(),
             end: self.end.clone(),
             closed: self.is_closed(),
+            terminal: self.terminal,
+            stopped: self.stopped,
         }
     }
 
@@ -241,7 +313,7 @@ impl Process {
         let keep_from = self.keep_from();
         for _ in 0..ROUNDS {
             let Some(output) = self.outputs.get(stream) else { return Pumped::Ended };
-            match rustix::io::read(output.fd.as_fd(), &mut *buffer) {
+            match read(stream, output.fd.as_fd(), buffer) {
                 Ok(0) => {
                     *self.outputs.get(stream) = None;
                     return Pumped::Ended;
@@ -319,6 +391,20 @@ impl Process {
         };
         self.end.is_some() && streams && tree
     }
+}
+
+/// Reads what is there. A terminal gives it out in pieces of at most four kilobytes; they are put together, so that
+/// they make one record and wake the readers once.
+fn read(stream: Stream, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = rustix::io::read(fd, &mut *buffer)?;
+    while stream == Stream::Pty && done < buffer.len() {
+        match rustix::io::read(fd, &mut buffer[done..]) {
+            // An end is met again by the next read, with nothing before it.
+            Ok(0) | Err(_) => break,
+            Ok(count) => done += count,
+        }
+    }
+    Ok(done)
 }
 
 #[cfg(test)]

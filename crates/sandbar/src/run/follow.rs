@@ -1,10 +1,10 @@
-//! The loop that follows a run until nothing of it is left.
+//! The loop that follows a run until nothing of it is left, or until it is left to itself.
 
 use std::time::Duration;
 
 use sandbar_exec::{Process, ProcessControl, ProcessError};
 use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, Stream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::record::Record;
 use super::relay::{self, Output, Report, Written};
@@ -14,6 +14,7 @@ use crate::cli::RunArgs;
 use crate::exit;
 use crate::json::Line;
 use crate::render::{Problem, note};
+use crate::terminal::{DetachKeys, Left, Occurrence, Session};
 
 /// How long a tree that is asked to end gets before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -22,6 +23,10 @@ const GRACE: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(100);
 
 const SIGKILL: i32 = 9;
+const SIGCONT: i32 = 18;
+
+/// Portions of what is typed that may wait for the keeper to take them.
+const TYPED: usize = 4;
 
 /// A run that is followed.
 pub(super) struct Follower {
@@ -33,6 +38,8 @@ pub(super) struct Follower {
     signals: Signals,
     output: Output,
     input: Option<mpsc::Receiver<Vec<u8>>>,
+    terminal: Option<Session>,
+    typing: mpsc::Sender<Vec<u8>>,
     end: Option<EndRecord>,
     interrupts: u32,
     timeout: Option<Duration>,
@@ -44,6 +51,7 @@ enum Wake {
     Event(Result<Option<ProcessEvent>, ProcessError>),
     Wish(Wish),
     Report(Report),
+    Terminal(Occurrence),
     Silence,
 }
 
@@ -55,9 +63,14 @@ impl Follower {
         record: Record,
         streams: Streams,
         signals: Signals,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Problem> {
+        let terminal = streams.has_terminal().then(|| Session::begin(&DetachKeys::none())).transpose();
+        let terminal = terminal.map_err(|error| {
+            Problem::new(format!("could not use the terminal: {error}")).status(exit::CANNOT_RUN)
+        })?;
+        Ok(Self {
             control: process.control(),
+            typing: typist(process.control()),
             process,
             record,
             json: args.json,
@@ -65,11 +78,12 @@ impl Follower {
             signals,
             output: Output::default(),
             input: streams.relayed_stdin().map(relay::read_input),
+            terminal,
             end: None,
             interrupts: 0,
             timeout: args.timeout,
             told_stall: false,
-        }
+        })
     }
 
     /// Follows to the end and returns the status to exit with.
@@ -91,6 +105,7 @@ impl Follower {
                 wish = self.signals.next() => Wake::Wish(wish),
                 report = self.output.report() => Wake::Report(report),
                 event = self.process.next_event() => Wake::Event(event),
+                occurrence = next_of(&mut self.terminal, &self.typing) => Wake::Terminal(occurrence),
                 () = tokio::time::sleep(SILENCE), if !quiet_since_output => Wake::Silence,
             };
             quiet_since_output = matches!(wake, Wake::Silence);
@@ -98,6 +113,7 @@ impl Follower {
                 Wake::Wish(wish) => self.obey(wish).await,
                 Wake::Report(report) => self.hear(report).await,
                 Wake::Silence => self.use_silence(),
+                Wake::Terminal(occurrence) => self.see(occurrence).await,
                 Wake::Event(Ok(Some(event))) => self.take(event).await,
                 Wake::Event(Ok(None)) => break,
                 Wake::Event(Err(error)) => return Err(self.lost(&error)),
@@ -116,13 +132,20 @@ impl Follower {
             }
             (
                 Some(line),
-                ProcessEvent::Output { .. } | ProcessEvent::Gap(_) | ProcessEvent::Closed { .. },
+                ProcessEvent::Output { .. }
+                | ProcessEvent::Gap(_)
+                | ProcessEvent::Stopped { .. }
+                | ProcessEvent::Closed { .. },
             ) => {
                 self.write(line).await;
             }
             (None, ProcessEvent::Output { stream, bytes, .. }) => {
+                if let (Some(terminal), Stream::Pty) = (&mut self.terminal, stream) {
+                    terminal.note_output(&bytes);
+                }
                 self.write(Written::Chunk(stream, bytes)).await
             }
+            (None, ProcessEvent::Stopped { .. }) => self.suspend().await,
             (None, ProcessEvent::Exited(end)) => self.end = Some(end),
             (None, ProcessEvent::Gap(gap)) => {
                 note(format_args!("{} bytes of output are missing here.", gap.bytes));
@@ -151,7 +174,7 @@ impl Follower {
             match wake {
                 Wake::Wish(wish) => self.obey(wish).await,
                 Wake::Report(report) => self.hear(report).await,
-                Wake::Event(_) | Wake::Silence => {}
+                Wake::Event(_) | Wake::Silence | Wake::Terminal(_) => {}
             }
         }
     }
@@ -161,8 +184,9 @@ impl Follower {
         let _ = match wish {
             Wish::Forward(signal) => {
                 self.interrupts += 1;
-                // A command that does not listen to the first Ctrl-C is ended by the second.
-                if self.interrupts > 1 {
+                // A command that does not listen to the first Ctrl-C is ended by the second. On a terminal of its own
+                // it gets the key itself, and what it makes of it is its own affair.
+                if self.interrupts > 1 && self.terminal.is_none() {
                     self.control.terminate(SIGKILL, Duration::ZERO).await
                 } else {
                     self.control.signal(signal).await
@@ -170,6 +194,37 @@ impl Follower {
             }
             Wish::Terminate(signal) => self.control.terminate(signal, GRACE).await,
         };
+    }
+
+    /// Does what our side of the terminal asks for.
+    async fn see(&mut self, occurrence: Occurrence) {
+        match occurrence {
+            Occurrence::Typed(bytes) => {
+                // There is room: it was asked for before the terminal was.
+                let _ = self.typing.try_send(bytes);
+            }
+            Occurrence::Resized(size) => {
+                let _ = self.control.resize(size).await;
+            }
+            Occurrence::Detach(_) | Occurrence::Ended => {}
+        }
+    }
+
+    /// The command was stopped: so are we, until somebody continues us, and the command with us. Without a terminal
+    /// of its own it was stopped by somebody who knows what they do.
+    async fn suspend(&mut self) {
+        let (reached, written) = oneshot::channel();
+        if self.terminal.is_none() {
+            return;
+        }
+        self.write(Written::Mark(reached)).await;
+        // A terminal that takes nothing any more has no use for what is not written yet.
+        let _ = tokio::time::timeout(GRACE, written).await;
+        let size = self.terminal.as_mut().and_then(Session::suspend);
+        if let Some(size) = size {
+            let _ = self.control.resize(size).await;
+        }
+        let _ = self.control.signal(SIGCONT).await;
     }
 
     async fn hear(&mut self, report: Report) {
@@ -183,7 +238,7 @@ impl Follower {
             }
             Report::Failed(stream, error) => {
                 let name = match stream {
-                    Stream::Stdout => "standard output",
+                    Stream::Stdout | Stream::Pty => "standard output",
                     Stream::Stderr => "standard error",
                 };
                 note(format_args!("could not write to {name}: {error}."));
@@ -201,7 +256,8 @@ impl Follower {
         }
     }
 
-    fn lost(self, error: &ProcessError) -> Problem {
+    fn lost(mut self, error: &ProcessError) -> Problem {
+        self.leave_terminal(Left::Behind);
         let id = self.process.record().id;
         self.record.finish();
         Problem::new(format!("lost the run: {error}"))
@@ -210,6 +266,12 @@ impl Follower {
                 "the keeper ended, and with it the command; `sandbar logs` shows what it wrote until then",
             )
             .status(exit::CANNOT_RUN)
+    }
+
+    fn leave_terminal(&mut self, left: Left) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.end(left);
+        }
     }
 
     async fn finish(mut self) -> Result<u8, Problem> {
@@ -223,6 +285,11 @@ impl Follower {
                 _ = self.signals.next() => writing = false,
             }
         }
+        let left = match &self.end {
+            Some(EndRecord { status: ExitStatus::Exited { .. }, timed_out: false, .. }) => Left::Willingly,
+            Some(_) | None => Left::Behind,
+        };
+        self.leave_terminal(left);
         let Some(end) = self.end else {
             return Err(Problem::new("the run ended without saying how").status(exit::CANNOT_RUN));
         };
@@ -243,6 +310,28 @@ fn status(end: &EndRecord) -> u8 {
         ExitStatus::Signaled { .. } => end.status.shell_code().unwrap_or(exit::CANNOT_RUN),
         ExitStatus::Lost => exit::CANNOT_RUN,
     }
+}
+
+/// The next occurrence on our terminal, once there is room for what it may bring. Waits for ever without a terminal.
+async fn next_of(terminal: &mut Option<Session>, typing: &mpsc::Sender<Vec<u8>>) -> Occurrence {
+    let Some(terminal) = terminal else { return std::future::pending().await };
+    // Who types faster than the command reads is heard later; the permit is given back and taken again at once.
+    drop(typing.reserve().await);
+    terminal.next().await
+}
+
+/// Passes on what is typed, in its order, without making the loop wait.
+fn typist(control: Box<dyn ProcessControl>) -> mpsc::Sender<Vec<u8>> {
+    let (typing, mut typed) = mpsc::channel::<Vec<u8>>(TYPED);
+    tokio::spawn(async move {
+        while let Some(bytes) = typed.recv().await {
+            // A command that is gone reads nothing any more.
+            if control.type_input(&bytes).await.is_err() {
+                return;
+            }
+        }
+    });
+    typing
 }
 
 /// Passes input on until either end closes.

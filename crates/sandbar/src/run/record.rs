@@ -79,7 +79,7 @@ impl Record {
     }
 
     /// Completes the record.
-    pub(super) fn finish(mut self) {
+    pub(super) fn finish(&mut self) {
         if let Some(recorder) = self.recorder.take() {
             let result = recorder.finish().map(drop);
             self.tell(result);

@@ -205,7 +205,10 @@ fn start(runtime: &RuntimeDir, plan: LaunchPlan) -> Result<Duration, Failed> {
                 match process.next_event().await {
                     Ok(Some(ProcessEvent::Exited(end))) => return Ok(end.status),
                     Ok(Some(
-                        ProcessEvent::Output { .. } | ProcessEvent::Gap(_) | ProcessEvent::Closed { .. },
+                        ProcessEvent::Output { .. }
+                        | ProcessEvent::Gap(_)
+                        | ProcessEvent::Stopped { .. }
+                        | ProcessEvent::Closed { .. },
                     )) => {}
                     Ok(None) => return Ok(ExitStatus::Lost),
                     Err(error) => return Err(Problem::new(format!("lost the trial: {error}"))),
