@@ -7,7 +7,9 @@
 
 use std::fmt;
 
-use sandbar_proto::{AbsPath, EndRecord, OutputTotals, RunId, Seq, StartRecord, Stream, TerminalSize};
+use sandbar_proto::{
+    AbsPath, EndRecord, OutputTotals, RunId, Seq, StartRecord, Stream, TakeoverReason, TerminalSize,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +45,9 @@ pub enum Request {
         id: RunId,
         /// What the client wants to hear of it.
         watch: Watch,
+        /// The rollout that this client records it in. If it goes before [`Request::Recorded`], somebody else goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rollout: Option<AbsPath>,
     },
     /// Asks to hear of a running process from now on.
     Watch {
@@ -50,13 +55,34 @@ pub enum Request {
         id: RunId,
         /// What to hear.
         watch: Watch,
+        /// Whether this client records it from now on.
+        #[serde(default)]
+        record: bool,
     },
+    /// Says that this client records a run no more, and that somebody else is to go on.
+    Release {
+        /// The run.
+        id: RunId,
+    },
+    /// Says that the record of a run needs nobody any more. Not answered if it has no number.
+    Recorded {
+        /// The run.
+        id: RunId,
+        /// Whether the record is complete; if not, it can't be completed now.
+        complete: bool,
+    },
+    /// Says that this client is the attendant: it hears [`Event::Unattended`].
+    Attend,
     /// Says how far a [`Watch::Lossless`] reader has come. Not answered.
     Ack {
         /// The run.
         id: RunId,
-        /// Bytes of both streams together that it has read.
+        /// Bytes of all streams together that it has read.
         offset_bytes: u64,
+        /// Where what it, or whoever goes on in its place, may have to read again begins; behind what it has read
+        /// where it does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        needed_from: Option<u64>,
     },
     /// Appends the body to a piped stdin.
     Write {
@@ -183,6 +209,9 @@ pub struct ProcessState {
     /// The size of its terminal now, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub terminal: Option<TerminalSize>,
+    /// How many clients follow its output, those that record it left out.
+    #[serde(default)]
+    pub viewers: usize,
     /// Whether its leader is stopped and was not continued by anybody who asked the keeper.
     #[serde(default)]
     pub stopped: bool,
@@ -208,6 +237,13 @@ pub enum Event {
     Stalled {
         /// The run.
         id: RunId,
+    },
+    /// Nobody records this run. Told to the attendant.
+    Unattended {
+        /// The run.
+        id: RunId,
+        /// Why.
+        reason: TakeoverReason,
     },
     /// The leader was stopped. Told to who wrote to its input last, or to all where that client is gone.
     Stopped {

@@ -28,8 +28,8 @@ pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};
 pub use process::{EndRecord, ExitStatus, OutputTotals, ResourceUse, StartRecord, Stream, Timestamp};
 pub use rollout::{
     GapReason, HistoryMode, RecordedBy, RecordedOutput, RolloutEvent, RolloutItem, RolloutLine, RunEnded,
-    RunNotStarted, RunOutput, RunOutputGap, RunStarted, SandboxSummary, SessionMeta, TaskComplete,
-    TaskStarted, TurnContext,
+    RunNotStarted, RunOutput, RunOutputGap, RunStarted, RunTakenOver, SandboxSummary, SessionMeta,
+    TakeoverReason, TaskComplete, TaskStarted, TurnContext,
 };
 pub use sandbox::{
     ArgTest, BindAccess, CacheMount, CacheWrites, IdRange, Identity, LandlockAccess, LandlockRule,

@@ -121,6 +121,9 @@ pub struct StartRecord {
     /// Whether it has a terminal of its own.
     #[serde(default, skip_serializing_if = "crate::sandbox::is_false")]
     pub terminal: bool,
+    /// The rollout that it is recorded in, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<AbsPath>,
 }
 
 /// Written before anybody is told that a process ended.

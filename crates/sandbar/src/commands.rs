@@ -20,6 +20,7 @@ pub(crate) fn execute(cli: Cli) -> Result<u8, Problem> {
         Command::Run(args) => crate::run::execute(&args),
         Command::Ps(args) => ps::execute(&args).map_err(plain_status),
         Command::Logs(args) => logs::execute(&args).map_err(plain_status),
+        Command::Attach(args) => crate::run::attach::execute(&args).map_err(plain_status),
         Command::Kill(args) => kill::execute(&args).map_err(plain_status),
         Command::Policy(command) => policy::execute(&command).map_err(plain_status),
         Command::Doctor(args) => doctor::execute(&args).map_err(plain_status),

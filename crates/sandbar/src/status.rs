@@ -72,6 +72,7 @@ pub(crate) mod tests {
             lifetime: Lifetime::Detached,
             holder_pid: None,
             terminal: false,
+            rollout: None,
         };
         let end = end.map(|status| EndRecord {
             id,

@@ -7,6 +7,7 @@
 mod keys;
 mod modes;
 mod raw;
+mod screen;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -24,6 +25,7 @@ use keys::{Recogniser, Typed};
 use modes::Modes;
 use raw::RawMode;
 pub(crate) use raw::is_foreground;
+pub(crate) use screen::TAIL_BYTES;
 
 /// Bytes of one read from the terminal: what its line discipline holds at most (n_tty's buffer).
 const INPUT_BYTES: usize = 4096;
@@ -104,6 +106,17 @@ impl Session {
     /// Notes what the command writes to the terminal.
     pub(crate) fn note_output(&mut self, bytes: &[u8]) {
         self.modes.take(bytes);
+    }
+
+    /// What to write first to show the screen of a command that runs already, from the end of its output.
+    pub(crate) fn redraw(&mut self, tail: &[u8], made_for: TerminalSize) -> Vec<u8> {
+        self.modes.take(tail);
+        screen::redraw(tail, &self.modes, made_for, self.size).into_bytes()
+    }
+
+    /// Our size now.
+    pub(crate) fn size(&self) -> TerminalSize {
+        self.size
     }
 
     /// Waits for the next occurrence. Nothing is lost when the wait is given up.

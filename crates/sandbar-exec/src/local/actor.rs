@@ -4,12 +4,12 @@
 //! their requests, and keeps the newest state of every registered process. Ends when the connection does, or
 //! when the last handle is dropped; whoever still waits is told why.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 
 use sandbar_keeper::protocol::{Event, Reply, Request};
 use sandbar_keeper::{Client, ClientError, Incoming};
-use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq};
+use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq, TakeoverReason};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -49,11 +49,40 @@ pub(crate) struct News {
     pub(crate) lost: Option<String>,
 }
 
+/// Runs that nobody records, as the keeper tells them to its attendant.
+#[derive(Debug)]
+pub struct Unattended {
+    waiting: watch::Sender<Waiting>,
+    news: watch::Receiver<Waiting>,
+}
+
+/// Those that were not given out yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    runs: BTreeMap<RunId, TakeoverReason>,
+    is_lost: bool,
+}
+
+impl Unattended {
+    /// Waits until there are some, and gives each out once; `None` when the keeper is gone.
+    pub async fn next(&mut self) -> Option<BTreeMap<RunId, TakeoverReason>> {
+        let found = self.news.wait_for(|waiting| !waiting.runs.is_empty() || waiting.is_lost).await;
+        drop(found.ok()?);
+        let mut runs = BTreeMap::new();
+        self.waiting.send_if_modified(|waiting| {
+            runs = std::mem::take(&mut waiting.runs);
+            false
+        });
+        (!runs.is_empty()).then_some(runs)
+    }
+}
+
 enum Message {
     Request(Outgoing, oneshot::Sender<Result<Reply, ProcessError>>),
     Notify(Request),
     Register(RunId, oneshot::Sender<watch::Receiver<News>>),
     Unregister(RunId),
+    Unattended(oneshot::Sender<Unattended>),
 }
 
 /// The way to the task.
@@ -83,6 +112,13 @@ impl Handle {
     pub(crate) async fn register(&self, id: RunId) -> Result<watch::Receiver<News>, ProcessError> {
         let (answer, answered) = oneshot::channel();
         self.messages.send(Message::Register(id, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+
+    /// Begins to keep what nobody records.
+    pub(crate) async fn unattended(&self) -> Result<Unattended, ProcessError> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Unattended(answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())
     }
 
@@ -132,7 +168,13 @@ pub(crate) fn spawn(client: Client) -> std::io::Result<Handle> {
         reason = "its replacement is unsafe for owners that could exchange their descriptor; Client never does"
     )]
     let connection = AsyncFd::with_interest(client, Interest::READABLE | Interest::WRITABLE)?;
-    let actor = Actor { connection, inbox, waiting: HashMap::new(), processes: HashMap::new() };
+    let actor = Actor {
+        connection,
+        inbox,
+        waiting: HashMap::new(),
+        processes: HashMap::new(),
+        unattended: watch::channel(Waiting::default()).0,
+    };
     tokio::spawn(actor.run());
     Ok(Handle { messages })
 }
@@ -142,6 +184,7 @@ struct Actor {
     inbox: mpsc::Receiver<Message>,
     waiting: HashMap<u64, oneshot::Sender<Result<Reply, ProcessError>>>,
     processes: HashMap<RunId, watch::Sender<News>>,
+    unattended: watch::Sender<Waiting>,
 }
 
 impl Actor {
@@ -199,6 +242,12 @@ impl Actor {
                 let _ = answer.send(news.subscribe());
                 return Ok(());
             }
+            Message::Unattended(answer) => {
+                // Whoever asked may have gone.
+                let (waiting, news) = (self.unattended.clone(), self.unattended.subscribe());
+                let _ = answer.send(Unattended { waiting, news });
+                return Ok(());
+            }
             Message::Unregister(id) => {
                 self.processes.remove(&id);
                 return Ok(());
@@ -221,12 +270,19 @@ impl Actor {
     }
 
     fn note(&mut self, event: Event) {
+        if let Event::Unattended { id, reason } = event {
+            self.unattended.send_modify(|waiting| {
+                waiting.runs.insert(id, reason);
+            });
+            return;
+        }
         let (id, closes) = match &event {
             Event::Closed { id, .. } => (*id, true),
             Event::Output { id, .. }
             | Event::StdinReady { id }
             | Event::Stalled { id }
             | Event::Stopped { id, .. }
+            | Event::Unattended { id, .. }
             | Event::Exited { id, .. } => (*id, false),
         };
         if let Some(news) = self.processes.get(&id) {
@@ -238,6 +294,7 @@ impl Actor {
     }
 
     fn end(self, reason: &str) {
+        self.unattended.send_modify(|waiting| waiting.is_lost = true);
         for (_, answer) in self.waiting {
             let _ = answer.send(Err(ProcessError::Lost(reason.to_owned())));
         }
@@ -288,6 +345,7 @@ impl News {
                 self.output = output;
                 self.stalled = false;
             }
+            Event::Unattended { .. } => {}
             Event::StdinReady { .. } => self.stdin_room += 1,
             Event::Stalled { .. } => self.stalled = true,
             Event::Stopped { signal, .. } => {

@@ -31,6 +31,8 @@ struct Ended {
     id: RunId,
     at: Timestamp,
     log_bytes: u64,
+    /// Whether its record is not complete: then its log is kept.
+    held: bool,
 }
 
 /// Everything that ended and is still on record, oldest end first.
@@ -41,8 +43,9 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Reads what earlier keepers left, and writes down what was lost with them.
-    pub(super) fn open(home: &KeeperDir, now: Timestamp) -> Self {
+    /// Reads what earlier keepers left, and writes down what was lost with them. Also returns the runs whose records
+    /// are not complete.
+    pub(super) fn open(home: &KeeperDir, now: Timestamp) -> (Self, Vec<RunId>) {
         // A directory that can't be read has no history; starting a process in it says why.
         let found = records::read_all(home).unwrap_or_default();
         let mut ended: Vec<Ended> = found
@@ -52,18 +55,28 @@ impl Archive {
                 if record.end.is_none() {
                     bury(&record, now);
                 }
-                Ended { id: record.start.id, at, log_bytes: log_bytes(&record.path) }
+                let held = record.is_unrecorded();
+                Ended { id: record.start.id, at, log_bytes: log_bytes(&record.path), held }
             })
             .collect();
         ended.sort_by_key(|entry| entry.at);
-        Self { ended: ended.into(), written_bytes: 0 }
+        let held = ended.iter().filter(|entry| entry.held).map(|entry| entry.id).collect();
+        (Self { ended: ended.into(), written_bytes: 0 }, held)
     }
 
-    /// Notes a process that ended.
-    pub(super) fn add(&mut self, id: RunId, process: &Process) {
+    /// Notes a process that ended. The log of one that is `held` is kept until [`Archive::let_go`].
+    pub(super) fn add(&mut self, id: RunId, process: &Process, held: bool) {
         let at = process.end.as_ref().map(|end| end.ended).unwrap_or_default();
         let log_bytes = process.log.as_ref().map_or(0, LogWriter::file_bytes);
-        self.ended.push_back(Ended { id, at, log_bytes });
+        self.ended.push_back(Ended { id, at, log_bytes, held });
+    }
+
+    /// Notes that nobody needs the log of a process any more.
+    pub(super) fn let_go(&mut self, id: RunId) {
+        // Nearly always the last one.
+        if let Some(entry) = self.ended.iter_mut().rev().find(|entry| entry.id == id) {
+            entry.held = false;
+        }
     }
 
     /// Counts new output.
@@ -87,7 +100,7 @@ impl Archive {
     fn trim(&mut self, home: &KeeperDir) {
         let now = super::now();
         while self.ended.len() > KEPT_RECORDS
-            && self.ended.front().is_some_and(|oldest| now.since(oldest.at) > KEPT_FOR)
+            && self.ended.front().is_some_and(|oldest| now.since(oldest.at) > KEPT_FOR && !oldest.held)
         {
             if let Some(oldest) = self.ended.pop_front() {
                 // What can't be removed now is found again by the next keeper.
@@ -105,7 +118,7 @@ impl Archive {
             if excess == 0 {
                 return;
             }
-            if entry.log_bytes > 0 {
+            if entry.log_bytes > 0 && !entry.held {
                 remove_log(&directory(home, entry.id));
                 excess = excess.saturating_sub(entry.log_bytes);
                 entry.log_bytes = 0;
@@ -115,7 +128,7 @@ impl Archive {
             if excess == 0 {
                 return;
             }
-            let keep_from = process.keep_from();
+            let keep_from = process.keep().needed_from;
             if let Some(log) = &mut process.log {
                 excess = excess.saturating_sub(log.shrink(keep_from));
             }
@@ -188,6 +201,7 @@ mod tests {
             lifetime: Lifetime::Detached,
             holder_pid: None,
             terminal: false,
+            rollout: None,
         };
         let mut process = records::ProcessDir::create(home, &start).unwrap();
         if let Some(ended) = ended {
@@ -220,7 +234,7 @@ mod tests {
             leave_behind(&home, Some(Timestamp(1)));
         }
         let recent = leave_behind(&home, Some(super::super::now()));
-        let mut archive = Archive::open(&home, Timestamp(7));
+        let (mut archive, _) = Archive::open(&home, Timestamp(7));
         archive.make_room(&home, &mut BTreeMap::new());
         let left = records::read_all(&home).unwrap();
         assert_eq!(left.len(), KEPT_RECORDS);

@@ -15,7 +15,7 @@ use sandbar_proto::{
 use sandbar_sandbox::Holder;
 
 use super::caches::Leases;
-use crate::log::{AppendError, LogWriter};
+use crate::log::{AppendError, Keep, LogWriter};
 use crate::protocol::{ProcessState, Watch};
 use crate::records::ProcessDir;
 
@@ -39,6 +39,8 @@ pub(super) struct Process {
     pub(super) stdin: Stdin,
     /// The size of its terminal, if it has one.
     pub(super) terminal: Option<TerminalSize>,
+    /// Where what may not be recorded yet begins, while nobody records it.
+    pub(super) unrecorded_from: Option<u64>,
     /// Who wrote to its input last.
     pub(super) typist: Option<u64>,
     /// Whether its leader is stopped, as far as is known.
@@ -77,6 +79,17 @@ pub(super) enum Phase {
 pub(super) struct Watcher {
     pub(super) watch: Watch,
     pub(super) acked_bytes: u64,
+    /// Where what it or its successor may read again begins.
+    pub(super) needed_from: u64,
+    /// Whether it only records.
+    pub(super) attends: bool,
+}
+
+impl Watcher {
+    /// Whether somebody looks at the output through it.
+    fn is_viewer(&self) -> bool {
+        self.watch != Watch::End && !self.attends
+    }
 }
 
 /// Read ends of the logged streams.
@@ -287,6 +300,7 @@ impl Process {
             end: self.end.clone(),
             closed: self.is_closed(),
             terminal: self.terminal,
+            viewers: self.watchers.values().filter(|watcher| watcher.is_viewer()).count(),
             stopped: self.stopped,
         }
     }
@@ -295,22 +309,35 @@ impl Process {
         self.log.as_ref().map(LogWriter::totals).unwrap_or_default()
     }
 
-    /// How far every lossless reader has come; `None` without one.
-    pub(super) fn keep_from(&self) -> Option<u64> {
-        let lossless = self.watchers.values().filter(|watcher| watcher.watch == Watch::Lossless);
-        lossless.map(|watcher| watcher.acked_bytes).min()
+    /// What lossless readers have read and need, one included that died before everything was recorded.
+    pub(super) fn keep(&self) -> Keep {
+        let lossless = || self.watchers.values().filter(|watcher| watcher.watch == Watch::Lossless);
+        Keep {
+            read_to: lossless().map(|watcher| watcher.acked_bytes).chain(self.unrecorded_from).min(),
+            needed_from: lossless().map(|watcher| watcher.needed_from).chain(self.unrecorded_from).min(),
+        }
+    }
+
+    /// Notes how far a client has come, and from where on it may need what it read once more.
+    pub(super) fn acknowledge(&mut self, client: u64, read_to: u64, needed_from: Option<u64>) {
+        let written = self.totals().bytes;
+        if let Some(watcher) = self.watchers.get_mut(&client) {
+            watcher.acked_bytes = watcher.acked_bytes.max(read_to.min(written));
+            let needed_from = needed_from.unwrap_or(read_to).min(watcher.acked_bytes);
+            watcher.needed_from = watcher.needed_from.max(needed_from);
+        }
     }
 
     /// Whether a lossless reader is so far behind that the process waits for it.
     pub(super) fn must_wait(&self) -> bool {
-        self.keep_from().is_some_and(|offset| self.totals().bytes - offset > LOSSLESS_BOUND_BYTES)
+        self.keep().read_to.is_some_and(|offset| self.totals().bytes - offset > LOSSLESS_BOUND_BYTES)
     }
 
     /// Reads a stream into the log, at most a few times.
     pub(super) fn pump(&mut self, stream: Stream, now: Timestamp, buffer: &mut [u8]) -> Pumped {
         // A flood on one stream leaves room for everything else after half a megabyte.
         const ROUNDS: usize = 8;
-        let keep_from = self.keep_from();
+        let keep = self.keep();
         for _ in 0..ROUNDS {
             let Some(output) = self.outputs.get(stream) else { return Pumped::Ended };
             match read(stream, output.fd.as_fd(), buffer) {
@@ -320,7 +347,7 @@ impl Process {
                 }
                 Ok(count) => {
                     let Some(log) = &mut self.log else { return Pumped::Ended };
-                    match log.append(stream, now, &buffer[..count], keep_from) {
+                    match log.append(stream, now, &buffer[..count], keep) {
                         Ok(()) => {}
                         Err(AppendError::Full) => {
                             self.waiting_chunk(stream, &buffer[..count]);
@@ -354,9 +381,9 @@ impl Process {
     /// Tries again to log the chunk that found no room; `true` if none waits any more.
     pub(super) fn retry_stalled(&mut self, now: Timestamp) -> bool {
         let Some((stream, bytes)) = self.outputs.stalled.take() else { return true };
-        let keep_from = self.keep_from();
+        let keep = self.keep();
         let Some(log) = &mut self.log else { return true };
-        match log.append(stream, now, &bytes, keep_from) {
+        match log.append(stream, now, &bytes, keep) {
             Ok(()) => true,
             Err(AppendError::Full) => {
                 self.outputs.stalled = Some((stream, bytes));

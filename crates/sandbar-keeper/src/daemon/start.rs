@@ -106,6 +106,7 @@ impl Starter<'_> {
         id: RunId,
         mut spec: LaunchSpec,
         direct: Vec<OwnedFd>,
+        rollout: Option<AbsPath>,
         spare: &mut Option<Spare>,
         now: Timestamp,
     ) -> Result<Process, StartFailure> {
@@ -119,6 +120,7 @@ impl Starter<'_> {
             lifetime: spec.lifetime,
             holder_pid: None,
             terminal: spec.terminal.is_some(),
+            rollout,
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
@@ -149,6 +151,7 @@ impl Starter<'_> {
             outputs: streams.outputs,
             stdin: streams.stdin,
             terminal: spec.terminal.as_ref().map(|terminal| terminal.size),
+            unrecorded_from: None,
             typist: None,
             stopped: false,
             watchers: std::collections::BTreeMap::new(),

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use sandbar_exec::{Process, ProcessControl, ProcessError};
-use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, Stream};
+use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, RunId, Stream, TerminalSize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::record::Record;
 use super::relay::{self, Output, Report, Written};
 use super::signals::{Signals, Wish};
-use super::streams::Streams;
-use crate::cli::RunArgs;
+use super::streams::Input;
+use super::tail::Tail;
 use crate::exit;
 use crate::json::Line;
 use crate::render::{Problem, note};
@@ -28,13 +28,37 @@ const SIGCONT: i32 = 18;
 /// Portions of what is typed that may wait for the keeper to take them.
 const TYPED: usize = 4;
 
+/// In whose place we follow a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// That of who started it: what reaches us is meant for the command.
+    Starter,
+    /// That of one of several who look: what reaches us is meant for us.
+    Viewer,
+}
+
+/// How a run is followed.
+pub(super) struct Manner {
+    /// In whose place.
+    pub(super) role: Role,
+    /// With events as JSON lines instead of the output.
+    pub(super) json: bool,
+    /// Without notes.
+    pub(super) quiet: bool,
+    /// The time limit that it was given.
+    pub(super) timeout: Option<Duration>,
+    /// What detaches; nothing may.
+    pub(super) keys: DetachKeys,
+}
+
 /// A run that is followed.
 pub(super) struct Follower {
+    manner: Manner,
+    /// The status to leave with, once it is clear that we leave before the command does.
+    leaving: Option<u8>,
     process: Box<dyn Process>,
     control: Box<dyn ProcessControl>,
     record: Record,
-    json: bool,
-    quiet: bool,
     signals: Signals,
     output: Output,
     input: Option<mpsc::Receiver<Vec<u8>>>,
@@ -42,7 +66,6 @@ pub(super) struct Follower {
     typing: mpsc::Sender<Vec<u8>>,
     end: Option<EndRecord>,
     interrupts: u32,
-    timeout: Option<Duration>,
     told_stall: bool,
 }
 
@@ -56,15 +79,19 @@ enum Wake {
 }
 
 impl Follower {
-    /// Follows `process`, which was just started.
+    /// Follows `process`. `input` is what of our standard input has to be read for it; with [`Input::Terminal`] our
+    /// terminal stands for the command's.
+    ///
+    /// # Errors
+    /// The terminal can't be used.
     pub(super) fn new(
-        args: &RunArgs,
+        manner: Manner,
         process: Box<dyn Process>,
         record: Record,
-        streams: Streams,
+        input: Input,
         signals: Signals,
     ) -> Result<Self, Problem> {
-        let terminal = streams.has_terminal().then(|| Session::begin(&DetachKeys::none())).transpose();
+        let terminal = (input == Input::Terminal).then(|| Session::begin(&manner.keys)).transpose();
         let terminal = terminal.map_err(|error| {
             Problem::new(format!("could not use the terminal: {error}")).status(exit::CANNOT_RUN)
         })?;
@@ -73,16 +100,18 @@ impl Follower {
             typing: typist(process.control()),
             process,
             record,
-            json: args.json,
-            quiet: args.quiet,
             signals,
             output: Output::default(),
-            input: streams.relayed_stdin().map(relay::read_input),
+            input: match input {
+                Input::Relayed(kind) => Some(relay::read_input(kind)),
+                Input::Terminal | Input::None => None,
+            },
             terminal,
             end: None,
             interrupts: 0,
-            timeout: args.timeout,
             told_stall: false,
+            leaving: None,
+            manner,
         })
     }
 
@@ -92,14 +121,21 @@ impl Follower {
     /// What held the process is gone.
     pub(super) async fn follow(mut self) -> Result<u8, Problem> {
         if let Some(input) = self.input.take() {
-            tokio::spawn(feed(input, self.process.control()));
+            match self.manner.role {
+                Role::Starter => drop(tokio::spawn(feed(input, self.process.control()))),
+                // Its end is not the end of what others type.
+                Role::Viewer => drop(tokio::spawn(pass(input, self.typing.clone()))),
+            }
         }
-        if self.json {
+        if self.manner.json {
             let line = Line::started(self.process.record()).bytes();
             self.write(Written::Line(line)).await;
         }
+        if self.manner.role == Role::Viewer {
+            self.catch_up().await.map_err(|error| lost(self.process.record().id, &error))?;
+        }
         let mut quiet_since_output = false;
-        loop {
+        while self.leaving.is_none() {
             let wake = tokio::select! {
                 biased;
                 wish = self.signals.next() => Wake::Wish(wish),
@@ -115,16 +151,79 @@ impl Follower {
                 Wake::Silence => self.use_silence(),
                 Wake::Terminal(occurrence) => self.see(occurrence).await,
                 Wake::Event(Ok(Some(event))) => self.take(event).await,
-                Wake::Event(Ok(None)) => break,
-                Wake::Event(Err(error)) => return Err(self.lost(&error)),
+                Wake::Event(Ok(None)) => return self.finish().await,
+                Wake::Event(Err(error)) => return Err(self.lose(&error)),
             }
         }
-        self.finish().await
+        self.leave().await
+    }
+
+    /// Shows where the command stands to somebody who comes later: the screen of a terminal, or the last lines.
+    async fn catch_up(&mut self) -> Result<(), ProcessError> {
+        let mut tail = Tail::default();
+        while tail.end_offset < self.process.written().bytes {
+            match self.process.next_event().await? {
+                Some(ProcessEvent::Output { stream, offset_bytes, bytes, .. }) => {
+                    tail.push(stream, offset_bytes, bytes);
+                }
+                Some(ProcessEvent::Gap(gap)) => tail.end_offset += gap.bytes,
+                Some(ProcessEvent::Exited(end)) => {
+                    self.end = Some(end);
+                    break;
+                }
+                Some(ProcessEvent::Stopped { .. } | ProcessEvent::Closed { .. }) => {}
+                None => break,
+            }
+        }
+        let rows = match &self.terminal {
+            Some(terminal) => terminal.size().rows,
+            None => TerminalSize::USUAL.rows,
+        };
+        match (&mut self.terminal, self.process.terminal()) {
+            (Some(terminal), Some(made_for)) => {
+                let screen = terminal.redraw(&tail.of(Stream::Pty), made_for);
+                let size = terminal.size();
+                self.write(Written::Chunk(Stream::Pty, screen)).await;
+                // The last one who comes decides about the size.
+                let _ = self.control.resize(size).await;
+                if self.process.was_stopped() {
+                    let _ = self.control.signal(SIGCONT).await;
+                }
+            }
+            _ => {
+                for (stream, bytes) in tail.last_lines(rows.into()) {
+                    self.write(Written::Chunk(stream, bytes)).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves the command to itself, and its record to others.
+    async fn leave(mut self) -> Result<u8, Problem> {
+        let status = self.leaving.unwrap_or(exit::OK);
+        let id = self.process.record().id;
+        if self.record.leave() {
+            // A keeper that is gone has nothing more to record.
+            let _ = self.control.release().await;
+        }
+        self.close_output().await;
+        let had_terminal = self.terminal.is_some();
+        self.leave_terminal(Left::Behind);
+        if !self.manner.quiet {
+            let line = if had_terminal { "\r\n" } else { "" };
+            let _ = crate::output::write(Stream::Stderr, line.as_bytes());
+            note(format_args!("detached; `sandbar attach {id}` comes back to it."));
+        }
+        Ok(status)
     }
 
     async fn take(&mut self, event: ProcessEvent) {
         self.record.event(&event);
-        let written = if self.json { Some(Written::Line(Line::event(&event).bytes())) } else { None };
+        if let Some(offset_bytes) = self.record.needed_from() {
+            self.process.needs_from(offset_bytes);
+        }
+        let written = if self.manner.json { Some(Written::Line(Line::event(&event).bytes())) } else { None };
         match (written, event) {
             (Some(line), ProcessEvent::Exited(end)) => {
                 self.write(line).await;
@@ -180,6 +279,11 @@ impl Follower {
     }
 
     async fn obey(&mut self, wish: Wish) {
+        if self.manner.role == Role::Viewer {
+            let (Wish::Forward(signal) | Wish::Terminate(signal)) = wish;
+            self.leaving = Some(u8::try_from(128 + signal).unwrap_or(exit::FAILED));
+            return;
+        }
         // A process that is gone by now needs no signal; whatever happened to it is about to be told.
         let _ = match wish {
             Wish::Forward(signal) => {
@@ -206,7 +310,14 @@ impl Follower {
             Occurrence::Resized(size) => {
                 let _ = self.control.resize(size).await;
             }
-            Occurrence::Detach(_) | Occurrence::Ended => {}
+            Occurrence::Detach(bytes) => {
+                if !bytes.is_empty() {
+                    let _ = self.typing.try_send(bytes);
+                }
+                self.leaving = Some(exit::OK);
+            }
+            // Whoever hangs a terminal up says so by a signal as well.
+            Occurrence::Ended => {}
         }
     }
 
@@ -229,10 +340,12 @@ impl Follower {
 
     async fn hear(&mut self, report: Report) {
         match report {
+            // Others may read on.
+            Report::Closed(_) if self.manner.role == Role::Viewer => self.leaving = Some(exit::OK),
             Report::Closed(stream) => {
                 // The command learns it as it would without us: by SIGPIPE.
                 let _ = self.control.close_output(stream).await;
-                if self.json && stream == Stream::Stdout {
+                if self.manner.json && stream == Stream::Stdout {
                     let _ = self.control.close_output(Stream::Stderr).await;
                 }
             }
@@ -242,7 +355,10 @@ impl Follower {
                     Stream::Stderr => "standard error",
                 };
                 note(format_args!("could not write to {name}: {error}."));
-                let _ = self.control.close_output(stream).await;
+                match self.manner.role {
+                    Role::Starter => drop(self.control.close_output(stream).await),
+                    Role::Viewer => self.leaving = Some(exit::FAILED),
+                }
             }
             Report::Finished => {}
         }
@@ -256,26 +372,14 @@ impl Follower {
         }
     }
 
-    fn lost(mut self, error: &ProcessError) -> Problem {
+    fn lose(mut self, error: &ProcessError) -> Problem {
         self.leave_terminal(Left::Behind);
-        let id = self.process.record().id;
         self.record.finish();
-        Problem::new(format!("lost the run: {error}"))
-            .at(format!("run {id}"))
-            .advise(
-                "the keeper ended, and with it the command; `sandbar logs` shows what it wrote until then",
-            )
-            .status(exit::CANNOT_RUN)
+        lost(self.process.record().id, error)
     }
 
-    fn leave_terminal(&mut self, left: Left) {
-        if let Some(terminal) = self.terminal.take() {
-            terminal.end(left);
-        }
-    }
-
-    async fn finish(mut self) -> Result<u8, Problem> {
-        self.record.finish();
+    /// Writes what was handed over, to the last byte.
+    async fn close_output(&mut self) {
         // Nothing more is handed over; the thread reports when the last byte is written.
         let mut writing = self.output.close();
         while writing {
@@ -285,6 +389,20 @@ impl Follower {
                 _ = self.signals.next() => writing = false,
             }
         }
+    }
+
+    fn leave_terminal(&mut self, left: Left) {
+        if let Some(terminal) = self.terminal.take() {
+            terminal.end(left);
+        }
+    }
+
+    async fn finish(mut self) -> Result<u8, Problem> {
+        if self.record.finish() {
+            // A keeper that is gone asks for no record; the next one sees that this one is complete.
+            let _ = self.control.recorded().await;
+        }
+        self.close_output().await;
         let left = match &self.end {
             Some(EndRecord { status: ExitStatus::Exited { .. }, timed_out: false, .. }) => Left::Willingly,
             Some(_) | None => Left::Behind,
@@ -294,13 +412,21 @@ impl Follower {
             return Err(Problem::new("the run ended without saying how").status(exit::CANNOT_RUN));
         };
         if end.timed_out {
-            if let (Some(timeout), false) = (self.timeout, self.quiet) {
+            if let (Some(timeout), false) = (self.manner.timeout, self.manner.quiet) {
                 note(format_args!("ended after its time limit of {timeout:?}."));
             }
             return Ok(exit::TIMED_OUT);
         }
         Ok(status(&end))
     }
+}
+
+/// The run went with its keeper.
+fn lost(id: RunId, error: &ProcessError) -> Problem {
+    Problem::new(format!("lost the run: {error}"))
+        .at(format!("run {id}"))
+        .advise("the keeper ended, and with it the command; `sandbar logs` shows what it wrote until then")
+        .status(exit::CANNOT_RUN)
 }
 
 /// The status to exit with for how the command ended.
@@ -332,6 +458,15 @@ fn typist(control: Box<dyn ProcessControl>) -> mpsc::Sender<Vec<u8>> {
         }
     });
     typing
+}
+
+/// Passes input on as if it were typed, until it ends.
+async fn pass(mut input: mpsc::Receiver<Vec<u8>>, typing: mpsc::Sender<Vec<u8>>) {
+    while let Some(bytes) = input.recv().await {
+        if typing.send(bytes).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Passes input on until either end closes.

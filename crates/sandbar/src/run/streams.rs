@@ -25,6 +25,17 @@ pub(super) struct Streams {
     direct_stderr: bool,
 }
 
+/// What of our standard input is read for a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Input {
+    /// Nothing: it has its own.
+    None,
+    /// Everything, from something of this kind.
+    Relayed(Kind),
+    /// What is typed on the terminal that stands for its own.
+    Terminal,
+}
+
 /// Which of the streams are the command's terminal, besides standard input and standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Covers {
@@ -43,9 +54,12 @@ impl Streams {
         let kinds =
             [stdio::kind(std::io::stdin()), stdio::kind(std::io::stdout()), stdio::kind(std::io::stderr())];
         let landlock = !kinds.contains(&Kind::File) || landlock(profile)?;
-        let streams = Self::of(kinds, landlock, !args.no_record || args.json);
-        // Lines of JSON take the place of a screen.
-        Ok(if args.json || !terminal::is_foreground() { streams } else { streams.on_a_terminal(kinds) })
+        let streams = Self::of(kinds, landlock, !args.no_record || args.json || args.detach);
+        // Lines of JSON take the place of a screen; of a run that is detached they tell only its start.
+        let on_screen = !args.json || args.detach;
+        let streams =
+            if on_screen && terminal::is_foreground() { streams.on_a_terminal(kinds) } else { streams };
+        Ok(if args.detach { streams.without_us() } else { streams })
     }
 
     /// The same, with a terminal of the command's own where our streams are one.
@@ -53,6 +67,11 @@ impl Streams {
         let terminal = (stdin == Kind::Terminal && stdout == Kind::Terminal)
             .then_some(if stderr == Kind::Terminal { Covers::Stderr } else { Covers::Nothing });
         Self { terminal, ..self }
+    }
+
+    /// The same for a run that goes on without us: what we would have to relay is nothing.
+    fn without_us(self) -> Self {
+        Self { stdin: if self.direct_stdin { self.stdin } else { Kind::Closed }, ..self }
     }
 
     fn of([stdin, stdout, stderr]: [Kind; 3], landlock: bool, logged: bool) -> Self {
@@ -92,14 +111,13 @@ impl Streams {
         self.terminal.map(|_| terminal::describe())
     }
 
-    /// Whether it has one.
-    pub(super) fn has_terminal(&self) -> bool {
-        self.terminal.is_some()
-    }
-
-    /// Whether input has to be relayed, and what it is.
-    pub(super) fn relayed_stdin(&self) -> Option<Kind> {
-        (self.plan().stdin == StdinMode::Piped).then_some(self.stdin)
+    /// What of our standard input has to be read for the command.
+    pub(super) fn input(&self) -> Input {
+        match self.plan().stdin {
+            StdinMode::Piped => Input::Relayed(self.stdin),
+            StdinMode::Terminal => Input::Terminal,
+            StdinMode::Null | StdinMode::Direct => Input::None,
+        }
     }
 
     /// How closely the process is followed.
@@ -155,7 +173,7 @@ mod tests {
     #[test]
     fn an_unrecorded_run_in_pipes_relays_nothing() {
         let streams = Streams::of([Kind::Harmless, Kind::File, Kind::Harmless], true, false);
-        assert_eq!((streams.watching(), streams.relayed_stdin()), (Watching::End, None));
+        assert_eq!((streams.watching(), streams.input()), (Watching::End, Input::None));
     }
 
     #[test]
@@ -170,11 +188,11 @@ mod tests {
             let streams = Streams::of(kinds, true, true).on_a_terminal(kinds);
             let plan = streams.plan();
             let expected = stderr.map(|stderr| (StdinMode::Terminal, OutputMode::Terminal, stderr));
-            assert_eq!(streams.has_terminal(), stderr.is_some(), "{kinds:?}");
+            assert_eq!(streams.input() == Input::Terminal, stderr.is_some(), "{kinds:?}");
             if let Some(expected) = expected {
                 assert_eq!((plan.stdin, plan.stdout, plan.stderr), expected);
                 assert_eq!(streams.watching(), Watching::Lossless);
-                assert_eq!(streams.relayed_stdin(), None);
+                assert_eq!(streams.input(), Input::Terminal);
             }
         }
     }

@@ -64,7 +64,6 @@ impl std::fmt::Display for DetachKeys {
 
 impl DetachKeys {
     /// Docker's and Podman's.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for attach, which comes next"))]
     pub(crate) const USUAL: &str = "ctrl-p,ctrl-q";
 
     /// None: nothing detaches.

@@ -260,7 +260,6 @@ impl Modes {
     }
 
     /// What to write to a fresh terminal so that it sends and takes what this one does: modes that show on no screen.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for attach, which comes next"))]
     pub(crate) fn restore_input(&self) -> String {
         let mut text = String::new();
         for mode in self.private.iter().filter(|mode| **mode == 1 || **mode >= 1000) {

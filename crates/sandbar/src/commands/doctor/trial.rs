@@ -190,8 +190,12 @@ fn start(runtime: &RuntimeDir, plan: LaunchPlan) -> Result<Duration, Failed> {
         let processes = sandbar_exec::local::LocalProcesses::new(client, processes).map_err(|error| {
             Problem::new(format!("could not watch the connection to the keeper: {error}"))
         })?;
-        let options =
-            StartOptions { id: RunId::generate(), watching: Watching::End, handles: Handles::default() };
+        let options = StartOptions {
+            id: RunId::generate(),
+            watching: Watching::End,
+            handles: Handles::default(),
+            rollout: None,
+        };
         let begun = Instant::now();
         let mut process = match event_loop::answer(processes.start(plan, options)).await? {
             Ok(process) => process,
