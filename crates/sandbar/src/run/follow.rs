@@ -131,6 +131,12 @@ impl Follower {
             let line = Line::started(self.process.record()).bytes();
             self.write(Written::Line(line)).await;
         }
+        if let (Role::Starter, Some(terminal)) = (self.manner.role, &self.terminal)
+            && self.process.terminal() != Some(terminal.size())
+        {
+            // It has changed since the plan was made.
+            let _ = self.control.resize(terminal.size()).await;
+        }
         if self.manner.role == Role::Viewer {
             self.catch_up().await.map_err(|error| lost(self.process.record().id, &error))?;
         }
