@@ -28,6 +28,9 @@ const SIGCONT: i32 = 18;
 /// Portions of what is typed that may wait for the keeper to take them.
 const TYPED: usize = 4;
 
+/// How long what was typed before the detach keys may take to reach the keeper.
+const TYPED_PATIENCE: Duration = Duration::from_millis(500);
+
 /// In whose place we follow a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -63,7 +66,7 @@ pub(super) struct Follower {
     output: Output,
     input: Option<mpsc::Receiver<Vec<u8>>>,
     terminal: Option<Session>,
-    typing: mpsc::Sender<Vec<u8>>,
+    typing: mpsc::Sender<Typed>,
     end: Option<EndRecord>,
     interrupts: u32,
     told_stall: bool,
@@ -76,6 +79,14 @@ enum Wake {
     Report(Report),
     Terminal(Occurrence),
     Silence,
+}
+
+/// Something for the one who passes on what is typed.
+enum Typed {
+    /// This was typed.
+    Keys(Vec<u8>),
+    /// Nothing: the other end is told when the keeper has everything before it.
+    Mark(oneshot::Sender<()>),
 }
 
 impl Follower {
@@ -209,6 +220,11 @@ impl Follower {
     async fn leave(mut self) -> Result<u8, Problem> {
         let status = self.leaving.unwrap_or(exit::OK);
         let id = self.process.record().id;
+        let (reached, passed_on) = oneshot::channel();
+        if self.typing.try_send(Typed::Mark(reached)).is_ok() {
+            // A command that reads nothing must not keep us.
+            let _ = tokio::time::timeout(TYPED_PATIENCE, passed_on).await;
+        }
         if self.record.leave() {
             // A keeper that is gone has nothing more to record.
             let _ = self.control.release().await;
@@ -311,14 +327,14 @@ impl Follower {
         match occurrence {
             Occurrence::Typed(bytes) => {
                 // There is room: it was asked for before the terminal was.
-                let _ = self.typing.try_send(bytes);
+                let _ = self.typing.try_send(Typed::Keys(bytes));
             }
             Occurrence::Resized(size) => {
                 let _ = self.control.resize(size).await;
             }
             Occurrence::Detach(bytes) => {
                 if !bytes.is_empty() {
-                    let _ = self.typing.try_send(bytes);
+                    let _ = self.typing.try_send(Typed::Keys(bytes));
                 }
                 self.leaving = Some(exit::OK);
             }
@@ -445,7 +461,7 @@ fn status(end: &EndRecord) -> u8 {
 }
 
 /// The next occurrence on our terminal, once there is room for what it may bring. Waits for ever without a terminal.
-async fn next_of(terminal: &mut Option<Session>, typing: &mpsc::Sender<Vec<u8>>) -> Occurrence {
+async fn next_of(terminal: &mut Option<Session>, typing: &mpsc::Sender<Typed>) -> Occurrence {
     let Some(terminal) = terminal else { return std::future::pending().await };
     // Who types faster than the command reads is heard later; the permit is given back and taken again at once.
     drop(typing.reserve().await);
@@ -453,13 +469,16 @@ async fn next_of(terminal: &mut Option<Session>, typing: &mpsc::Sender<Vec<u8>>)
 }
 
 /// Passes on what is typed, in its order, without making the loop wait.
-fn typist(control: Box<dyn ProcessControl>) -> mpsc::Sender<Vec<u8>> {
-    let (typing, mut typed) = mpsc::channel::<Vec<u8>>(TYPED);
+fn typist(control: Box<dyn ProcessControl>) -> mpsc::Sender<Typed> {
+    let (typing, mut typed) = mpsc::channel::<Typed>(TYPED);
     tokio::spawn(async move {
-        while let Some(bytes) = typed.recv().await {
-            // A command that is gone reads nothing any more.
-            if control.type_input(&bytes).await.is_err() {
-                return;
+        while let Some(typed) = typed.recv().await {
+            match typed {
+                // A command that is gone reads nothing any more.
+                Typed::Keys(bytes) if control.type_input(&bytes).await.is_err() => return,
+                Typed::Keys(_) => {}
+                // Who asked may have given up.
+                Typed::Mark(reached) => drop(reached.send(())),
             }
         }
     });
@@ -467,9 +486,9 @@ fn typist(control: Box<dyn ProcessControl>) -> mpsc::Sender<Vec<u8>> {
 }
 
 /// Passes input on as if it were typed, until it ends.
-async fn pass(mut input: mpsc::Receiver<Vec<u8>>, typing: mpsc::Sender<Vec<u8>>) {
+async fn pass(mut input: mpsc::Receiver<Vec<u8>>, typing: mpsc::Sender<Typed>) {
     while let Some(bytes) = input.recv().await {
-        if typing.send(bytes).await.is_err() {
+        if typing.send(Typed::Keys(bytes)).await.is_err() {
             return;
         }
     }
