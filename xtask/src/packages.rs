@@ -26,6 +26,11 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     Need { program: "cc", packages: &["gcc", "libc6-dev"] },
     Need { program: "setpriv", packages: &["util-linux"] },
     Need { program: "useradd", packages: &["passwd"] },
+    Need { program: "bash", packages: &["bash"] },
+    Need { program: "tmux", packages: &["tmux"] },
+    Need { program: "vim.tiny", packages: &["vim-tiny"] },
+    Need { program: "less", packages: &["less"] },
+    Need { program: "top", packages: &["procps"] },
 ];
 
 /// What the peers of `bench --peers` need.

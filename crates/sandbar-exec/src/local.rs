@@ -20,12 +20,13 @@ use std::time::Duration;
 use sandbar_keeper::protocol::{ProcessState, Refusal, Reply, Request, Watch};
 use sandbar_keeper::{Client, Patience};
 use sandbar_policy::LaunchPlan;
-use sandbar_proto::{RunId, Stream};
+use sandbar_proto::{RunId, Stream, TerminalSize};
 
 use crate::processes::{
     BoxFuture, Process, ProcessControl, ProcessError, Processes, StartError, StartOptions, Watching,
 };
-use actor::{Handle, Outgoing};
+pub use actor::Unattended;
+use actor::{Handle, Outgoing, StdinRoom};
 use process::LocalProcess;
 
 /// Processes of this machine.
@@ -58,7 +59,8 @@ impl LocalProcesses {
         let fds = plan::descriptors(plan.spec(), options.handles)?;
         let logged = plan::is_logged(plan.spec());
         let news = self.keeper.register(options.id).await?;
-        let request = Request::Start { id: options.id, watch: watch(options.watching) };
+        let watch = watch(options.watching);
+        let request = Request::Start { id: options.id, watch, rollout: options.rollout };
         let reply = self.keeper.request(Outgoing { request, body: Vec::new(), fds }).await;
         let state = match reply {
             // The keeper tells no more of a command than fits into its message; here it is known.
@@ -76,9 +78,14 @@ impl LocalProcesses {
         Ok(Box::new(LocalProcess::new(self.keeper.clone(), state, news, log, options.watching)))
     }
 
-    async fn follow_process(&self, id: RunId, watching: Watching) -> Result<Box<dyn Process>, ProcessError> {
+    async fn follow_process(
+        &self,
+        id: RunId,
+        watching: Watching,
+        record: bool,
+    ) -> Result<Box<dyn Process>, ProcessError> {
         let news = self.keeper.register(id).await?;
-        let request = Request::Watch { id, watch: watch(watching) };
+        let request = Request::Watch { id, watch: watch(watching), record };
         match self.keeper.request(Outgoing::plain(request)).await? {
             Reply::Process { state } => {
                 let log = Some(self.log(id));
@@ -108,6 +115,33 @@ impl LocalProcesses {
         }
     }
 
+    /// Becomes the keeper's attendant. What nobody records shows in the returned map, each run until it is
+    /// taken out of there.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub async fn attend(&self) -> Result<Unattended, ProcessError> {
+        let unattended = self.keeper.unattended().await?;
+        done(self.keeper.request(Outgoing::plain(Request::Attend)).await?)?;
+        Ok(unattended)
+    }
+
+    /// Follows a process that runs already as its recorder.
+    ///
+    /// # Errors
+    /// The keeper does not hold it, or is gone.
+    pub async fn take_over(&self, id: RunId) -> Result<Box<dyn Process>, ProcessError> {
+        self.follow_process(id, Watching::Lossless, true).await
+    }
+
+    /// Says what became of a record.
+    ///
+    /// # Errors
+    /// The keeper is gone.
+    pub async fn recorded(&self, id: RunId, complete: bool) -> Result<(), ProcessError> {
+        done(self.keeper.request(Outgoing::plain(Request::Recorded { id, complete })).await?)
+    }
+
     /// Asks the keeper to end, which it does if it holds nothing.
     ///
     /// # Errors
@@ -127,7 +161,7 @@ impl Processes for LocalProcesses {
     }
 
     fn follow(&self, id: RunId, watching: Watching) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>> {
-        Box::pin(self.follow_process(id, watching))
+        Box::pin(self.follow_process(id, watching, false))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<ProcessState>, ProcessError>> {
@@ -174,6 +208,32 @@ impl LocalControl {
         }
         Ok(())
     }
+
+    async fn append(&self, mut bytes: &[u8]) -> Result<(), ProcessError> {
+        // Asked for only when it is needed: a keystroke finds room. What was asked for before a request that found
+        // none hears of the room that comes after it.
+        let mut room = None;
+        while !bytes.is_empty() {
+            let chunk = &bytes[..bytes.len().min(sandbar_keeper::protocol::MAX_WRITE_BYTES)];
+            let request = Request::Input { id: self.id };
+            let outgoing = Outgoing { request, body: chunk.to_vec(), fds: Vec::new() };
+            match self.keeper.request(outgoing).await? {
+                Reply::Written { accepted_bytes } => {
+                    let accepted = usize::try_from(accepted_bytes).unwrap_or(usize::MAX).min(chunk.len());
+                    bytes = &bytes[accepted..];
+                    if accepted < chunk.len() {
+                        match room.take() {
+                            None => room = Some(self.keeper.stdin_room(self.id).await),
+                            Some(asked) => StdinRoom::wait(asked).await?,
+                        }
+                    }
+                }
+                Reply::Refused { error: Refusal::StdinClosed } => return Err(ProcessError::StdinClosed),
+                other => return Err(refused(other)),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl ProcessControl for LocalControl {
@@ -196,6 +256,22 @@ impl ProcessControl for LocalControl {
         bytes: &'a [u8],
     ) -> BoxFuture<'a, Result<(), ProcessError>> {
         Box::pin(self.write(offset_bytes, bytes))
+    }
+
+    fn type_input<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, Result<(), ProcessError>> {
+        Box::pin(self.append(bytes))
+    }
+
+    fn resize(&self, size: TerminalSize) -> BoxFuture<'_, Result<(), ProcessError>> {
+        Box::pin(self.simple(Request::Resize { id: self.id, size }))
+    }
+
+    fn recorded(&self) -> BoxFuture<'_, Result<(), ProcessError>> {
+        Box::pin(self.simple(Request::Recorded { id: self.id, complete: true }))
+    }
+
+    fn release(&self) -> BoxFuture<'_, Result<(), ProcessError>> {
+        Box::pin(self.simple(Request::Release { id: self.id }))
     }
 
     fn close_stdin(&self) -> BoxFuture<'_, Result<(), ProcessError>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use sandbar_keeper::ReadError;
 use sandbar_keeper::protocol::{ProcessState, Refusal, StartFailure};
 use sandbar_policy::LaunchPlan;
-use sandbar_proto::{ProcessEvent, RunId, StartRecord, Stream};
+use sandbar_proto::{AbsPath, OutputTotals, ProcessEvent, RunId, StartRecord, Stream, TerminalSize};
 
 /// A future behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -44,6 +44,9 @@ pub struct StartOptions {
     pub watching: Watching,
     /// Descriptors for direct streams.
     pub handles: Handles,
+    /// The rollout that the starter records it in. Somebody else goes on if the starter goes before it said
+    /// [`ProcessControl::recorded`].
+    pub rollout: Option<AbsPath>,
 }
 
 /// Why a process was not started.
@@ -120,6 +123,19 @@ pub trait ProcessControl: Send + Sync {
         bytes: &'a [u8],
     ) -> BoxFuture<'a, Result<(), ProcessError>>;
 
+    /// Appends what a person types to standard input, behind whatever others typed; returns when everything is
+    /// accepted. Not to be mixed with [`ProcessControl::write_stdin`], which counts offsets.
+    fn type_input<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, Result<(), ProcessError>>;
+
+    /// Gives its terminal another size.
+    fn resize(&self, size: TerminalSize) -> BoxFuture<'_, Result<(), ProcessError>>;
+
+    /// Says that the record of the process is complete.
+    fn recorded(&self) -> BoxFuture<'_, Result<(), ProcessError>>;
+
+    /// Leaves the process and its record to others.
+    fn release(&self) -> BoxFuture<'_, Result<(), ProcessError>>;
+
     /// Closes standard input behind everything accepted.
     fn close_stdin(&self) -> BoxFuture<'_, Result<(), ProcessError>>;
 }
@@ -131,6 +147,19 @@ pub trait Process: Send {
 
     /// The next event, in the order of sequence numbers; `None` after [`ProcessEvent::Closed`].
     fn next_event(&mut self) -> BoxFuture<'_, Result<Option<ProcessEvent>, ProcessError>>;
+
+    /// Says up to which offset of the output nothing is needed a second time, by this reader or by one who takes its
+    /// place. Without it that is everything that was read.
+    fn needs_from(&mut self, offset_bytes: u64);
+
+    /// What it had written when it began to be followed.
+    fn written(&self) -> OutputTotals;
+
+    /// The size of its terminal when it began to be followed, if it has one.
+    fn terminal(&self) -> Option<TerminalSize>;
+
+    /// Whether its leader was stopped when it began to be followed.
+    fn was_stopped(&self) -> bool;
 
     /// Whether its output waits for room in the keeper's directory.
     fn is_stalled(&self) -> bool;

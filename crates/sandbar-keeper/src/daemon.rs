@@ -12,8 +12,10 @@ mod connection;
 mod peer;
 mod placeholders;
 mod process;
+mod recordings;
 mod spares;
 mod start;
+mod terminal;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
@@ -26,7 +28,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use sandbar_proto::{ExitStatus, Lifetime, ResourceUse, RunId, Stream, Timestamp};
+use sandbar_proto::{AbsPath, ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
 
@@ -41,6 +43,7 @@ use connection::Connection;
 use peer::Confinement;
 use placeholders::Placeholders;
 use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
+use recordings::Recordings;
 use spares::Spares;
 use start::Starter;
 
@@ -94,6 +97,8 @@ enum Target {
     Leaving(i32),
     /// The host's mount table.
     Mounts,
+    /// The attendant's end.
+    Attendant,
 }
 
 /// What happens at a time.
@@ -105,6 +110,8 @@ enum Timer {
     Kill(RunId),
     /// Output that found no room.
     Retry(RunId),
+    /// Another attendant may be started.
+    Attendant,
 }
 
 struct Keeper {
@@ -127,6 +134,7 @@ struct Keeper {
     placeholders: Placeholders,
     spawner: Spawner,
     archive: Archive,
+    recordings: Recordings,
     packet: Box<[u8]>,
     chunk: Box<[u8]>,
     idle_since: Option<Instant>,
@@ -159,7 +167,9 @@ impl Keeper {
         let lock = lock(&home)?;
         let own = Confinement::own()
             .ok_or(KeeperError::SetUp { step: "read /proc/self/status", errno: Errno::IO })?;
-        let archive = Archive::open(&home, now());
+        let (archive, unrecorded) = Archive::open(&home, now());
+        let mut recordings = Recordings::default();
+        unrecorded.into_iter().for_each(|id| recordings.inherit(id));
         let listener = listen(&home)?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(set_up("make an epoll instance"))?;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
@@ -182,6 +192,7 @@ impl Keeper {
             placeholders: Placeholders::default(),
             spawner: Spawner::default(),
             archive,
+            recordings,
             packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
             chunk: vec![0; READ_BYTES].into_boxed_slice(),
             idle_since: Some(Instant::now()),
@@ -212,6 +223,7 @@ impl Keeper {
                 }
             }
             self.fire_timers();
+            self.see_to_recordings();
             self.flush_all();
             self.keep_spare();
             self.archive.trim(&self.home);
@@ -300,6 +312,10 @@ impl Keeper {
                 self.discarded.remove(&pid);
                 reap(pid);
             }
+            Target::Attendant => {
+                self.targets.remove(&token);
+                self.attendant_ended();
+            }
             Target::Mounts => {
                 let outdated = self.spares.take();
                 self.discard(outdated);
@@ -357,6 +373,7 @@ impl Keeper {
     }
 
     fn disconnect(&mut self, id: u64) {
+        self.orphan_all(id);
         let Some(connection) = self.connections.remove(&id) else { return };
         self.targets.remove(&id);
         for run in connection.watched {
@@ -417,40 +434,62 @@ impl Keeper {
                 let version = env!("CARGO_PKG_VERSION").to_owned();
                 Ok(Some(Reply::Hello { minor: MINOR, version, pid: std::process::id() }))
             }
-            Request::Start { id, watch } => self.start(client, req, id, watch, fds),
-            Request::Watch { id, watch } => {
+            Request::Start { id, watch, rollout } => self.start(client, req, id, watch, rollout, fds),
+            Request::Watch { id, watch, record } => {
                 if !self.processes.contains_key(&id) {
                     return Err(Refusal::Unknown { id });
                 }
                 self.watch(client, id, watch);
+                if record {
+                    self.record(client, id);
+                    if let Some(watcher) = self.process(id)?.watchers.get_mut(&client) {
+                        watcher.attends = true;
+                    }
+                }
                 Ok(self.state(id).map(|state| Reply::Process { state }))
             }
-            Request::Ack { id, offset_bytes } => {
-                if let Some(process) = self.processes.get_mut(&id)
-                    && let Some(watcher) = process.watchers.get_mut(&client)
-                {
-                    watcher.acked_bytes = watcher
-                        .acked_bytes
-                        .max(offset_bytes.min(process.log.as_ref().map_or(0, |log| log.totals().bytes)));
+            Request::Release { id } => {
+                self.release(client, id);
+                Ok(Some(Reply::Done))
+            }
+            Request::Recorded { id, complete } => {
+                self.recorded(id, complete);
+                Ok(Some(Reply::Done))
+            }
+            Request::Attend => {
+                self.attend(client);
+                Ok(Some(Reply::Done))
+            }
+            Request::Ack { id, offset_bytes, needed_from } => {
+                if let Some(process) = self.processes.get_mut(&id) {
+                    process.acknowledge(client, offset_bytes, needed_from);
                 }
                 self.resume_streams(id);
                 Ok(None)
             }
             Request::Write { id, offset_bytes } => self.write(id, offset_bytes, body).map(Some),
+            Request::Input { id } => self.input(client, id, body).map(Some),
+            Request::Resize { id, size } => self.resize(id, size).map(|()| Some(Reply::Done)),
             Request::CloseStdin { id } => {
                 self.process(id)?.stdin.close();
                 self.pump_stdin(id);
                 Ok(Some(Reply::Done))
             }
             Request::CloseOutput { id, stream } => {
-                *self.process(id)?.outputs.get(stream) = None;
+                let process = self.process(id)?;
+                *process.outputs.get(stream) = None;
+                if stream == Stream::Pty {
+                    // The kernel hangs a terminal up when its other end is closed everywhere.
+                    process.stdin.abandon();
+                }
                 self.forget_targets(|target| *target == Target::Stream(id, stream));
                 self.announce_close(id);
                 Ok(Some(Reply::Done))
             }
             Request::Signal { id, signal } => {
                 check_signal(signal)?;
-                self.process(id)?;
+                let process = self.process(id)?;
+                process.stopped &= signal != libc::SIGCONT;
                 self.order(id, Order::SignalLeader(signal));
                 Ok(Some(Reply::Done))
             }
@@ -509,7 +548,9 @@ impl Keeper {
         // A reader that comes later reads what is still there; what is not, it can't hold up either.
         let acked_bytes =
             if matches!(process.phase, Phase::Starting { .. }) { 0 } else { process.totals().dropped_bytes };
-        process.watchers.insert(client, Watcher { watch, acked_bytes });
+        process
+            .watchers
+            .insert(client, Watcher { watch, acked_bytes, needed_from: acked_bytes, attends: false });
         connection.watched.insert(id);
     }
 
@@ -521,6 +562,7 @@ impl Keeper {
         req: u64,
         id: RunId,
         watch: Watch,
+        rollout: Option<AbsPath>,
         mut fds: Vec<OwnedFd>,
     ) -> Result<Option<Reply>, Refusal> {
         if self.processes.contains_key(&id) {
@@ -534,23 +576,36 @@ impl Keeper {
         }
         if let Some(record) = crate::records::read(&self.home.processes().join(id.to_string())) {
             let output = record.end.as_ref().map(|end| end.output).unwrap_or_default();
-            let state = ProcessState { start: record.start, output, end: record.end, closed: true };
+            let state = ProcessState {
+                start: record.start,
+                output,
+                end: record.end,
+                closed: true,
+                terminal: None,
+                viewers: 0,
+                stopped: false,
+            };
             return Ok(Some(Reply::Process { state: told(state) }));
         }
         if fds.is_empty() {
             return Err(Refusal::Malformed { message: "a start without a plan".to_owned() });
         }
         let plan = fds.remove(0);
-        self.begin(client, req, id, watch, &plan, fds).map_err(|failure| Refusal::Start { failure })?;
+        let recorded = rollout.is_some();
+        self.begin((client, req), id, watch, rollout, &plan, fds)
+            .map_err(|failure| Refusal::Start { failure })?;
+        if recorded {
+            self.recordings.begin(id, client);
+        }
         Ok(None)
     }
 
     fn begin(
         &mut self,
-        client: u64,
-        req: u64,
+        (client, req): (u64, u64),
         id: RunId,
         watch: Watch,
+        rollout: Option<AbsPath>,
         plan: &OwnedFd,
         direct: Vec<OwnedFd>,
     ) -> Result<(), StartFailure> {
@@ -578,7 +633,7 @@ impl Keeper {
             spawner: &mut self.spawner,
             null: &self.null,
         };
-        let started = starter.start(id, spec, direct, &mut spare, now());
+        let started = starter.start(id, spec, direct, rollout, &mut spare, now());
         self.discard(spare);
         let mut process = started?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
@@ -609,8 +664,13 @@ impl Keeper {
                 }
             }
         }
-        self.watch_stream(id, Stream::Stdout);
-        self.watch_stream(id, Stream::Stderr);
+        self.watch_streams(id);
+    }
+
+    fn watch_streams(&mut self, id: RunId) {
+        for stream in Stream::ALL {
+            self.watch_stream(id, stream);
+        }
     }
 
     fn watch_stream(&mut self, id: RunId, stream: Stream) {
@@ -648,8 +708,7 @@ impl Keeper {
         }
         let waits = self.processes.get(&id).is_some_and(Process::must_wait);
         if !waits {
-            self.watch_stream(id, Stream::Stdout);
-            self.watch_stream(id, Stream::Stderr);
+            self.watch_streams(id);
         }
         self.announce_close(id);
     }
@@ -661,8 +720,10 @@ impl Keeper {
             let Some(process) = self.processes.get(&id) else { return };
             let mut packet = [0; PACKET_BYTES];
             match transport::receive(&process.holder.control, &mut packet) {
-                Ok(Received::Packet(PACKET_BYTES, _)) => match Report::decode(&packet) {
+                Ok(Received::Packet(PACKET_BYTES, fds)) => match Report::decode(&packet) {
+                    Some(Report::Terminal) => self.take_terminal(id, fds),
                     Some(Report::Running) => self.started(id),
+                    Some(Report::LeaderStopped(signal)) => self.leader_stopped(id, signal),
                     Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
                     Some(Report::TreeEnded) => return self.tree_ended(id, ResourceUse::default()),
                     Some(Report::LeaderExited { status, usage, ended }) => {
@@ -694,6 +755,7 @@ impl Keeper {
 
     fn failed_to_start(&mut self, id: RunId, failed: SetupFailure) {
         let Some(mut process) = self.remove(id) else { return };
+        self.recordings.forget(id);
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         process.directory.discard();
         self.wait_for_holder(id, process.holder);
@@ -714,7 +776,11 @@ impl Keeper {
             Target::Control(run) | Target::Holder(run) | Target::Stream(run, _) | Target::Stdin(run) => {
                 *run == id
             }
-            Target::Listener | Target::Connection(_) | Target::Leaving(_) | Target::Mounts => false,
+            Target::Listener
+            | Target::Connection(_)
+            | Target::Leaving(_)
+            | Target::Mounts
+            | Target::Attendant => false,
         });
         for client in process.watchers.keys() {
             if let Some(connection) = self.connections.get_mut(client) {
@@ -728,7 +794,7 @@ impl Keeper {
 
     fn leader_exited(&mut self, id: RunId, status: ExitStatus, usage: ResourceUse, ended: Timestamp) {
         // What the leader wrote before it ended is in the pipes by now, and belongs before its end.
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in Stream::ALL {
             self.pump_stream(id, stream);
         }
         let Some(process) = self.processes.get_mut(&id) else { return };
@@ -767,7 +833,7 @@ impl Keeper {
         if process.end.is_none() {
             self.leader_exited(id, ExitStatus::Signaled { signal: libc::SIGKILL }, usage, now());
         }
-        for stream in [Stream::Stdout, Stream::Stderr] {
+        for stream in Stream::ALL {
             self.pump_stream(id, stream);
         }
         self.announce_close(id);
@@ -795,8 +861,9 @@ impl Keeper {
                 self.announce_close(id);
             }
             Pumped::Full => {
-                self.pause_stream(id, Stream::Stdout);
-                self.pause_stream(id, Stream::Stderr);
+                for stream in Stream::ALL {
+                    self.pause_stream(id, stream);
+                }
                 self.tell(id, &Event::Stalled { id });
                 self.timers.push(Reverse((Instant::now() + RETRY, Timer::Retry(id))));
             }
@@ -819,12 +886,14 @@ impl Keeper {
         let Some(process) = self.processes.get(&id) else { return };
         let output = process.totals();
         for client in process.watchers.keys() {
-            if let Some(connection) = self.connections.get_mut(client) {
-                if connection.grown.remove(&id) {
-                    connection.tell(Event::Output { id, output });
-                }
-                connection.tell(event.clone());
-            }
+            tell_growth_and(&mut self.connections, *client, id, output, event.clone());
+        }
+    }
+
+    /// Tells one of those who watch.
+    fn tell_one(&mut self, client: u64, id: RunId, event: Event) {
+        if let Some(process) = self.processes.get(&id) {
+            tell_growth_and(&mut self.connections, client, id, process.totals(), event);
         }
     }
 
@@ -851,7 +920,7 @@ impl Keeper {
         if let Some(process) = self.remove(id) {
             // Not before: making a spare takes the processor that the run needs.
             self.spares.wanted = process.network;
-            self.archive.add(id, &process);
+            self.archive.add(id, &process, self.recordings.is_open(id));
             self.wait_for_holder(id, process.holder);
         }
     }
@@ -940,6 +1009,7 @@ impl Keeper {
                     }
                 }
                 Timer::Kill(id) => self.kill_tree(id),
+                Timer::Attendant => self.attendant_may_start(),
                 Timer::Retry(id) => {
                     self.resume_streams(id);
                     let stalled =
@@ -985,6 +1055,21 @@ impl Keeper {
                 connection.interest = wanted;
             }
         }
+    }
+}
+
+fn tell_growth_and(
+    connections: &mut BTreeMap<u64, Connection>,
+    client: u64,
+    id: RunId,
+    output: OutputTotals,
+    event: Event,
+) {
+    if let Some(connection) = connections.get_mut(&client) {
+        if connection.grown.remove(&id) {
+            connection.tell(Event::Output { id, output });
+        }
+        connection.tell(event);
     }
 }
 

@@ -27,6 +27,10 @@ use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 /// arguments are those of every pid 1 that it forks, and name no path of the host.
 pub const KEEPER_ARGUMENT: &str = "--sandbar-run-as-keeper";
 
+/// First argument of this program when it is to record what nobody else records, for the keeper whose directory it is
+/// started in.
+pub const ATTENDANT_ARGUMENT: &str = "--sandbar-run-as-attendant";
+
 /// How long a keeper may take until it listens. It reads the records of earlier runs first, a thousand of them at
 /// most; a machine that swaps is why this is not one second.
 const START_DEADLINE: Duration = Duration::from_secs(15);

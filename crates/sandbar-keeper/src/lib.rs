@@ -16,7 +16,9 @@ mod transport;
 
 pub use client::{Client, ClientError, Incoming};
 pub use daemon::{KeeperError, serve};
-pub use launcher::{ConnectError, KEEPER_ARGUMENT, Knock, connect, connect_or_start, keeper_main, knock};
+pub use launcher::{
+    ATTENDANT_ARGUMENT, ConnectError, KEEPER_ARGUMENT, Knock, connect, connect_or_start, keeper_main, knock,
+};
 pub use log::{LogItem, LogReader, ReadError, RecordError, RecordHeader};
 pub use patience::{Patience, Unanswered};
 pub use records::{Record, RecordsError, keeper_is_alive, read, read_all};

@@ -12,4 +12,4 @@ mod writer;
 
 pub use reader::{LogItem, LogReader, ReadError};
 pub use record::{RecordError, RecordHeader};
-pub(crate) use writer::{AppendError, LogWriter};
+pub(crate) use writer::{AppendError, Keep, LogWriter};

@@ -7,14 +7,16 @@
 
 use std::fmt;
 
-use sandbar_proto::{AbsPath, EndRecord, OutputTotals, RunId, Seq, StartRecord, Stream};
+use sandbar_proto::{
+    AbsPath, EndRecord, OutputTotals, RunId, Seq, StartRecord, Stream, TakeoverReason, TerminalSize,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version that peers must share; part of the keeper's directory name.
 pub const MAJOR: u32 = 1;
 /// Version that says which messages a peer understands; grows with every addition.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 /// Largest packet, header and body together. The default socket buffer (net.core.wmem_default, 208 KiB) holds
 /// one of them with its bookkeeping.
 pub const MAX_PACKET_BYTES: usize = 128 * 1024;
@@ -43,6 +45,9 @@ pub enum Request {
         id: RunId,
         /// What the client wants to hear of it.
         watch: Watch,
+        /// The rollout that this client records it in. If it goes before [`Request::Recorded`], somebody else goes on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rollout: Option<AbsPath>,
     },
     /// Asks to hear of a running process from now on.
     Watch {
@@ -50,13 +55,34 @@ pub enum Request {
         id: RunId,
         /// What to hear.
         watch: Watch,
+        /// Whether this client records it from now on.
+        #[serde(default)]
+        record: bool,
     },
+    /// Says that this client records a run no more, and that somebody else is to go on.
+    Release {
+        /// The run.
+        id: RunId,
+    },
+    /// Says that the record of a run needs nobody any more. Not answered if it has no number.
+    Recorded {
+        /// The run.
+        id: RunId,
+        /// Whether the record is complete; if not, it can't be completed now.
+        complete: bool,
+    },
+    /// Says that this client is the attendant: it hears [`Event::Unattended`].
+    Attend,
     /// Says how far a [`Watch::Lossless`] reader has come. Not answered.
     Ack {
         /// The run.
         id: RunId,
-        /// Bytes of both streams together that it has read.
+        /// Bytes of all streams together that it has read.
         offset_bytes: u64,
+        /// Where what it, or whoever goes on in its place, may have to read again begins; behind what it has read
+        /// where it does not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        needed_from: Option<u64>,
     },
     /// Appends the body to a piped stdin.
     Write {
@@ -65,12 +91,27 @@ pub enum Request {
         /// Where in the whole of stdin the body starts; what was accepted before is not written twice.
         offset_bytes: u64,
     },
-    /// Closes a piped stdin behind everything accepted so far.
+    /// Appends the body to a piped stdin or a terminal's input, behind whatever anybody else wrote. Unlike
+    /// [`Request::Write`] it can't be repeated: it is what a person types, and several may type. The answer says how
+    /// many bytes of the body were accepted.
+    Input {
+        /// The run.
+        id: RunId,
+    },
+    /// Closes a piped stdin behind everything accepted so far. A terminal has no end: it is given its end-of-file key
+    /// instead, if it reads by lines.
     CloseStdin {
         /// The run.
         id: RunId,
     },
-    /// Says that nobody wants a stream any more: its writer gets SIGPIPE.
+    /// Gives a terminal another size. The last one that anybody asked for holds.
+    Resize {
+        /// The run.
+        id: RunId,
+        /// The size.
+        size: TerminalSize,
+    },
+    /// Says that nobody wants a stream any more: its writer gets SIGPIPE, or SIGHUP from a terminal.
     CloseOutput {
         /// The run.
         id: RunId,
@@ -132,8 +173,8 @@ pub enum Reply {
         /// Its state now.
         state: ProcessState,
     },
-    /// To [`Request::Write`]: how many bytes of stdin are accepted in total. Fewer than were sent means that the
-    /// queue is full; [`Event::StdinReady`] says when to go on.
+    /// To [`Request::Write`]: how many bytes of stdin are accepted in total. To [`Request::Input`]: how many of its
+    /// own. Fewer than were sent means that the queue is full; [`Event::StdinReady`] says when to go on.
     Written {
         /// Accepted bytes.
         accepted_bytes: u64,
@@ -165,6 +206,15 @@ pub struct ProcessState {
     pub end: Option<EndRecord>,
     /// Whether every stream is at its end.
     pub closed: bool,
+    /// The size of its terminal now, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<TerminalSize>,
+    /// How many clients follow its output, those that record it left out.
+    #[serde(default)]
+    pub viewers: usize,
+    /// Whether its leader is stopped and was not continued by anybody who asked the keeper.
+    #[serde(default)]
+    pub stopped: bool,
 }
 
 /// What the keeper says without being asked.
@@ -187,6 +237,20 @@ pub enum Event {
     Stalled {
         /// The run.
         id: RunId,
+    },
+    /// Nobody records this run. Told to the attendant.
+    Unattended {
+        /// The run.
+        id: RunId,
+        /// Why.
+        reason: TakeoverReason,
+    },
+    /// The leader was stopped. Told to who wrote to its input last, or to all where that client is gone.
+    Stopped {
+        /// The run.
+        id: RunId,
+        /// Number of the signal.
+        signal: i32,
     },
     /// The leader ended.
     Exited {
@@ -244,6 +308,8 @@ pub enum Refusal {
         /// How many.
         processes: usize,
     },
+    /// The process has no terminal.
+    NoTerminal,
     /// The number is no signal.
     BadSignal {
         /// The number.

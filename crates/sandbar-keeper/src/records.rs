@@ -18,6 +18,8 @@ use crate::runtime_dir::KeeperDir;
 const START: &str = "start.json";
 const END: &str = "end.json";
 const END_RESERVED: &str = "end.json.new";
+/// An empty file that says that the run's rollout is complete.
+const RECORDED: &str = "recorded";
 
 /// Room for an end record, which has no part of unbounded size; one block of any file system.
 const END_BYTES: u64 = 4096;
@@ -111,6 +113,14 @@ pub struct Record {
     pub path: PathBuf,
 }
 
+impl Record {
+    /// Whether it has a rollout that nobody called complete.
+    #[must_use]
+    pub fn is_unrecorded(&self) -> bool {
+        self.start.rollout.is_some() && !self.path.join(RECORDED).exists()
+    }
+}
+
 /// Why records could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("read the records in {}: {errno}", path.display())]
@@ -156,6 +166,15 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
 
+/// Notes that the rollout of the run in `directory` is complete.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn mark_recorded(directory: &Path) -> Result<(), Errno> {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    rustix::fs::open(directory.join(RECORDED), flags, Mode::RUSR | Mode::WUSR).map(drop)
+}
+
 /// Whether a keeper lives in this directory: it holds the lock.
 #[must_use]
 pub fn keeper_is_alive(keeper: &KeeperDir) -> bool {
@@ -193,6 +212,8 @@ mod tests {
             profile: "workspace".to_owned(),
             lifetime: Lifetime::Detached,
             holder_pid: None,
+            terminal: false,
+            rollout: None,
         }
     }
 

@@ -124,6 +124,7 @@ fn launch(request: &RunRequest, cwd: &PinnedPath, env: Vec<EnvVar>, sandbox: San
         cwd: cwd.clone(),
         env,
         stdio: request.stdio,
+        terminal: request.terminal.clone(),
         attributes: request.attributes.clone(),
         limits: request.limits,
         lifetime: request.lifetime,

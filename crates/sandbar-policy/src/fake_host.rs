@@ -34,6 +34,7 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         caches: crate::CacheMode::CopyOnWrite,
         env: vec![],
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
+        terminal: None,
         attributes: ProcessAttributes::default(),
         limits: Limits::default(),
         lifetime: Lifetime::Connection,

@@ -2,6 +2,7 @@
 
 use sandbar_proto::{
     AbsPath, AfterLeader, ByteString, EnvVar, Lifetime, Limits, NetworkMode, ProcessAttributes, Stdio,
+    Terminal,
 };
 use serde::Serialize;
 
@@ -78,6 +79,8 @@ pub struct RunRequest {
     pub env: Vec<EnvVar>,
     /// Standard streams.
     pub stdio: Stdio,
+    /// The terminal of those streams that are one.
+    pub terminal: Option<Terminal>,
     /// umask, nice, resource limits.
     pub attributes: ProcessAttributes,
     /// Bounds.

@@ -33,6 +33,12 @@ pub enum ProcessEvent {
     },
     /// Output is missing here.
     Gap(Gap),
+    /// The leader was stopped, by job control or by a signal, and goes on when somebody continues it. Has no
+    /// sequence number and no place in the log: it is told to who watches when it happens.
+    Stopped {
+        /// Number of the signal.
+        signal: i32,
+    },
     /// The leader ended; streams may still carry what its children write.
     Exited(EndRecord),
     /// Every stream is at its end. Always the last event.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteString, PinnedPath, Sandbox};
+use crate::{ByteString, PinnedPath, Sandbox, Terminal};
 
 /// One variable of an exact environment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub enum StdinMode {
     Piped,
     /// The caller's own descriptor, handed over with the start.
     Direct,
+    /// The terminal of [`LaunchSpec::terminal`].
+    Terminal,
 }
 
 /// Where one output stream goes.
@@ -38,6 +40,8 @@ pub enum OutputMode {
     Logged,
     /// The caller's own descriptor, handed over with the start; not logged.
     Direct,
+    /// The terminal of [`LaunchSpec::terminal`], whose screen goes into the keeper's log.
+    Terminal,
 }
 
 /// Marker for readers of start requests: which descriptors travel with it, in this order.
@@ -127,6 +131,9 @@ pub struct LaunchSpec {
     pub env: Vec<EnvVar>,
     /// Standard streams.
     pub stdio: Stdio,
+    /// A terminal of its own, which becomes its controlling terminal. Present if any of the streams is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminal: Option<Terminal>,
     /// umask, nice, resource limits.
     pub attributes: ProcessAttributes,
     /// Bounds.

@@ -14,6 +14,7 @@ mod path;
 mod process;
 mod rollout;
 mod sandbox;
+mod terminal;
 
 pub use bytes::ByteString;
 pub use event::{Gap, ProcessEvent};
@@ -27,11 +28,12 @@ pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};
 pub use process::{EndRecord, ExitStatus, OutputTotals, ResourceUse, StartRecord, Stream, Timestamp};
 pub use rollout::{
     GapReason, HistoryMode, RecordedBy, RecordedOutput, RolloutEvent, RolloutItem, RolloutLine, RunEnded,
-    RunNotStarted, RunOutput, RunOutputGap, RunStarted, SandboxSummary, SessionMeta, TaskComplete,
-    TaskStarted, TurnContext,
+    RunNotStarted, RunOutput, RunOutputGap, RunStarted, RunTakenOver, SandboxSummary, SessionMeta,
+    TakeoverReason, TaskComplete, TaskStarted, TurnContext,
 };
 pub use sandbox::{
     ArgTest, BindAccess, CacheMount, CacheWrites, IdRange, Identity, LandlockAccess, LandlockRule,
     LandlockSpec, LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox,
     SeccompSpec, SyscallRule, TmpfsAccess, Verdict,
 };
+pub use terminal::{Terminal, TerminalModes, TerminalSize};

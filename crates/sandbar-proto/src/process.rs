@@ -28,6 +28,13 @@ pub enum Stream {
     Stdout,
     /// File descriptor 2.
     Stderr,
+    /// The screen of a terminal: what its command wrote, and the echo of what was typed.
+    Pty,
+}
+
+impl Stream {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Stdout, Self::Stderr, Self::Pty];
 }
 
 /// How a process ended.
@@ -111,6 +118,12 @@ pub struct StartRecord {
     /// or the reaper of a tree without a sandbox. Absent until it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub holder_pid: Option<u32>,
+    /// Whether it has a terminal of its own.
+    #[serde(default, skip_serializing_if = "crate::sandbox::is_false")]
+    pub terminal: bool,
+    /// The rollout that it is recorded in, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<AbsPath>,
 }
 
 /// Written before anybody is told that a process ended.

@@ -108,6 +108,8 @@ pub enum RolloutEvent {
     RunOutput(RunOutput),
     /// Output of a command that the rollout does not have.
     RunOutputGap(RunOutputGap),
+    /// Another process goes on with the recording.
+    RunTakenOver(RunTakenOver),
     /// A command ended.
     RunEnded(RunEnded),
     /// A turn ended.
@@ -213,6 +215,32 @@ pub enum GapReason {
     Dropped,
     /// The rollout could not be written when it came.
     WriteFailed,
+}
+
+/// Payload of `run_taken_over`: whoever wrote the lines before this one writes no more, and `recorded_by` wrote
+/// those behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunTakenOver {
+    /// The run.
+    pub run_id: RunId,
+    /// Bytes of the output that are recorded, or stated missing, before this line.
+    pub offset_bytes: u64,
+    /// Who goes on.
+    pub recorded_by: RecordedBy,
+    /// Why.
+    pub reason: TakeoverReason,
+}
+
+/// Why a recording was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TakeoverReason {
+    /// The run was detached.
+    Detached,
+    /// The process that recorded it died.
+    RecorderDied,
+    /// The keeper died, and with it the run.
+    KeeperDied,
 }
 
 /// Payload of `run_ended`.

@@ -13,6 +13,9 @@ pub mod report;
 pub mod seccomp;
 
 #[cfg(target_os = "linux")]
+pub mod terminal;
+
+#[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::{Spare, Spawner, harden_self};

@@ -11,6 +11,7 @@ mod mounts;
 mod prepare;
 mod spare;
 mod sys;
+mod terminal;
 mod tree;
 
 use std::ffi::CString;

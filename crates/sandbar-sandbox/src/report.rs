@@ -63,13 +63,15 @@ pub enum Step {
     Holder = 23,
     /// Laying the plan out: it can't be read, or a path, argument or variable has a NUL byte.
     Plan = 24,
+    /// Opening the command's terminal.
+    Terminal = 25,
 }
 
 impl Step {
     /// The index of a step that has none.
     pub const NO_INDEX: u32 = u32::MAX;
 
-    const ALL: [Self; 24] = [
+    const ALL: [Self; 25] = [
         Self::Namespaces,
         Self::IdMap,
         Self::Source,
@@ -94,6 +96,7 @@ impl Step {
         Self::Interpreter,
         Self::Holder,
         Self::Plan,
+        Self::Terminal,
     ];
 
     fn from_u8(value: u8) -> Option<Self> {
@@ -128,6 +131,7 @@ impl Step {
             Self::Interpreter => "interpreter",
             Self::Holder => "holder",
             Self::Plan => "plan",
+            Self::Terminal => "terminal",
         }
     }
 
@@ -168,8 +172,12 @@ impl std::error::Error for SetupFailure {}
 pub enum Report {
     /// Nothing runs and nothing is left behind; the holder is gone after this.
     Failed(SetupFailure),
+    /// The command's terminal is open; its other end comes with this packet, before [`Report::Running`].
+    Terminal,
     /// The command was executed.
     Running,
+    /// The leader was stopped by this signal.
+    LeaderStopped(i32),
     /// The leader ended.
     LeaderExited {
         /// How.
@@ -204,6 +212,8 @@ const FAILED: u8 = 1;
 const RUNNING: u8 = 2;
 const LEADER_EXITED: u8 = 3;
 const TREE_ENDED: u8 = 4;
+const TERMINAL: u8 = 5;
+const LEADER_STOPPED: u8 = 6;
 const GO: u8 = 16;
 const SIGNAL_LEADER: u8 = 17;
 const SIGNAL_TREE: u8 = 18;
@@ -247,7 +257,9 @@ impl Report {
                 packet(FAILED, step as u8, errno, index, [0; 4])
             }
             Self::TreeEnded => packet(TREE_ENDED, 0, 0, 0, [0; 4]),
+            Self::Terminal => packet(TERMINAL, 0, 0, 0, [0; 4]),
             Self::Running => packet(RUNNING, 0, 0, 0, [0; 4]),
+            Self::LeaderStopped(signal) => packet(LEADER_STOPPED, 0, signal, 0, [0; 4]),
             Self::LeaderExited { status, usage, ended } => {
                 let (how, number) = match status {
                     ExitStatus::Exited { code } => (EXITED, i32::from(code)),
@@ -274,7 +286,9 @@ impl Report {
                 let step = Step::from_u8(bytes[1])?;
                 Some(Self::Failed(SetupFailure { step, index, errno: number(bytes) }))
             }
+            TERMINAL => Some(Self::Terminal),
             RUNNING => Some(Self::Running),
+            LEADER_STOPPED => Some(Self::LeaderStopped(number(bytes))),
             TREE_ENDED => Some(Self::TreeEnded),
             LEADER_EXITED => {
                 let status = match bytes[1] {
@@ -342,7 +356,9 @@ mod tests {
         let usage = ResourceUse { user_us: 1, system_us: 2, max_rss_kib: 3 };
         let reports = [
             Report::Failed(SetupFailure { step: Step::Mount, index: 7, errno: 13 }),
+            Report::Terminal,
             Report::Running,
+            Report::LeaderStopped(20),
             Report::TreeEnded,
             Report::LeaderExited { status: ExitStatus::Exited { code: 255 }, usage, ended: Timestamp(9) },
             Report::LeaderExited { status: ExitStatus::Signaled { signal: 9 }, usage, ended: Timestamp(9) },

@@ -53,7 +53,7 @@ impl DiskFile {
         let file = open(path, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|errno| StoreError::new(Step::Create, path, errno))?;
         let file = File::from(file);
-        let locking = lock_shared(&file, path).inspect_err(|_| {
+        let locking = lock(&file, path, Sharing::Shared).inspect_err(|_| {
             // Ours alone and empty; should it stay, readers see a rollout of nothing.
             let _ = std::fs::remove_file(path);
         })?;
@@ -62,9 +62,11 @@ impl DiskFile {
 
     /// Opens a file that exists and locks it.
     ///
+    /// With [`Sharing::Alone`] nobody else may have it open; [`DiskFile::share`] lets others in again.
+    ///
     /// A compressor may swap the file between open and lock; so after the lock the path has to lead to the same
     /// inode still, else everything starts again.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+    pub(crate) fn open(path: &Path, sharing: Sharing) -> Result<Self, StoreError> {
         for _ in 0..MAX_REOPENS {
             let flags = OFlags::RDWR | OFlags::NONBLOCK | APPEND;
             let file =
@@ -75,13 +77,19 @@ impl DiskFile {
             if !opened.is_file() {
                 return Err(StoreError::NotAFile { path: path.to_owned() });
             }
-            let locking = lock_shared(&file, path)?;
+            let locking = lock(&file, path, sharing)?;
             let current = path.symlink_metadata();
             if current.is_ok_and(|now| (now.dev(), now.ino()) == (opened.dev(), opened.ino())) {
                 return Ok(Self { file, locking, unsynced_directories: Vec::new() });
             }
         }
         Err(StoreError::Replaced { path: path.to_owned() })
+    }
+
+    /// Lets others open it too, after [`Sharing::Alone`].
+    pub(crate) fn share(&mut self, path: &Path) -> Result<(), StoreError> {
+        self.locking = lock(&self.file, path, Sharing::Shared)?;
+        Ok(())
     }
 
     pub(crate) fn locking(&self) -> Locking {
@@ -95,8 +103,21 @@ impl DiskFile {
 
 const APPEND: OFlags = OFlags::APPEND.union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
-fn lock_shared(file: &File, path: &Path) -> Result<Locking, StoreError> {
-    match flock(file, FlockOperation::NonBlockingLockShared) {
+/// Who else may have a rollout open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Anybody but a compressor.
+    Shared,
+    /// Nobody.
+    Alone,
+}
+
+fn lock(file: &File, path: &Path, sharing: Sharing) -> Result<Locking, StoreError> {
+    let operation = match sharing {
+        Sharing::Shared => FlockOperation::NonBlockingLockShared,
+        Sharing::Alone => FlockOperation::NonBlockingLockExclusive,
+    };
+    match flock(file, operation) {
         Ok(()) => Ok(Locking::Shared),
         Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(Locking::Unsupported),
         Err(Errno::WOULDBLOCK) => Err(StoreError::Locked { path: path.to_owned() }),
@@ -166,7 +187,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let path = home.path().join("r.jsonl");
         let file = DiskFile::create(&path, Vec::new()).unwrap();
-        let second = DiskFile::open(&path).unwrap();
+        let second = DiskFile::open(&path, Sharing::Shared).unwrap();
         drop(file);
         assert_eq!(exclusive_lock(&path).unwrap_err(), Errno::WOULDBLOCK);
         drop(second);
@@ -179,7 +200,21 @@ mod tests {
         let path = home.path().join("r.jsonl");
         drop(DiskFile::create(&path, Vec::new()).unwrap());
         let _swap = exclusive_lock(&path).unwrap();
-        assert_eq!(DiskFile::open(&path).unwrap_err(), StoreError::Locked { path });
+        assert_eq!(DiskFile::open(&path, Sharing::Shared).unwrap_err(), StoreError::Locked { path });
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_open_is_not_opened_alone_and_is_shared_afterwards() {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join("r.jsonl");
+        let first = DiskFile::create(&path, Vec::new()).unwrap();
+        let locked = StoreError::Locked { path: path.clone() };
+        assert_eq!(DiskFile::open(&path, Sharing::Alone).unwrap_err(), locked);
+        drop(first);
+        let mut second = DiskFile::open(&path, Sharing::Alone).unwrap();
+        assert_eq!(DiskFile::open(&path, Sharing::Shared).unwrap_err(), locked);
+        second.share(&path).unwrap();
+        DiskFile::open(&path, Sharing::Shared).unwrap();
     }
 
     #[test]
@@ -188,15 +223,21 @@ mod tests {
         let (file, link) = (home.path().join("r.jsonl"), home.path().join("link.jsonl"));
         drop(DiskFile::create(&file, Vec::new()).unwrap());
         std::os::unix::fs::symlink(&file, &link).unwrap();
-        assert_eq!(DiskFile::open(&link).unwrap_err(), StoreError::new(Step::Open, &link, Errno::LOOP));
+        assert_eq!(
+            DiskFile::open(&link, Sharing::Shared).unwrap_err(),
+            StoreError::new(Step::Open, &link, Errno::LOOP)
+        );
         let missing = home.path().join("missing.jsonl");
         assert_eq!(
-            DiskFile::open(&missing).unwrap_err(),
+            DiskFile::open(&missing, Sharing::Shared).unwrap_err(),
             StoreError::new(Step::Open, &missing, Errno::NOENT)
         );
         assert!(!missing.exists());
         let null = Path::new("/dev/null");
-        assert_eq!(DiskFile::open(null).unwrap_err(), StoreError::NotAFile { path: null.to_owned() });
+        assert_eq!(
+            DiskFile::open(null, Sharing::Shared).unwrap_err(),
+            StoreError::NotAFile { path: null.to_owned() }
+        );
     }
 
     #[test]

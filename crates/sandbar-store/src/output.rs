@@ -35,12 +35,22 @@ impl Default for OutputBounds {
     }
 }
 
+/// UTF-8's.
+const MOST_BYTES_OF_A_CHARACTER: u64 = 4;
+
 // See `OutputBounds`. 64 keeps the worst file below 5 MB per MiB, at an envelope of about 250 bytes.
 const MIN_LINE_COST: u64 = 64;
 
 /// What a line of this many output bytes counts against a bound.
 pub(crate) fn cost(data_bytes: usize) -> u64 {
     (data_bytes as u64).max(MIN_LINE_COST)
+}
+
+fn piece_offset(piece: &Piece) -> u64 {
+    match piece {
+        Piece::Output(segment) => segment.offset_bytes,
+        Piece::Gap(missing) => missing.offset_bytes,
+    }
 }
 
 fn piece_cost(piece: &Piece) -> u64 {
@@ -76,16 +86,27 @@ pub(crate) struct BoundedOutput {
 
 impl BoundedOutput {
     pub(crate) fn new(bounds: OutputBounds, progress: Progress) -> Self {
+        let head_left = bounds.head_bytes.saturating_sub(progress.head_cost);
+        // A head with less room than a character was over: the character that did not fit began the tail.
+        let head_is_over = progress.head_cost > 0 && head_left < MOST_BYTES_OF_A_CHARACTER;
         Self {
-            head_left: bounds.head_bytes.saturating_sub(progress.head_cost),
+            head_left,
             pending: None,
-            tail: None,
+            tail: head_is_over.then(Tail::default),
             tail_bytes: bounds.tail_bytes,
             next_offset_bytes: progress.offset_bytes,
             last_seq: progress.last_seq,
             time: Timestamp::default(),
             unplaced: None,
         }
+    }
+
+    /// Where the first byte stands that came in and did not come out yet.
+    pub(crate) fn needed_from(&self) -> u64 {
+        let first = self.tail.as_ref().and_then(|tail| tail.pieces.front());
+        let first =
+            first.map(piece_offset).or_else(|| self.pending.as_ref().map(|pending| pending.offset_bytes));
+        first.unwrap_or(self.next_offset_bytes)
     }
 
     /// The last event that is known of.

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use sandbar_proto::{
     EndRecord, ExitStatus, GapReason, ProcessEvent, RecordedBy, RecordedOutput, RolloutEvent, RolloutItem,
-    RunEnded, RunId, RunNotStarted, RunOutput, RunOutputGap, Seq, TaskComplete, Timestamp,
+    RunEnded, RunId, RunNotStarted, RunOutput, RunOutputGap, RunTakenOver, Seq, TakeoverReason, TaskComplete,
+    Timestamp,
 };
 
 use crate::log_file::Locking;
@@ -111,6 +112,25 @@ impl Recorder {
         Seq(self.output.last_seq().0.saturating_sub(1))
     }
 
+    /// Bytes of the output up to which nothing will be asked for again: they are in the rollout, or lie between the
+    /// head and the tail that are recorded. What comes behind is in this process's memory only, and whoever takes
+    /// over needs it once more.
+    #[must_use]
+    pub fn needed_from(&self) -> u64 {
+        self.output.needed_from()
+    }
+
+    /// Writes down that this recorder goes on where another one stopped.
+    pub(crate) fn taken_over(&mut self, at: Timestamp, reason: TakeoverReason) -> Result<(), StoreError> {
+        let event = RolloutEvent::RunTakenOver(RunTakenOver {
+            run_id: self.subject.run,
+            offset_bytes: self.output.needed_from(),
+            recorded_by: self.subject.recorded_by,
+            reason,
+        });
+        written_or(self.append(at, event))
+    }
+
     /// Takes an event, in the order of their sequence numbers. It is taken whatever is returned.
     ///
     /// # Errors
@@ -135,7 +155,8 @@ impl Recorder {
                 }
                 Ok(())
             }
-            ProcessEvent::Closed { .. } => Ok(()),
+            // A stop changes nothing that is recorded: what was written before and after it tells when.
+            ProcessEvent::Stopped { .. } | ProcessEvent::Closed { .. } => Ok(()),
         }
     }
 

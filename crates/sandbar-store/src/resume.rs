@@ -144,6 +144,7 @@ impl Found {
                 let nanos = u64::try_from(end.duration.as_nanos()).unwrap_or(u64::MAX);
                 self.ended = started.map(|started| Timestamp(started.saturating_add(nanos)));
             }
+            RolloutEvent::RunTakenOver(_) => {}
             RolloutEvent::TaskComplete(_) => self.turn_is_complete = true,
             RolloutEvent::RunOutput(_) | RolloutEvent::RunOutputGap(_) => {}
         }

@@ -8,10 +8,10 @@ use jiff::tz::TimeZone;
 use rustix::io::Errno;
 use sandbar_proto::{
     AbsPath, ByteString, HistoryMode, NetworkMode, RecordedBy, RecordedOutput, RolloutEvent, RolloutItem,
-    RunId, RunStarted, SandboxSummary, SessionMeta, TaskStarted, Timestamp, TurnContext,
+    RunId, RunStarted, SandboxSummary, SessionMeta, TakeoverReason, TaskStarted, Timestamp, TurnContext,
 };
 
-use crate::log_file::{DiskFile, errno_of, sync_directory};
+use crate::log_file::{DiskFile, Sharing, errno_of, sync_directory};
 use crate::output::{BoundedOutput, OutputBounds, Progress};
 use crate::recorder::{Recorder, Subject};
 use crate::resume;
@@ -145,26 +145,54 @@ impl Store {
         durability: Durability,
         bounds: OutputBounds,
     ) -> Result<Recorder, StoreError> {
-        let file = DiskFile::open(path)?;
-        let found = resume::scan(&mut std::io::BufReader::new(file.file()))
-            .map_err(|error| StoreError::new(Step::Read, path, errno_of(&error)))?;
-        if found.turn_is_complete {
-            return Err(StoreError::Complete { path: path.to_owned() });
-        }
-        let (Some(run), Some(turn)) = (&found.run, found.turn) else {
-            return Err(StoreError::NotARun { path: path.to_owned() });
-        };
-        let recorded_by = RecordedBy::Attend;
-        let subject = Subject { run: run.run_id, turn, started: run.started, recorded_by };
-        let locking = file.locking();
-        let rollout = Rollout::new(Box::new(file), path.to_owned(), found.position, durability);
-        let output = BoundedOutput::new(bounds, found.progress);
-        let recorder = Recorder::new(rollout, locking, subject, output, found.recorded);
-        Ok(match found.ended {
-            Some(ended) => recorder.with_recorded_end(ended),
-            None => recorder,
-        })
+        go_on(DiskFile::open(path, Sharing::Shared)?, path, durability, bounds)
     }
+
+    /// The same for a recording that another process has given up, which is written down first. As long as somebody
+    /// has the rollout open, it is [`StoreError::Locked`].
+    ///
+    /// # Errors
+    /// As [`Store::resume`].
+    pub fn take_over(
+        path: &Path,
+        at: Timestamp,
+        reason: TakeoverReason,
+        durability: Durability,
+        bounds: OutputBounds,
+    ) -> Result<Recorder, StoreError> {
+        let file = DiskFile::open(path, Sharing::Alone)?;
+        let mut recorder = go_on(file, path, durability, bounds)?;
+        recorder.taken_over(at, reason)?;
+        Ok(recorder)
+    }
+}
+
+/// Goes on with the rollout in `file`.
+fn go_on(
+    mut file: DiskFile,
+    path: &Path,
+    durability: Durability,
+    bounds: OutputBounds,
+) -> Result<Recorder, StoreError> {
+    let found = resume::scan(&mut std::io::BufReader::new(file.file()))
+        .map_err(|error| StoreError::new(Step::Read, path, errno_of(&error)))?;
+    if found.turn_is_complete {
+        return Err(StoreError::Complete { path: path.to_owned() });
+    }
+    let (Some(run), Some(turn)) = (&found.run, found.turn) else {
+        return Err(StoreError::NotARun { path: path.to_owned() });
+    };
+    let recorded_by = RecordedBy::Attend;
+    let subject = Subject { run: run.run_id, turn, started: run.started, recorded_by };
+    file.share(path)?;
+    let locking = file.locking();
+    let rollout = Rollout::new(Box::new(file), path.to_owned(), found.position, durability);
+    let output = BoundedOutput::new(bounds, found.progress);
+    let recorder = Recorder::new(rollout, locking, subject, output, found.recorded);
+    Ok(match found.ended {
+        Some(ended) => recorder.with_recorded_end(ended),
+        None => recorder,
+    })
 }
 
 /// Writes the lines that come before a run's output.

@@ -106,6 +106,7 @@ fn transcript(events: &[RolloutEvent]) -> Vec<u8> {
             RolloutEvent::TaskStarted(_)
             | RolloutEvent::RunStarted(_)
             | RolloutEvent::RunNotStarted(_)
+            | RolloutEvent::RunTakenOver(_)
             | RolloutEvent::RunEnded(_)
             | RolloutEvent::TaskComplete(_) => {}
         }

@@ -11,10 +11,14 @@ mod home;
 pub mod need;
 pub mod processes;
 mod running;
+mod terminal;
+mod tmux;
 mod wait;
 
 pub use home::{Home, PATH};
 pub use running::{Finished, Running, finish};
+pub use terminal::Terminal;
+pub use tmux::Tmux;
 pub use wait::{DEADLINE, eventually};
 
 /// Takes what a test needs, or says by name that the test is skipped and returns from it.

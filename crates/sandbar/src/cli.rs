@@ -8,6 +8,7 @@ use sandbar_policy::{Glob, Profile};
 use sandbar_proto::{ByteString, EnvVar, NetworkMode};
 
 use crate::render::Problem;
+use crate::terminal::DetachKeys;
 use crate::{exit, values};
 
 /// Runs commands in a sandbox, under rules a person wrote, recorded so that nothing is lost.
@@ -26,6 +27,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// Show what a run wrote
     Logs(LogsArgs),
+    /// Look at a run, and type into it
+    Attach(AttachArgs),
     /// End runs, with everything they started
     Kill(KillArgs),
     /// What may be touched, and which line says so
@@ -113,6 +116,12 @@ pub(crate) struct RunArgs {
     /// Keep no record of this run
     #[arg(long)]
     pub(crate) no_record: bool,
+    /// Print the run's id and leave it running; `sandbar attach` comes back to it
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Keys that detach from its terminal (for example ctrl-p,ctrl-q); none unless given
+    #[arg(long, value_name = "KEYS", conflicts_with = "detach")]
+    pub(crate) detach_keys: Option<DetachKeys>,
     /// Print events as JSON lines instead of the output itself
     #[arg(long)]
     pub(crate) json: bool,
@@ -147,6 +156,23 @@ pub(crate) struct LogsArgs {
     /// Print events as JSON lines
     #[arg(long, conflicts_with = "raw")]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Shows the screen as it is, then goes on. Others may be attached too: everybody's keys reach the \
+                  command, and its terminal has the size of whoever attached or changed theirs last.\n\nExit status: \
+                  the command's own when it ends, 0 when detached."
+)]
+pub(crate) struct AttachArgs {
+    /// Run, by any unique beginning of its id
+    pub(crate) id: String,
+    /// Keys that detach: letters and ctrl-LETTER between commas; empty for none
+    #[arg(long, value_name = "KEYS", default_value = DetachKeys::USUAL)]
+    pub(crate) detach_keys: DetachKeys,
+    /// Print no notes
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

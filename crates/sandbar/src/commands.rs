@@ -28,6 +28,7 @@ fn carry_out(command: Command) -> Result<u8, Problem> {
         Command::Run(args) => crate::run::execute(&args),
         Command::Ps(args) => ps::execute(&args),
         Command::Logs(args) => logs::execute(&args),
+        Command::Attach(args) => crate::run::attach::execute(&args),
         Command::Kill(args) => kill::execute(&args),
         Command::Policy(command) => policy::execute(&command),
         Command::Doctor(args) => doctor::execute(&args),

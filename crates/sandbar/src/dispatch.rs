@@ -5,7 +5,7 @@
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use sandbar_keeper::{KEEPER_ARGUMENT, keeper_main};
+use sandbar_keeper::{ATTENDANT_ARGUMENT, KEEPER_ARGUMENT, keeper_main};
 
 /// Runs the role that the arguments name, if they name one.
 pub(crate) fn helper() -> Option<ExitCode> {
@@ -14,6 +14,7 @@ pub(crate) fn helper() -> Option<ExitCode> {
     let name = std::path::Path::new(&name).file_name().unwrap_or_default().to_owned();
     match role(&name, arguments.next().as_deref())? {
         Role::Keeper => Some(code(keeper_main())),
+        Role::Attendant => Some(code(crate::attend::main())),
     }
 }
 
@@ -22,10 +23,14 @@ pub(crate) fn helper() -> Option<ExitCode> {
 enum Role {
     /// The keeper.
     Keeper,
+    /// The one that records what nobody else records.
+    Attendant,
 }
 
 fn role(_argv0: &OsStr, argv1: Option<&OsStr>) -> Option<Role> {
-    (argv1? == KEEPER_ARGUMENT).then_some(Role::Keeper)
+    let roles = [(KEEPER_ARGUMENT, Role::Keeper), (ATTENDANT_ARGUMENT, Role::Attendant)];
+    let argument = argv1?;
+    roles.into_iter().find(|(name, _)| argument == *name).map(|(_, role)| role)
 }
 
 fn code(status: i32) -> ExitCode {
@@ -40,6 +45,8 @@ mod tests {
     fn a_role_is_told_by_its_first_argument_and_nothing_else() {
         let keeper = role(OsStr::new("sandbar-keeper"), Some(OsStr::new(KEEPER_ARGUMENT)));
         assert_eq!(keeper, Some(Role::Keeper));
+        let attendant = role(OsStr::new("sandbar-attendant"), Some(OsStr::new(ATTENDANT_ARGUMENT)));
+        assert_eq!(attendant, Some(Role::Attendant));
         assert_eq!(role(OsStr::new("sandbar"), Some(OsStr::new("run"))), None);
         assert_eq!(role(OsStr::new("sandbar"), None), None);
     }

@@ -16,6 +16,8 @@ pub(crate) enum Line<'a> {
     Output { seq: Seq, stream: Stream, offset_bytes: u64, time: Timestamp, data: ByteString },
     /// Output is missing.
     Gap(Gap),
+    /// It was stopped by a signal.
+    Stopped { signal: i32 },
     /// It ended.
     Exited {
         id: RunId,
@@ -54,6 +56,7 @@ impl<'a> Line<'a> {
                 data: ByteString::from(bytes.as_slice()),
             },
             ProcessEvent::Gap(gap) => Self::Gap(*gap),
+            ProcessEvent::Stopped { signal } => Self::Stopped { signal: *signal },
             ProcessEvent::Exited(end) => Self::exited(end),
             ProcessEvent::Closed { seq } => Self::Closed { seq: *seq },
         }

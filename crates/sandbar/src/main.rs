@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod attend;
 mod cli;
 mod commands;
 mod descriptors;
@@ -26,6 +27,7 @@ mod signal;
 mod status;
 mod stdio;
 mod table;
+mod terminal;
 mod time;
 mod values;
 

@@ -50,7 +50,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<u8, Problem> {
 /// It can't be written, for another reason than that nobody reads it.
 pub(crate) fn write(stream: Stream, bytes: &[u8]) -> Result<Reader, Problem> {
     let result = match stream {
-        Stream::Stdout => write_all(std::io::stdout().as_fd(), bytes),
+        Stream::Stdout | Stream::Pty => write_all(std::io::stdout().as_fd(), bytes),
         Stream::Stderr => write_all(std::io::stderr().as_fd(), bytes),
     };
     match result {
@@ -58,7 +58,7 @@ pub(crate) fn write(stream: Stream, bytes: &[u8]) -> Result<Reader, Problem> {
         Err(Errno::PIPE | Errno::CONNRESET) => Ok(Reader::Left),
         Err(errno) => {
             let name = match stream {
-                Stream::Stdout => "standard output",
+                Stream::Stdout | Stream::Pty => "standard output",
                 Stream::Stderr => "standard error",
             };
             Err(Problem::new(format!("could not write to {name}: {errno}")))

@@ -44,6 +44,7 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         caches: CacheMode::CopyOnWrite,
         env: Vec::new(),
         stdio: NO_STREAMS,
+        terminal: None,
         attributes: ProcessAttributes::default(),
         limits: Limits::default(),
         lifetime: Lifetime::Detached,

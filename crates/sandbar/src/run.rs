@@ -4,6 +4,8 @@
 //! go to the record and to the person, signals that reach us go to it, and whoever falls behind makes it wait
 //! rather than lose a byte.
 
+pub(crate) mod attach;
+mod detach;
 pub(crate) mod failure;
 mod follow;
 mod record;
@@ -11,6 +13,7 @@ mod relay;
 mod signals;
 mod streams;
 mod submodules;
+mod tail;
 
 use std::time::Duration;
 
@@ -18,13 +21,14 @@ use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
 use sandbar_keeper::RuntimeDir;
 use sandbar_policy::{CacheMode, Compiled, ResolvedEnv, RunRequest};
-use sandbar_proto::{ByteString, EnvVar, Limits, RunId};
+use sandbar_proto::{AbsPath, ByteString, EnvVar, Limits, RunId};
 
 use crate::cli::RunArgs;
 use crate::dirs::Directories;
 use crate::render::{Problem, note};
+use crate::terminal::DetachKeys;
 use crate::{environment, exit, keepers, plan};
-use follow::Follower;
+use follow::{Follower, Manner, Role};
 use record::Record;
 use signals::{Signals, Wish};
 use streams::Streams;
@@ -50,6 +54,9 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     if !args.quiet {
         tell_notes(&compiled, &env);
     }
+    if args.detach {
+        detach::warn(args, &directories);
+    }
     let watched = compiled.watched.clone();
     let keeper = keeper.enter()?;
     let record = Record::begin(args, &directories, id, &compiled, &env)?;
@@ -66,11 +73,21 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
         let about = failure::About::of(compiled.plan.spec());
         let started = tokio::select! {
             biased;
-            started = start(&processes, request, compiled, id, streams) => started?,
+            started = start(&processes, request, compiled, (id, record.rollout()), streams) => started?,
             wish = signals.next() => return Err(interrupted(&processes, id, record, wish).await),
         };
         match started {
-            Ok(process) => Follower::new(args, process, record, streams, signals).follow().await,
+            Ok(process) if args.detach => detach::leave(args, process, record).await,
+            Ok(process) => {
+                let manner = Manner {
+                    role: Role::Starter,
+                    json: args.json,
+                    quiet: args.quiet,
+                    timeout: args.timeout,
+                    keys: args.detach_keys.clone().unwrap_or_else(DetachKeys::none),
+                };
+                Follower::new(manner, process, record, streams.input(), signals)?.follow().await
+            }
             Err(error) => {
                 let (problem, step, errno) = failure::problem(&error, &about);
                 record.failed_to_start(&step, errno, &problem.what);
@@ -150,6 +167,7 @@ fn request(
         replace(&mut request.env, "PWD", request.cwd.as_bytes());
     }
     request.stdio = streams.plan();
+    request.terminal = streams.terminal();
     request.attributes = sandbar_sandbox::caller::attributes();
     request.limits = Limits { wall: args.timeout };
     Ok(request)
@@ -164,12 +182,17 @@ async fn start(
     processes: &LocalProcesses,
     mut request: RunRequest,
     mut compiled: Compiled,
-    id: RunId,
+    (id, rollout): (RunId, Option<AbsPath>),
     streams: Streams,
 ) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
     let mut again = Again { changed: CHANGES, caches: true };
     loop {
-        let options = StartOptions { id, watching: streams.watching(), handles: streams.handles()? };
+        let options = StartOptions {
+            id,
+            watching: streams.watching(),
+            handles: streams.handles()?,
+            rollout: rollout.clone(),
+        };
         let started = processes.start(compiled.plan, options).await;
         let Err(StartError::Failed(failure)) = &started else { return Ok(started) };
         if again.changed > 0 && failure::is_about_a_change(failure) {

@@ -71,6 +71,8 @@ pub(crate) mod tests {
             profile: "workspace".to_owned(),
             lifetime: Lifetime::Detached,
             holder_pid: None,
+            terminal: false,
+            rollout: None,
         };
         let end = end.map(|status| EndRecord {
             id,

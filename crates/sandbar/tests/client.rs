@@ -80,7 +80,7 @@ impl Talk {
     }
 
     fn start(&mut self, id: RunId, watch: Watch, spec: &LaunchSpec) -> ProcessState {
-        let reply = self.ask_with(Request::Start { id, watch }, &[], vec![sealed(spec)]);
+        let reply = self.ask_with(Request::Start { id, watch, rollout: None }, &[], vec![sealed(spec)]);
         let Reply::Process { state } = reply else { panic!("{reply:?}") };
         state
     }
@@ -136,6 +136,7 @@ fn script(home: &Home, text: &str) -> LaunchSpec {
         cwd: pinned(&home.workspace()),
         env: vec![EnvVar { name: "PATH".into(), value: PATH.into() }],
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
+        terminal: None,
         attributes: ProcessAttributes::default(),
         limits: Limits::default(),
         lifetime: Lifetime::Detached,
@@ -193,7 +194,7 @@ fn a_start_without_a_plan_or_with_one_that_may_still_change_is_refused() {
     let home = home();
     let mut talk = Talk::with(&home);
     let id = RunId::generate();
-    let request = || Request::Start { id, watch: Watch::End };
+    let request = || Request::Start { id, watch: Watch::End, rollout: None };
     let none = talk.ask(request());
     assert!(matches!(none, Reply::Refused { error: Refusal::Malformed { .. } }), "{none:?}");
     let text = serde_json::to_vec(&script(&home, "touch ran")).unwrap();
@@ -217,7 +218,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let mut talk = Talk::with(&home);
     let mut spec = script(&home, "true");
     spec.argv = vec!["no-such-program".into()];
-    let request = Request::Start { id: RunId::generate(), watch: Watch::End };
+    let request = Request::Start { id: RunId::generate(), watch: Watch::End, rollout: None };
     let reply = talk.ask_with(request, &[], vec![sealed(&spec)]);
     let Reply::Refused { error: Refusal::Start { failure } } = reply else { panic!("{reply:?}") };
     assert_eq!(failure.step, StartStep::Sandbox("program_not_found".to_owned()));
@@ -440,7 +441,9 @@ fn a_lossless_reader_makes_the_process_wait_and_then_gets_every_byte() {
         let (bytes, missing) = read_to_end(&mut reader);
         assert_eq!(missing, 0);
         read += bytes;
-        talk.client.notify(Request::Ack { id, offset_bytes: reader.offset_bytes() }).unwrap();
+        talk.client
+            .notify(Request::Ack { id, offset_bytes: reader.offset_bytes(), needed_from: None })
+            .unwrap();
         eventually(DEADLINE, "the acknowledgement to be sent", || talk.client.flush().unwrap().then_some(()));
     }
     assert_eq!(read, total + 4);
@@ -453,7 +456,7 @@ fn a_lossless_reader_that_goes_away_lets_the_process_go_on() {
     let id = RunId::generate();
     let total = 32 * MEBIBYTE;
     reader.start(id, Watch::Lossless, &script(&home, &format!("head -c {total} /dev/zero")));
-    let state = other.ask(Request::Watch { id, watch: Watch::End });
+    let state = other.ask(Request::Watch { id, watch: Watch::End, record: false });
     assert!(matches!(state, Reply::Process { .. }), "{state:?}");
     eventually(DEADLINE, "the bound", || (other.live()[0].output.bytes > 4 * MEBIBYTE).then_some(()));
     drop(reader);
@@ -495,7 +498,10 @@ fn news_come_in_order_and_once() {
                 told.push(format!("closed at {}", output.bytes));
                 break;
             }
-            Event::StdinReady { .. } | Event::Stalled { .. } => panic!("{event:?}"),
+            Event::StdinReady { .. }
+            | Event::Unattended { .. }
+            | Event::Stopped { .. }
+            | Event::Stalled { .. } => panic!("{event:?}"),
         }
     }
     told.retain(|line| line != "output 4");

@@ -428,6 +428,7 @@ fn a_recorded_run_has_a_rollout_with_its_command_its_output_and_its_end() {
             | RolloutItem::TurnContext(_)
             | RolloutItem::EventMsg(
                 RolloutEvent::TaskStarted(_)
+                | RolloutEvent::RunTakenOver(_)
                 | RolloutEvent::TaskComplete(_)
                 | RolloutEvent::RunNotStarted(_)
                 | RolloutEvent::RunOutputGap(_),

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 
 use sandbar_keeper::protocol::{Event, Reply, Request};
 use sandbar_keeper::{Client, ClientError, Incoming, Patience};
-use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq};
+use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq, TakeoverReason};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -43,8 +43,40 @@ pub(crate) struct News {
     pub(crate) stalled: bool,
     /// Counts how often stdin got room again.
     pub(crate) stdin_room: u64,
+    /// Counts how often the leader was stopped.
+    pub(crate) stops: u64,
+    /// The signal that stopped it last.
+    pub(crate) stop_signal: i32,
     /// Why nothing more will come.
     pub(crate) lost: Option<String>,
+}
+
+/// Runs that nobody records, as the keeper tells them to its attendant.
+#[derive(Debug)]
+pub struct Unattended {
+    waiting: watch::Sender<Waiting>,
+    news: watch::Receiver<Waiting>,
+}
+
+/// Those that were not given out yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    runs: BTreeMap<RunId, TakeoverReason>,
+    is_lost: bool,
+}
+
+impl Unattended {
+    /// Waits until there are some, and gives each out once; `None` when the keeper is gone.
+    pub async fn next(&mut self) -> Option<BTreeMap<RunId, TakeoverReason>> {
+        let found = self.news.wait_for(|waiting| !waiting.runs.is_empty() || waiting.is_lost).await;
+        drop(found.ok()?);
+        let mut runs = BTreeMap::new();
+        self.waiting.send_if_modified(|waiting| {
+            runs = std::mem::take(&mut waiting.runs);
+            false
+        });
+        (!runs.is_empty()).then_some(runs)
+    }
 }
 
 enum Message {
@@ -52,6 +84,7 @@ enum Message {
     Notify(Request),
     Register(RunId, oneshot::Sender<watch::Receiver<News>>),
     Unregister(RunId),
+    Unattended(oneshot::Sender<Unattended>),
 }
 
 /// The way to the task.
@@ -81,6 +114,13 @@ impl Handle {
     pub(crate) async fn register(&self, id: RunId) -> Result<watch::Receiver<News>, ProcessError> {
         let (answer, answered) = oneshot::channel();
         self.messages.send(Message::Register(id, answer)).await.map_err(|_| gone())?;
+        answered.await.map_err(|_| gone())
+    }
+
+    /// Begins to keep what nobody records.
+    pub(crate) async fn unattended(&self) -> Result<Unattended, ProcessError> {
+        let (answer, answered) = oneshot::channel();
+        self.messages.send(Message::Unattended(answer)).await.map_err(|_| gone())?;
         answered.await.map_err(|_| gone())
     }
 
@@ -130,8 +170,13 @@ pub(crate) fn spawn(client: Client, patience: Patience) -> std::io::Result<Handl
         reason = "its replacement is unsafe for owners that could exchange their descriptor; Client never does"
     )]
     let connection = AsyncFd::with_interest(client, Interest::READABLE | Interest::WRITABLE)?;
-    let waiting = Waiting { answers: BTreeMap::new(), patience, is_told: false };
-    let actor = Actor { connection, inbox, waiting, processes: HashMap::new() };
+    let actor = Actor {
+        connection,
+        inbox,
+        waiting: Pending { answers: BTreeMap::new(), patience, is_told: false },
+        processes: HashMap::new(),
+        unattended: watch::channel(Waiting::default()).0,
+    };
     tokio::spawn(actor.run());
     Ok(Handle { messages })
 }
@@ -141,13 +186,14 @@ type Answer = oneshot::Sender<Result<Reply, ProcessError>>;
 struct Actor {
     connection: AsyncFd<Client>,
     inbox: mpsc::Receiver<Message>,
-    waiting: Waiting,
+    waiting: Pending,
     processes: HashMap<RunId, watch::Sender<News>>,
+    unattended: watch::Sender<Waiting>,
 }
 
 /// Requests that the keeper has not answered, and since when. News are not among them: a process may be silent for as
 /// long as it likes.
-struct Waiting {
+struct Pending {
     /// By number, so the first is the oldest.
     answers: BTreeMap<u64, (Instant, Answer)>,
     patience: Patience,
@@ -155,7 +201,7 @@ struct Waiting {
     is_told: bool,
 }
 
-impl Waiting {
+impl Pending {
     fn add(&mut self, req: u64, answer: Answer) {
         self.answers.insert(req, (Instant::now(), answer));
     }
@@ -245,6 +291,12 @@ impl Actor {
                 let _ = answer.send(news.subscribe());
                 return Ok(());
             }
+            Message::Unattended(answer) => {
+                // Whoever asked may have gone.
+                let (waiting, news) = (self.unattended.clone(), self.unattended.subscribe());
+                let _ = answer.send(Unattended { waiting, news });
+                return Ok(());
+            }
             Message::Unregister(id) => {
                 self.processes.remove(&id);
                 return Ok(());
@@ -267,11 +319,19 @@ impl Actor {
     }
 
     fn note(&mut self, event: Event) {
+        if let Event::Unattended { id, reason } = event {
+            self.unattended.send_modify(|waiting| {
+                waiting.runs.insert(id, reason);
+            });
+            return;
+        }
         let (id, closes) = match &event {
             Event::Closed { id, .. } => (*id, true),
             Event::Output { id, .. }
             | Event::StdinReady { id }
             | Event::Stalled { id }
+            | Event::Stopped { id, .. }
+            | Event::Unattended { id, .. }
             | Event::Exited { id, .. } => (*id, false),
         };
         if let Some(news) = self.processes.get(&id) {
@@ -283,6 +343,7 @@ impl Actor {
     }
 
     fn end(self, reason: &str) {
+        self.unattended.send_modify(|waiting| waiting.is_lost = true);
         for (_, answer) in self.waiting.answers.into_values() {
             let _ = answer.send(Err(ProcessError::Lost(reason.to_owned())));
         }
@@ -333,8 +394,13 @@ impl News {
                 self.output = output;
                 self.stalled = false;
             }
+            Event::Unattended { .. } => {}
             Event::StdinReady { .. } => self.stdin_room += 1,
             Event::Stalled { .. } => self.stalled = true,
+            Event::Stopped { signal, .. } => {
+                self.stops += 1;
+                self.stop_signal = signal;
+            }
             Event::Exited { end, .. } => self.end = Some(end),
             Event::Closed { seq, output, .. } => {
                 self.output = output;
@@ -398,7 +464,7 @@ mod tests {
     fn only_requests_that_wait_for_an_answer_are_waited_for() {
         runtime().block_on(async {
             let silence = Patience::new(KeeperDir::at("/nowhere".into()), SILENCE, |_| {});
-            let mut waiting = Waiting { answers: BTreeMap::new(), patience: silence, is_told: false };
+            let mut waiting = Pending { answers: BTreeMap::new(), patience: silence, is_told: false };
             assert_eq!(waiting.due(), None, "a process that is followed may be silent");
             let (answer, _answered) = oneshot::channel();
             let before = Instant::now();

@@ -10,7 +10,7 @@ use crate::processes::{Handles, StartError};
 
 /// Whether the keeper logs any stream of the plan.
 pub(super) fn is_logged(spec: &LaunchSpec) -> bool {
-    spec.stdio.stdout == OutputMode::Logged || spec.stdio.stderr == OutputMode::Logged
+    [spec.stdio.stdout, spec.stdio.stderr].iter().any(|mode| *mode != OutputMode::Direct)
 }
 
 /// What travels with a start request, in its order.

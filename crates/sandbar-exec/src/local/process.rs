@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandbar_keeper::protocol::{ProcessState, Request};
 use sandbar_keeper::{LogItem, LogReader};
-use sandbar_proto::{EndRecord, ProcessEvent, Seq, StartRecord};
+use sandbar_proto::{EndRecord, OutputTotals, ProcessEvent, Seq, StartRecord, TerminalSize};
 use tokio::sync::watch;
 
 use super::LocalControl;
@@ -24,6 +24,10 @@ pub(super) struct LocalProcess {
     known_end: Option<EndRecord>,
     /// Its last sequence number, when it was closed by then.
     was_closed: Option<Seq>,
+    written: OutputTotals,
+    terminal: Option<TerminalSize>,
+    was_stopped: bool,
+    told_stops: u64,
     told_exit: bool,
     told_close: bool,
 }
@@ -33,6 +37,8 @@ struct Log {
     reader: Option<LogReader>,
     lossless: bool,
     acked_bytes: u64,
+    /// Where what is needed again begins, if the reader says so.
+    needed_from: Option<u64>,
 }
 
 impl LocalProcess {
@@ -45,13 +51,24 @@ impl LocalProcess {
     ) -> Self {
         let lossless = watching == Watching::Lossless;
         let follows = watching != Watching::End;
+        let told_stops = news.borrow().stops;
         Self {
             keeper,
             record: state.start,
             news,
-            log: log.filter(|_| follows).map(|path| Log { path, reader: None, lossless, acked_bytes: 0 }),
+            log: log.filter(|_| follows).map(|path| Log {
+                path,
+                reader: None,
+                lossless,
+                acked_bytes: 0,
+                needed_from: None,
+            }),
             known_end: state.end,
             was_closed: state.closed.then(|| state.output.last_seq.next()),
+            written: state.output,
+            terminal: state.terminal,
+            was_stopped: state.stopped,
+            told_stops,
             told_exit: false,
             told_close: false,
         }
@@ -68,6 +85,10 @@ impl LocalProcess {
                 return Ok(Some(event));
             }
             self.ack(AckWhen::Idle);
+            if news.stops > self.told_stops && news.end.is_none() {
+                self.told_stops = news.stops;
+                return Ok(Some(ProcessEvent::Stopped { signal: news.stop_signal }));
+            }
             if let Some(event) = self.next_end(&news) {
                 return Ok(Some(event));
             }
@@ -139,7 +160,14 @@ impl LocalProcess {
             AckWhen::Due => offset_bytes >= log.acked_bytes + ACK_BYTES,
             AckWhen::Idle => offset_bytes > log.acked_bytes,
         };
-        if log.lossless && due && self.keeper.notify(Request::Ack { id: self.record.id, offset_bytes }) {
+        if log.lossless
+            && due
+            && self.keeper.notify(Request::Ack {
+                id: self.record.id,
+                offset_bytes,
+                needed_from: log.needed_from,
+            })
+        {
             log.acked_bytes = offset_bytes;
         }
     }
@@ -161,6 +189,24 @@ impl Process for LocalProcess {
 
     fn next_event(&mut self) -> BoxFuture<'_, Result<Option<ProcessEvent>, ProcessError>> {
         Box::pin(self.advance())
+    }
+
+    fn needs_from(&mut self, offset_bytes: u64) {
+        if let Some(log) = &mut self.log {
+            log.needed_from = Some(offset_bytes);
+        }
+    }
+
+    fn written(&self) -> OutputTotals {
+        self.written
+    }
+
+    fn terminal(&self) -> Option<TerminalSize> {
+        self.terminal
+    }
+
+    fn was_stopped(&self) -> bool {
+        self.was_stopped
     }
 
     fn is_stalled(&self) -> bool {

@@ -34,6 +34,8 @@ struct Ended {
     id: RunId,
     at: Timestamp,
     log_bytes: u64,
+    /// Whether its record is not complete: then its log is kept.
+    held: bool,
 }
 
 /// Everything that ended and is still on record, oldest end first.
@@ -46,8 +48,9 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Reads what earlier keepers left, and writes down what was lost with them.
-    pub(super) fn open(home: &KeeperDir, now: Timestamp) -> Self {
+    /// Reads what earlier keepers left, and writes down what was lost with them. Also returns the runs whose records
+    /// are not complete.
+    pub(super) fn open(home: &KeeperDir, now: Timestamp) -> (Self, Vec<RunId>) {
         // A directory that can't be read has no history; starting a process in it says why.
         let found = records::read_all(home).unwrap_or_default();
         let mut ended: Vec<Ended> = found
@@ -57,19 +60,29 @@ impl Archive {
                 if record.end.is_none() {
                     bury(&record, now);
                 }
-                Ended { id: record.start.id, at, log_bytes: log_bytes(&record.path) }
+                let held = record.is_unrecorded();
+                Ended { id: record.start.id, at, log_bytes: log_bytes(&record.path), held }
             })
             .collect();
         ended.sort_by_key(|entry| entry.at);
-        Self { ended: ended.into(), written_bytes: 0, added: 0 }
+        let held = ended.iter().filter(|entry| entry.held).map(|entry| entry.id).collect();
+        (Self { ended: ended.into(), written_bytes: 0, added: 0 }, held)
     }
 
-    /// Notes a process that ended.
-    pub(super) fn add(&mut self, id: RunId, process: &Process) {
+    /// Notes a process that ended. The log of one that is `held` is kept until [`Archive::let_go`].
+    pub(super) fn add(&mut self, id: RunId, process: &Process, held: bool) {
         let at = process.end.as_ref().map(|end| end.ended).unwrap_or_default();
         let log_bytes = process.log.as_ref().map_or(0, LogWriter::file_bytes);
-        self.ended.push_back(Ended { id, at, log_bytes });
+        self.ended.push_back(Ended { id, at, log_bytes, held });
         self.added += 1;
+    }
+
+    /// Notes that nobody needs the log of a process any more.
+    pub(super) fn let_go(&mut self, id: RunId) {
+        // Nearly always the last one.
+        if let Some(entry) = self.ended.iter_mut().rev().find(|entry| entry.id == id) {
+            entry.held = false;
+        }
     }
 
     /// Counts new output.
@@ -99,7 +112,7 @@ impl Archive {
     }
 
     fn is_to_trim(&self) -> bool {
-        let is_old = |oldest: &Ended| super::now().since(oldest.at) > KEPT_FOR;
+        let is_old = |oldest: &Ended| !oldest.held && super::now().since(oldest.at) > KEPT_FOR;
         self.ended.len() > KEPT_RECORDS && self.ended.front().is_some_and(is_old)
     }
 
@@ -113,7 +126,7 @@ impl Archive {
             if excess == 0 {
                 return;
             }
-            if entry.log_bytes > 0 {
+            if entry.log_bytes > 0 && !entry.held {
                 remove_log(&directory(home, entry.id));
                 excess = excess.saturating_sub(entry.log_bytes);
                 entry.log_bytes = 0;
@@ -123,7 +136,7 @@ impl Archive {
             if excess == 0 {
                 return;
             }
-            let keep_from = process.keep_from();
+            let keep_from = process.keep().needed_from;
             if let Some(log) = &mut process.log {
                 excess = excess.saturating_sub(log.shrink(keep_from));
             }
@@ -195,6 +208,8 @@ mod tests {
             profile: "workspace".to_owned(),
             lifetime: Lifetime::Detached,
             holder_pid: None,
+            terminal: false,
+            rollout: None,
         };
         let mut process = records::ProcessDir::create(home, &start).unwrap();
         if let Some(ended) = ended {
@@ -227,7 +242,7 @@ mod tests {
             leave_behind(&home, Some(Timestamp(1)));
         }
         let recent = leave_behind(&home, Some(super::super::now()));
-        let mut archive = Archive::open(&home, Timestamp(7));
+        let (mut archive, _) = Archive::open(&home, Timestamp(7));
         let count = || records::read_all(&home).unwrap().len();
         archive.trim(&home);
         assert_eq!(count(), KEPT_RECORDS + 6, "nothing ended since");

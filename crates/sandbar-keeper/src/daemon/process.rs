@@ -4,17 +4,18 @@
 //! watches hears both once, in this order, after the record is written.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
+use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
     AfterLeader, EndRecord, ExitStatus, LaunchSpec, NetworkMode, OutputTotals, PinnedPath, ResourceUse,
-    RunId, StartRecord, Stream, Timestamp,
+    RunId, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
 
 use super::caches::Leases;
-use crate::log::{AppendError, LogWriter};
+use crate::log::{AppendError, Keep, LogWriter};
 use crate::protocol::{ProcessState, Watch};
 use crate::records::ProcessDir;
 
@@ -36,6 +37,14 @@ pub(super) struct Process {
     pub(super) log: Option<LogWriter>,
     pub(super) outputs: Outputs,
     pub(super) stdin: Stdin,
+    /// The size of its terminal, if it has one.
+    pub(super) terminal: Option<TerminalSize>,
+    /// Where what may not be recorded yet begins, while nobody records it.
+    pub(super) unrecorded_from: Option<u64>,
+    /// Who wrote to its input last.
+    pub(super) typist: Option<u64>,
+    /// Whether its leader is stopped, as far as is known.
+    pub(super) stopped: bool,
     pub(super) watchers: BTreeMap<u64, Watcher>,
     pub(super) phase: Phase,
     pub(super) end: Option<EndRecord>,
@@ -70,6 +79,17 @@ pub(super) enum Phase {
 pub(super) struct Watcher {
     pub(super) watch: Watch,
     pub(super) acked_bytes: u64,
+    /// Where what it or its successor may read again begins.
+    pub(super) needed_from: u64,
+    /// Whether it only records.
+    pub(super) attends: bool,
+}
+
+impl Watcher {
+    /// Whether somebody looks at the output through it.
+    fn is_viewer(&self) -> bool {
+        self.watch != Watch::End && !self.attends
+    }
 }
 
 /// Read ends of the logged streams.
@@ -77,7 +97,8 @@ pub(super) struct Watcher {
 pub(super) struct Outputs {
     pub(super) stdout: Option<Output>,
     pub(super) stderr: Option<Output>,
-    /// A chunk that found no room in the log; both streams wait behind it.
+    pub(super) pty: Option<Output>,
+    /// A chunk that found no room in the log; every stream waits behind it.
     pub(super) stalled: Option<(Stream, Vec<u8>)>,
 }
 
@@ -94,11 +115,12 @@ impl Outputs {
         match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
+            Stream::Pty => &mut self.pty,
         }
     }
 
     fn all_closed(&self) -> bool {
-        self.stdout.is_none() && self.stderr.is_none()
+        self.stdout.is_none() && self.stderr.is_none() && self.pty.is_none()
     }
 }
 
@@ -110,8 +132,17 @@ pub(super) struct Stdin {
     queued_bytes: usize,
     accepted_bytes: u64,
     close_after: bool,
+    /// Whether the pipe is a terminal, and what its end is then.
+    terminal: Option<LineState>,
     /// Whether a client was told that the queue is full and waits for room.
     pub(super) refused: bool,
+}
+
+/// Where a terminal's input stands.
+#[derive(Debug, Default)]
+struct LineState {
+    /// Whether something was typed behind the last end of a line.
+    is_open: bool,
 }
 
 /// What became of a write to stdin.
@@ -130,6 +161,22 @@ impl Stdin {
         Self { pipe: Some(pipe), ..Self::default() }
     }
 
+    /// The input of the terminal whose other end this is.
+    pub(super) fn terminal(master: OwnedFd) -> Self {
+        Self { pipe: Some(master), terminal: Some(LineState::default()), ..Self::default() }
+    }
+
+    /// Accepts what there is room for of `bytes`, behind everything else; returns how many, or `None` when nothing
+    /// takes them any more.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Option<u64> {
+        if self.pipe.is_none() || self.close_after {
+            return None;
+        }
+        let taken = self.enqueue(bytes);
+        self.refused |= taken < bytes.len();
+        Some(taken as u64)
+    }
+
     /// Accepts what is new of `bytes`, which start at `offset` of the whole.
     pub(super) fn accept(&mut self, offset: u64, bytes: &[u8]) -> Accepted {
         if self.pipe.is_none() || self.close_after {
@@ -140,15 +187,23 @@ impl Stdin {
         }
         let known = usize::try_from(self.accepted_bytes - offset).unwrap_or(usize::MAX);
         let new = bytes.get(known..).unwrap_or_default();
+        let taken = self.enqueue(new);
+        self.accepted_bytes += taken as u64;
+        self.refused |= taken < new.len();
+        Accepted::UpTo(self.accepted_bytes)
+    }
+
+    fn enqueue(&mut self, bytes: &[u8]) -> usize {
         let room = STDIN_BOUND_BYTES - self.queued_bytes;
-        let taken = &new[..new.len().min(room)];
+        let taken = &bytes[..bytes.len().min(room)];
+        if let (Some(last), Some(line)) = (taken.last(), &mut self.terminal) {
+            line.is_open = !matches!(last, b'\n' | b'\r');
+        }
         if !taken.is_empty() {
             self.queue.push_back(taken.to_vec());
             self.queued_bytes += taken.len();
-            self.accepted_bytes += taken.len() as u64;
         }
-        self.refused |= taken.len() < new.len();
-        Accepted::UpTo(self.accepted_bytes)
+        taken.len()
     }
 
     /// Closes the pipe once everything accepted is in it.
@@ -158,6 +213,36 @@ impl Stdin {
 
     /// Writes what the pipe takes; `true` if more waits for it.
     pub(super) fn pump(&mut self) -> bool {
+        let waits = self.pump_queue();
+        if waits || !self.close_after {
+            return waits;
+        }
+        let keys = self.end_keys();
+        self.terminal = None;
+        if !keys.is_empty() {
+            self.queued_bytes += keys.len();
+            self.queue.push_back(keys);
+            if self.pump_queue() {
+                return true;
+            }
+        }
+        self.pipe = None;
+        false
+    }
+
+    /// The keys that end a terminal's input: its end-of-file key, which ends a line that is open first and the input
+    /// then (termios(3)). A terminal that does not read by lines has no such key.
+    fn end_keys(&self) -> Vec<u8> {
+        let (Some(pipe), Some(line)) = (&self.pipe, &self.terminal) else { return Vec::new() };
+        match rustix::termios::tcgetattr(pipe) {
+            Ok(termios) if termios.local_modes.contains(LocalModes::ICANON) => {
+                vec![termios.special_codes[SpecialCodeIndex::VEOF]; if line.is_open { 2 } else { 1 }]
+            }
+            Ok(_) | Err(_) => Vec::new(),
+        }
+    }
+
+    fn pump_queue(&mut self) -> bool {
         while let (Some(pipe), Some(chunk)) = (&self.pipe, self.queue.front_mut()) {
             match rustix::io::write(pipe, chunk) {
                 Ok(count) => {
@@ -173,9 +258,6 @@ impl Stdin {
                 Err(_) => self.abandon(),
             }
         }
-        if self.close_after {
-            self.pipe = None;
-        }
         false
     }
 
@@ -188,7 +270,8 @@ impl Stdin {
         room
     }
 
-    fn abandon(&mut self) {
+    /// Lets go of the pipe and of what waits for it.
+    pub(super) fn abandon(&mut self) {
         self.pipe = None;
         self.queue.clear();
         self.queued_bytes = 0;
@@ -216,6 +299,9 @@ impl Process {
             output: self.totals(),
             end: self.end.clone(),
             closed: self.is_closed(),
+            terminal: self.terminal,
+            viewers: self.watchers.values().filter(|watcher| watcher.is_viewer()).count(),
+            stopped: self.stopped,
         }
     }
 
@@ -223,32 +309,45 @@ impl Process {
         self.log.as_ref().map(LogWriter::totals).unwrap_or_default()
     }
 
-    /// How far every lossless reader has come; `None` without one.
-    pub(super) fn keep_from(&self) -> Option<u64> {
-        let lossless = self.watchers.values().filter(|watcher| watcher.watch == Watch::Lossless);
-        lossless.map(|watcher| watcher.acked_bytes).min()
+    /// What lossless readers have read and need, one included that died before everything was recorded.
+    pub(super) fn keep(&self) -> Keep {
+        let lossless = || self.watchers.values().filter(|watcher| watcher.watch == Watch::Lossless);
+        Keep {
+            read_to: lossless().map(|watcher| watcher.acked_bytes).chain(self.unrecorded_from).min(),
+            needed_from: lossless().map(|watcher| watcher.needed_from).chain(self.unrecorded_from).min(),
+        }
+    }
+
+    /// Notes how far a client has come, and from where on it may need what it read once more.
+    pub(super) fn acknowledge(&mut self, client: u64, read_to: u64, needed_from: Option<u64>) {
+        let written = self.totals().bytes;
+        if let Some(watcher) = self.watchers.get_mut(&client) {
+            watcher.acked_bytes = watcher.acked_bytes.max(read_to.min(written));
+            let needed_from = needed_from.unwrap_or(read_to).min(watcher.acked_bytes);
+            watcher.needed_from = watcher.needed_from.max(needed_from);
+        }
     }
 
     /// Whether a lossless reader is so far behind that the process waits for it.
     pub(super) fn must_wait(&self) -> bool {
-        self.keep_from().is_some_and(|offset| self.totals().bytes - offset > LOSSLESS_BOUND_BYTES)
+        self.keep().read_to.is_some_and(|offset| self.totals().bytes - offset > LOSSLESS_BOUND_BYTES)
     }
 
     /// Reads a stream into the log, at most a few times.
     pub(super) fn pump(&mut self, stream: Stream, now: Timestamp, buffer: &mut [u8]) -> Pumped {
         // A flood on one stream leaves room for everything else after half a megabyte.
         const ROUNDS: usize = 8;
-        let keep_from = self.keep_from();
+        let keep = self.keep();
         for _ in 0..ROUNDS {
             let Some(output) = self.outputs.get(stream) else { return Pumped::Ended };
-            match rustix::io::read(output.fd.as_fd(), &mut *buffer) {
+            match read(stream, output.fd.as_fd(), buffer) {
                 Ok(0) => {
                     *self.outputs.get(stream) = None;
                     return Pumped::Ended;
                 }
                 Ok(count) => {
                     let Some(log) = &mut self.log else { return Pumped::Ended };
-                    match log.append(stream, now, &buffer[..count], keep_from) {
+                    match log.append(stream, now, &buffer[..count], keep) {
                         Ok(()) => {}
                         Err(AppendError::Full) => {
                             self.waiting_chunk(stream, &buffer[..count]);
@@ -282,9 +381,9 @@ impl Process {
     /// Tries again to log the chunk that found no room; `true` if none waits any more.
     pub(super) fn retry_stalled(&mut self, now: Timestamp) -> bool {
         let Some((stream, bytes)) = self.outputs.stalled.take() else { return true };
-        let keep_from = self.keep_from();
+        let keep = self.keep();
         let Some(log) = &mut self.log else { return true };
-        match log.append(stream, now, &bytes, keep_from) {
+        match log.append(stream, now, &bytes, keep) {
             Ok(()) => true,
             Err(AppendError::Full) => {
                 self.outputs.stalled = Some((stream, bytes));
@@ -319,6 +418,20 @@ impl Process {
         };
         self.end.is_some() && streams && tree
     }
+}
+
+/// Reads what is there. A terminal gives it out in pieces of at most four kilobytes; they are put together, so that
+/// they make one record and wake the readers once.
+fn read(stream: Stream, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = rustix::io::read(fd, &mut *buffer)?;
+    while stream == Stream::Pty && done < buffer.len() {
+        match rustix::io::read(fd, &mut buffer[done..]) {
+            // An end is met again by the next read, with nothing before it.
+            Ok(0) | Err(_) => break,
+            Ok(count) => done += count,
+        }
+    }
+    Ok(done)
 }
 
 #[cfg(test)]

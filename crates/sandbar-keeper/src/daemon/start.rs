@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandbar_proto::{
     AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, PinnedPath, RunId, Sandbox, StartRecord, StdinMode,
-    Timestamp,
+    Stdio, Timestamp,
 };
 use sandbar_sandbox::report::{SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
@@ -106,6 +106,7 @@ impl Starter<'_> {
         id: RunId,
         mut spec: LaunchSpec,
         direct: Vec<OwnedFd>,
+        rollout: Option<AbsPath>,
         spare: &mut Option<Spare>,
         now: Timestamp,
     ) -> Result<Process, StartFailure> {
@@ -118,6 +119,8 @@ impl Starter<'_> {
             profile: spec.profile.clone(),
             lifetime: spec.lifetime,
             holder_pid: None,
+            terminal: spec.terminal.is_some(),
+            rollout,
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
@@ -147,6 +150,10 @@ impl Starter<'_> {
             log,
             outputs: streams.outputs,
             stdin: streams.stdin,
+            terminal: spec.terminal.as_ref().map(|terminal| terminal.size),
+            unrecorded_from: None,
+            typist: None,
+            stopped: false,
             watchers: std::collections::BTreeMap::new(),
             end: None,
             tree_ended: false,
@@ -195,7 +202,7 @@ impl Starter<'_> {
 
     /// Log, placeholders and caches.
     fn prepare(&mut self, spec: &LaunchSpec, directory: &ProcessDir) -> Result<Prepared, StartFailure> {
-        let logged = spec.stdio.stdout == OutputMode::Logged || spec.stdio.stderr == OutputMode::Logged;
+        let logged = [spec.stdio.stdout, spec.stdio.stderr].iter().any(|mode| *mode != OutputMode::Direct);
         let log = logged
             .then(|| LogWriter::create(directory.fd(), spec.retention_bytes))
             .transpose()
@@ -232,10 +239,18 @@ impl Starter<'_> {
 
     fn streams(&self, spec: &LaunchSpec, direct: Vec<OwnedFd>) -> Result<Streams, StartFailure> {
         let fail = |errno| failure(StartStep::Stream, errno);
+        let Stdio { stdin, stdout, stderr } = spec.stdio;
+        let is_terminal = stdin == StdinMode::Terminal || [stdout, stderr].contains(&OutputMode::Terminal);
+        // A terminal without a stream would be held for nobody, a stream without its terminal lead nowhere.
+        if is_terminal != spec.terminal.is_some() {
+            return Err(fail(Errno::INVAL));
+        }
+        let null = || self.null.try_clone().map_err(|_| fail(Errno::MFILE));
         let mut direct = direct.into_iter();
         let mut handed_over = || direct.next().ok_or_else(|| fail(Errno::BADF));
         let (stdin_end, stdin) = match spec.stdio.stdin {
-            StdinMode::Null => (self.null.try_clone().map_err(|_| fail(Errno::MFILE))?, Stdin::default()),
+            // A terminal is opened by the holder, and put in this place.
+            StdinMode::Null | StdinMode::Terminal => (null()?, Stdin::default()),
             StdinMode::Direct => (checked(handed_over()?, spec)?, Stdin::default()),
             StdinMode::Piped => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
@@ -245,6 +260,7 @@ impl Starter<'_> {
         };
         let mut outputs = Outputs::default();
         let mut output = |mode, slot: &mut Option<Output>| match mode {
+            OutputMode::Terminal => null(),
             OutputMode::Direct => checked(handed_over()?, spec),
             OutputMode::Logged => {
                 let (read, write) = pipe_with(PipeFlags::CLOEXEC).map_err(fail)?;
@@ -346,6 +362,7 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
         | Step::Exec
         | Step::Interpreter
         | Step::Holder
+        | Step::Terminal
         | Step::Plan => None,
     }
 }

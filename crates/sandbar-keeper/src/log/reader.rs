@@ -246,7 +246,7 @@ fn read_full(file: &OwnedFd, buffer: &mut [u8], position: u64) -> Result<usize, 
 
 #[cfg(test)]
 mod tests {
-    use super::super::LogWriter;
+    use super::super::{Keep, LogWriter};
     use super::*;
     use proptest::prelude::*;
     use sandbar_proto::{Stream, Timestamp};
@@ -261,8 +261,12 @@ mod tests {
         (directory, writer)
     }
 
+    fn read_to(offset: u64) -> Keep {
+        Keep { read_to: Some(offset), needed_from: Some(offset) }
+    }
+
     fn append(writer: &mut LogWriter, payload: &[u8]) {
-        writer.append(Stream::Stdout, Timestamp(1), payload, None).unwrap();
+        writer.append(Stream::Stdout, Timestamp(1), payload, Keep::default()).unwrap();
     }
 
     #[test]
@@ -324,11 +328,23 @@ mod tests {
         let (_directory, mut writer) = log(1 << 20);
         let chunk = vec![7; MAX_PAYLOAD_BYTES];
         for _ in 0..64 {
-            writer.append(Stream::Stderr, Timestamp(1), &chunk, Some(0)).unwrap();
+            writer.append(Stream::Stderr, Timestamp(1), &chunk, read_to(0)).unwrap();
         }
         assert_eq!(writer.totals().dropped_bytes, 0);
-        writer.append(Stream::Stderr, Timestamp(1), &chunk, Some(writer.totals().bytes)).unwrap();
+        let read = read_to(writer.totals().bytes);
+        writer.append(Stream::Stderr, Timestamp(1), &chunk, read).unwrap();
         assert!(writer.totals().dropped_bytes > 0);
+    }
+
+    #[test]
+    fn what_a_recorder_may_need_again_is_kept_beyond_what_was_read() {
+        let (_directory, mut writer) = log(1 << 20);
+        let chunk = vec![7; MAX_PAYLOAD_BYTES];
+        for _ in 0..64 {
+            let keep = Keep { read_to: Some(writer.totals().bytes), needed_from: Some(0) };
+            writer.append(Stream::Pty, Timestamp(1), &chunk, keep).unwrap();
+        }
+        assert_eq!(writer.totals().dropped_bytes, 0);
     }
 
     #[test]

@@ -54,6 +54,7 @@ impl RecordHeader {
         bytes[3] = match self.stream {
             Stream::Stdout => 1,
             Stream::Stderr => 2,
+            Stream::Pty => 3,
         };
         bytes[4..8].copy_from_slice(&self.length.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.seq.0.to_le_bytes());
@@ -76,6 +77,7 @@ impl RecordHeader {
         let stream = match bytes[3] {
             1 => Stream::Stdout,
             2 => Stream::Stderr,
+            3 => Stream::Pty,
             _ => return Err(RecordError::Damaged),
         };
         let number = |at: usize| {
@@ -110,8 +112,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn headers_survive_their_bytes(length in 1..=65536_u32, seq: u64, offset_bytes: u64, time: u64, err: bool) {
-            let stream = if err { Stream::Stderr } else { Stream::Stdout };
+        fn headers_survive_their_bytes(length in 1..=65536_u32, seq: u64, offset_bytes: u64, time: u64, which in 0..3_usize) {
+            let stream = Stream::ALL[which];
             let header = RecordHeader { stream, length, seq: Seq(seq), offset_bytes, time: Timestamp(time) };
             prop_assert_eq!(RecordHeader::decode(&header.encode()), Ok(header));
         }

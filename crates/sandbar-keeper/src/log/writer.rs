@@ -40,6 +40,16 @@ struct Segment {
     end_offset: u64,
 }
 
+/// What of a log must not be dropped; `None` where nobody needs anything.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Keep {
+    /// What every lossless reader has read ends here. Nothing behind it is ever dropped.
+    pub(crate) read_to: Option<u64>,
+    /// What a recorder may need a second time begins here. Dropped only where there is no room otherwise: better a gap
+    /// in a record whose writer dies than a process that waits for ever.
+    pub(crate) needed_from: Option<u64>,
+}
+
 /// Why a chunk could not be appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AppendError {
@@ -89,8 +99,7 @@ impl LogWriter {
         self.totals.last_seq
     }
 
-    /// Appends one chunk. `keep_from` is the offset up to which a lossless reader has read, or `None` without
-    /// one; segments behind it may be dropped to make room.
+    /// Appends one chunk. Segments that `keep` does not hold may be dropped to make room.
     ///
     /// # Errors
     /// [`AppendError`]; the log is as before, the chunk is not in it.
@@ -99,7 +108,7 @@ impl LogWriter {
         stream: Stream,
         time: Timestamp,
         payload: &[u8],
-        keep_from: Option<u64>,
+        keep: Keep,
     ) -> Result<(), AppendError> {
         let header = RecordHeader {
             stream,
@@ -118,7 +127,7 @@ impl LogWriter {
                     if self.last().file_bytes > 0 {
                         self.rotate().map_err(AppendError::Failed)?;
                     }
-                    if !self.drop_oldest(keep_from) {
+                    if !self.drop_oldest(keep.needed_from) && !self.drop_oldest(keep.read_to) {
                         return Err(AppendError::Full);
                     }
                 }
@@ -126,7 +135,7 @@ impl LogWriter {
             }
         }
         self.account(&header);
-        while self.file_bytes() > self.retention_bytes && self.drop_oldest(keep_from) {}
+        while self.file_bytes() > self.retention_bytes && self.drop_oldest(keep.needed_from) {}
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! Everything is laid out beforehand: candidate paths, argument and environment arrays. Nothing allocates.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -86,12 +87,17 @@ impl Command {
         }
     }
 
-    /// Starts the leader and waits until it executed its program or failed to.
+    /// Starts the leader, in the foreground of `terminal` if there is one, and waits until it executed its program or
+    /// failed to.
     ///
     /// # Errors
     /// The step that failed in the leader, which is gone then.
-    pub(super) fn start(&mut self, stack: &mut [u8]) -> Result<i32, SetupFailure> {
-        let mut leader = Leader { command: self, failure: None };
+    pub(super) fn start(
+        &mut self,
+        stack: &mut [u8],
+        terminal: Option<BorrowedFd<'_>>,
+    ) -> Result<i32, SetupFailure> {
+        let mut leader = Leader { command: self, terminal, failure: None };
         // SAFETY: `leader` only makes system calls on memory laid out before, writes its own failure slot and
         // the shell slots, and executes or exits; it outlives the call because vfork suspends us.
         let pid = unsafe { sys::vfork(leader_main, stack, (&raw mut leader).cast()) };
@@ -125,13 +131,14 @@ fn failure(step: Step, errno: Errno) -> SetupFailure {
 
 struct Leader<'a> {
     command: &'a mut Command,
+    terminal: Option<BorrowedFd<'a>>,
     failure: Option<SetupFailure>,
 }
 
 extern "C" fn leader_main(argument: *mut c_void) -> c_int {
     // SAFETY: `Command::start` passes a live Leader and is suspended while this runs.
     let leader = unsafe { &mut *argument.cast::<Leader<'_>>() };
-    leader.failure = Some(match leader.command.become_leader() {
+    leader.failure = Some(match leader.command.become_leader(leader.terminal) {
         Ok(()) => leader.command.execute(),
         Err(failure) => failure,
     });
@@ -140,9 +147,14 @@ extern "C" fn leader_main(argument: *mut c_void) -> c_int {
 
 impl Command {
     /// An own process group, the caller's umask, priority and limits, default signal actions.
-    fn become_leader(&self) -> Result<(), SetupFailure> {
+    fn become_leader(&self, terminal: Option<BorrowedFd<'_>>) -> Result<(), SetupFailure> {
         let fail = |errno| failure(Step::Attributes, errno);
         rustix::process::setpgid(None, None).map_err(fail)?;
+        if let Some(terminal) = terminal {
+            // Signals are still blocked, SIGTTOU among them, so a group in the background may do this (tcsetpgrp(3)).
+            rustix::termios::tcsetpgrp(terminal, rustix::process::getpgrp())
+                .map_err(|errno| failure(Step::Terminal, errno))?;
+        }
         rustix::process::umask(Mode::from_raw_mode(self.attributes.umask));
         match sys::set_nice(self.attributes.nice) {
             // A keeper that runs at a lower priority than this caller can't raise it; the run is only slower.

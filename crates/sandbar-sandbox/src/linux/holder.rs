@@ -10,7 +10,7 @@
 //! arguments and environment wiped.
 
 use std::ffi::c_int;
-use std::os::fd::{AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -19,6 +19,7 @@ use sandbar_proto::{AfterLeader, ExitStatus, NetworkMode, ResourceUse, Timestamp
 
 use super::prepare::{Launch, MapWriter, Walls};
 use super::sys::{self, Dumpable, Waited};
+use super::terminal::Wanted;
 use super::{landlock, mounts, tree};
 use crate::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 
@@ -56,11 +57,11 @@ pub(super) fn main(launch: &mut Launch, inherited: &Inherited<'_>) -> ! {
 /// Builds the walls of a settled holder, starts the command and holds it.
 pub(super) fn run(launch: &mut Launch) -> ! {
     match set_up(launch) {
-        Ok((leader, children)) => {
+        Ok(Started { leader, children, terminal }) => {
             report(Report::Running);
             launch.command.wipe();
             close_stdio();
-            exit(Holder { leader, leader_waited: false, children, launch }.hold())
+            exit(Holder { leader, leader_waited: false, children, terminal, launch }.hold())
         }
         Err(failure) => give_up(failure),
     }
@@ -102,19 +103,28 @@ pub(super) fn settle(network: Option<NetworkMode>) -> Result<(), SetupFailure> {
     sys::join_new_session_keyring().map_err(fail(Step::Keyring))
 }
 
+/// A running command.
+struct Started {
+    leader: i32,
+    children: OwnedFd,
+    terminal: Option<OwnedFd>,
+}
+
 /// Everything between a settled holder and the running command.
-fn set_up(launch: &mut Launch) -> Result<(i32, OwnedFd), SetupFailure> {
-    match &mut launch.walls {
-        Some(walls) => build_walls(walls, &launch.cwd)?,
+fn set_up(launch: &mut Launch) -> Result<Started, SetupFailure> {
+    let wanted = launch.terminal.as_ref();
+    let terminal = match &mut launch.walls {
+        Some(walls) => build_walls(walls, &launch.cwd, wanted)?,
         None => {
             sys::set_child_subreaper().map_err(fail(Step::Holder))?;
             sys::set_dumpable(Dumpable::No).map_err(fail(Step::Holder))?;
             mounts::enter_directory(&launch.cwd.0, launch.cwd.1)?;
+            wanted.map(Wanted::open).transpose()?
         }
-    }
+    };
     let children = sys::child_signal_fd().map_err(fail(Step::Holder))?;
-    let leader = launch.command.start(&mut launch.stack)?;
-    Ok((leader, children))
+    let leader = launch.command.start(&mut launch.stack, terminal.as_ref().map(OwnedFd::as_fd))?;
+    Ok(Started { leader, children, terminal })
 }
 
 /// Puts the streams on 0, 1, 2 and the channel on 3, and closes everything else that the keeper had open.
@@ -133,7 +143,7 @@ pub(super) fn take_descriptors(inherited: &Inherited<'_>) -> Result<(), Errno> {
     sys::close_from(CONTROL + 1)
 }
 
-fn duplicate(source: RawFd, target: RawFd, flags: c_int) -> Result<(), Errno> {
+pub(super) fn duplicate(source: RawFd, target: RawFd, flags: c_int) -> Result<(), Errno> {
     // SAFETY: passes integers; whatever `target` was belongs to the keeper's copy of memory that we never use.
     let result = unsafe { libc::dup3(source, target, flags) };
     if result == target { Ok(()) } else { Err(Errno::BADF) }
@@ -147,7 +157,13 @@ fn close_stdio() {
     }
 }
 
-fn build_walls(walls: &mut Walls, cwd: &super::Place) -> Result<(), SetupFailure> {
+/// Builds the walls and opens the terminal, as the user that the command runs as and before Landlock and the filter
+/// forbid it.
+fn build_walls(
+    walls: &mut Walls,
+    cwd: &super::Place,
+    terminal: Option<&Wanted>,
+) -> Result<Option<OwnedFd>, SetupFailure> {
     map_ids(walls)?;
     walls.mounts.build()?;
     // Opened with the rights that are left of the caller's; another user may not reach every path.
@@ -160,6 +176,7 @@ fn build_walls(walls: &mut Walls, cwd: &super::Place) -> Result<(), SetupFailure
     }
     sys::clear_capabilities().map_err(fail(Step::Privileges))?;
     mounts::enter_directory(&cwd.0, cwd.1)?;
+    let terminal = terminal.map(Wanted::open).transpose()?;
     sys::set_dumpable(Dumpable::No).map_err(fail(Step::Privileges))?;
     sys::set_no_new_privs().map_err(fail(Step::Privileges))?;
     if let Some(ruleset) = ruleset {
@@ -167,7 +184,8 @@ fn build_walls(walls: &mut Walls, cwd: &super::Place) -> Result<(), SetupFailure
     }
     let (filter, length) = walls.filter.as_sock_fprog_parts();
     // SAFETY: the compiled program is live and laid out as the kernel's instructions.
-    unsafe { sys::install_filter(filter.cast(), length) }.map_err(fail(Step::Seccomp))
+    unsafe { sys::install_filter(filter.cast(), length) }.map_err(fail(Step::Seccomp))?;
+    Ok(terminal)
 }
 
 /// Waits for or writes the id maps of the own user namespace.
@@ -219,6 +237,8 @@ struct Holder<'a> {
     leader: i32,
     leader_waited: bool,
     children: OwnedFd,
+    /// Keeps the terminal open as long as there is a tree.
+    terminal: Option<OwnedFd>,
     launch: &'a Launch,
 }
 
@@ -267,7 +287,10 @@ impl Holder<'_> {
                         return Next::End;
                     }
                 }
-                Ok(Waited::Ended { .. }) => {}
+                Ok(Waited::Stopped { pid, signal }) if pid == self.leader => {
+                    report(Report::LeaderStopped(signal));
+                }
+                Ok(Waited::Ended { .. } | Waited::Stopped { .. }) => {}
                 Ok(Waited::None) => return Next::Hold,
                 Ok(Waited::NoChild) | Err(_) => return Next::End,
             }
@@ -314,6 +337,7 @@ impl Holder<'_> {
             let mut fds = [PollFd::new(&self.children, PollFlags::IN)];
             let _ = poll(&mut fds, Some(&KILL_ROUND));
         }
+        self.terminal = None;
         report(Report::TreeEnded);
     }
 
@@ -329,6 +353,7 @@ impl Holder<'_> {
                         report(leader_exited(status, &usage));
                     }
                 }
+                Ok(Waited::Stopped { .. }) => {}
                 Ok(Waited::None) => return Next::Hold,
                 Ok(Waited::NoChild) | Err(_) => return Next::End,
             }

@@ -10,7 +10,7 @@ use sandbar_proto::{
 };
 
 use super::exec::{Command, NulByte};
-use super::{landlock, mounts};
+use super::{landlock, mounts, terminal};
 use crate::seccomp::{self, Program, SeccompError};
 use crate::{CacheAbove, CacheLayer, SpawnError};
 
@@ -49,6 +49,7 @@ pub(super) struct Launch {
     pub(super) cwd: (CString, FileIdentity),
     pub(super) after_leader: AfterLeader,
     pub(super) walls: Option<Walls>,
+    pub(super) terminal: Option<terminal::Wanted>,
     pub(super) stack: Vec<u8>,
 }
 
@@ -71,6 +72,7 @@ impl Launch {
             cwd: (path(&spec.cwd.path)?, spec.cwd.identity),
             after_leader: spec.after_leader,
             walls,
+            terminal: terminal::Wanted::of(spec),
             stack: vec![0; LEADER_STACK_BYTES],
         })
     }

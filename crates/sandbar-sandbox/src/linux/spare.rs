@@ -117,13 +117,21 @@ fn read<T: for<'de> Deserialize<'de>>(memfd: OwnedFd) -> Result<T, SetupFailure>
 
 /// Sends an order with descriptors to a spare.
 pub(super) fn send(control: BorrowedFd<'_>, order: Order, fds: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    send_packet(control, &order.encode(), fds)
+}
+
+/// Sends a packet with descriptors.
+pub(super) fn send_packet(
+    control: BorrowedFd<'_>,
+    packet: &[u8; PACKET_BYTES],
+    fds: &[BorrowedFd<'_>],
+) -> Result<(), Errno> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LAUNCH_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(Errno::TOOMANYREFS);
     }
-    let packet = order.encode();
-    sendmsg(control, &[std::io::IoSlice::new(&packet)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
+    sendmsg(control, &[std::io::IoSlice::new(packet)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
 /// A memfd with `additions`.

@@ -366,13 +366,20 @@ pub(super) enum Waited {
         /// What it used.
         usage: libc::rusage,
     },
-    /// Children live, none has ended.
+    /// A child was stopped.
+    Stopped {
+        /// Its id.
+        pid: i32,
+        /// The signal.
+        signal: c_int,
+    },
+    /// Children live, nothing new of them.
     None,
     /// There is no child.
     NoChild,
 }
 
-/// Reaps one child of any kind without blocking, wait4(2).
+/// Reaps one child of any kind, or learns that one was stopped, without blocking, wait4(2).
 ///
 /// # Errors
 /// The kernel's, other than ECHILD.
@@ -380,9 +387,12 @@ pub(super) fn wait_any() -> Result<Waited, Errno> {
     let mut status: c_int = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both out-pointers are live.
-    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG | libc::__WALL, usage.as_mut_ptr()) };
+    let pid = unsafe {
+        libc::wait4(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED | libc::__WALL, usage.as_mut_ptr())
+    };
     match check(c_long::from(pid)) {
         Ok(0) => Ok(Waited::None),
+        Ok(_) if libc::WIFSTOPPED(status) => Ok(Waited::Stopped { pid, signal: libc::WSTOPSIG(status) }),
         // SAFETY: zeroed is a valid rusage, and the kernel filled it in.
         Ok(_) => Ok(Waited::Ended { pid, status, usage: unsafe { usage.assume_init() } }),
         Err(Errno::CHILD) => Ok(Waited::NoChild),

@@ -155,7 +155,10 @@ async fn wait(known: &Known, mut process: Box<dyn Process>, begun: Instant, pati
         match tokio::time::timeout_at(begun + patience, process.next_event()).await {
             Ok(Ok(Some(ProcessEvent::Exited(end)))) => status = Some(end.status.into()),
             Ok(Ok(Some(
-                ProcessEvent::Output { .. } | ProcessEvent::Gap(_) | ProcessEvent::Closed { .. },
+                ProcessEvent::Output { .. }
+                | ProcessEvent::Gap(_)
+                | ProcessEvent::Stopped { .. }
+                | ProcessEvent::Closed { .. },
             ))) => {}
             Ok(Ok(None)) => return Outcome::Ended { status: status.unwrap_or(Status::Lost) },
             // The keeper takes everything that it holds along.

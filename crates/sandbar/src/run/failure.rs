@@ -195,6 +195,11 @@ fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
             .at("mount of procfs in a new pid namespace")
             .advise("this container hides parts of /proc; start it with an unmasked /proc"),
         Step::RunAs => start(format!("the command can't run as the owner of its workspace: {text}")),
+        Step::Terminal => start(format!("a terminal can't be opened: {text}"))
+            .at("a pseudoterminal of its own devpts; without a sandbox, of the host's")
+            .advise(
+                "see that there are terminals left (sysctl kernel.pty.max), or pipe the output: `… | cat`",
+            ),
         Step::ReadOnlyRoot
         | Step::Mount
         | Step::Dev
@@ -244,6 +249,7 @@ fn words(step: Step) -> &'static str {
         Step::Exec => "executing the program",
         Step::Interpreter => "finding the interpreter",
         Step::Plan => "reading the plan",
+        Step::Terminal => "opening a terminal",
     }
 }
 

@@ -19,6 +19,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// None at all.
+    pub(super) fn none() -> Self {
+        Self { recorder: None, told: true }
+    }
+
     /// Begins the record; its first lines are written when this returns, so nothing runs unrecorded.
     ///
     /// # Errors
@@ -31,7 +36,7 @@ impl Record {
         env: &ResolvedEnv,
     ) -> Result<Self, Problem> {
         if args.no_record {
-            return Ok(Self { recorder: None, told: true });
+            return Ok(Self::none());
         }
         let spec = compiled.plan.spec();
         let meta = RunMeta {
@@ -78,12 +83,30 @@ impl Record {
         }
     }
 
-    /// Completes the record.
-    pub(super) fn finish(mut self) {
-        if let Some(recorder) = self.recorder.take() {
-            let result = recorder.finish().map(drop);
-            self.tell(result);
-        }
+    /// Completes the record; `false` where there is none, or not a whole one.
+    pub(super) fn finish(&mut self) -> bool {
+        let Some(recorder) = self.recorder.take() else { return false };
+        let result = recorder.finish().map(drop);
+        let is_whole = result.is_ok();
+        self.tell(result);
+        is_whole
+    }
+
+    /// Stops where it is: somebody else goes on. `false` where there is nothing to go on with.
+    pub(super) fn leave(&mut self) -> bool {
+        self.flush();
+        self.recorder.take().is_some()
+    }
+
+    /// Where it is written.
+    pub(super) fn rollout(&self) -> Option<AbsPath> {
+        let path = self.recorder.as_ref()?.path();
+        AbsPath::new(path.as_os_str().to_owned()).ok()
+    }
+
+    /// Up to where the output is settled in it; everything where there is no record.
+    pub(super) fn needed_from(&self) -> Option<u64> {
+        self.recorder.as_ref().map(Recorder::needed_from)
     }
 
     /// Says once that the record is not whole. The command goes on: it is not the command that failed.

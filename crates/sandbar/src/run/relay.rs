@@ -9,7 +9,7 @@ use std::io::{ErrorKind, Write};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use sandbar_proto::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::stdio::Kind;
 
@@ -28,6 +28,8 @@ pub(super) enum Written {
     Chunk(Stream, Vec<u8>),
     /// A line of ours on standard output, for `--json`.
     Line(Vec<u8>),
+    /// Nothing: the other end is told when everything before it is written.
+    Mark(oneshot::Sender<()>),
 }
 
 /// What the writing thread reports.
@@ -88,6 +90,11 @@ fn start_writer() -> Writer {
             let (stream, bytes) = match written {
                 Written::Chunk(stream, bytes) => (stream, bytes),
                 Written::Line(bytes) => (Stream::Stdout, bytes),
+                Written::Mark(reached) => {
+                    // Who asked may have given up.
+                    let _ = reached.send(());
+                    continue;
+                }
             };
             if let Some(report) = ends.write(stream, &bytes)
                 && reports.blocking_send(report).is_err()
@@ -110,7 +117,7 @@ struct Ends {
 impl Ends {
     fn write(&mut self, stream: Stream, bytes: &[u8]) -> Option<Report> {
         let open = match stream {
-            Stream::Stdout => &mut self.stdout,
+            Stream::Stdout | Stream::Pty => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
         if !*open {
@@ -118,7 +125,9 @@ impl Ends {
         }
         let result = match stream {
             // Unbuffered: what a command wrote is seen when it wrote it.
-            Stream::Stdout => write_all(&mut std::fs::File::from(duplicate(std::io::stdout())?), bytes),
+            Stream::Stdout | Stream::Pty => {
+                write_all(&mut std::fs::File::from(duplicate(std::io::stdout())?), bytes)
+            }
             Stream::Stderr => write_all(&mut std::fs::File::from(duplicate(std::io::stderr())?), bytes),
         };
         match result {

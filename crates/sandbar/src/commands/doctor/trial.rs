@@ -188,8 +188,12 @@ fn start(runtime: &RuntimeDir, plan: LaunchPlan) -> Result<Duration, Failed> {
     let spec = plan.spec().clone();
     event_loop::block_on(async {
         let processes = keeper.converse()?;
-        let options =
-            StartOptions { id: RunId::generate(), watching: Watching::End, handles: Handles::default() };
+        let options = StartOptions {
+            id: RunId::generate(),
+            watching: Watching::End,
+            handles: Handles::default(),
+            rollout: None,
+        };
         let begun = Instant::now();
         let mut process = match event_loop::answer(processes.start(plan, options)).await? {
             Ok(process) => process,
@@ -203,7 +207,10 @@ fn start(runtime: &RuntimeDir, plan: LaunchPlan) -> Result<Duration, Failed> {
                 match process.next_event().await {
                     Ok(Some(ProcessEvent::Exited(end))) => return Ok(end.status),
                     Ok(Some(
-                        ProcessEvent::Output { .. } | ProcessEvent::Gap(_) | ProcessEvent::Closed { .. },
+                        ProcessEvent::Output { .. }
+                        | ProcessEvent::Gap(_)
+                        | ProcessEvent::Stopped { .. }
+                        | ProcessEvent::Closed { .. },
                     )) => {}
                     Ok(None) => return Ok(ExitStatus::Lost),
                     Err(error) => return Err(Problem::new(format!("lost the trial: {error}"))),

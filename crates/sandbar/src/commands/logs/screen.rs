@@ -82,7 +82,9 @@ impl Screen {
                 self.put(*stream, text.as_bytes())
             }
             ProcessEvent::Gap(gap) => self.gap(*gap),
-            ProcessEvent::Exited(_) | ProcessEvent::Closed { .. } => Ok(Reader::Listens),
+            ProcessEvent::Stopped { .. } | ProcessEvent::Exited(_) | ProcessEvent::Closed { .. } => {
+                Ok(Reader::Listens)
+            }
         }
     }
 
@@ -93,7 +95,7 @@ impl Screen {
             return Ok(Reader::Listens);
         }
         match (self.buffered, self.stderr_left) {
-            (Stream::Stdout, _) => (self.sink)(Stream::Stdout, &bytes),
+            (Stream::Stdout | Stream::Pty, _) => (self.sink)(Stream::Stdout, &bytes),
             // Who reads only standard output still gets all of that.
             (Stream::Stderr, false) => {
                 self.stderr_left = (self.sink)(Stream::Stderr, &bytes)? == Reader::Left;
@@ -115,7 +117,7 @@ impl Screen {
 
     fn joiner(&mut self, stream: Stream) -> &mut Joiner {
         match stream {
-            Stream::Stdout => &mut self.stdout,
+            Stream::Stdout | Stream::Pty => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         }
     }
