@@ -37,6 +37,8 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         network: args.network(),
         allow_write: paths("--allow-write", &args.allow_write)?,
         allow_read: paths("--allow-read", &args.allow_read)?,
+        may_write: Vec::new(),
+        carve_outs: Vec::new(),
         git: match args.git {
             Git::Commit => GitMode::Commit,
             Git::Protect => GitMode::Protect,
