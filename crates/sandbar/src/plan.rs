@@ -146,6 +146,8 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         CompileError::ProtectedSymlink { .. } => {
             Some("replace the link by what it leads to, or name exactly the link with --allow-write")
         }
+        CompileError::HiddenTooBroad { .. } => Some("hide the folders below it that need it"),
+        CompileError::CannotReserve { .. } => Some("create the folder above it first"),
         CompileError::Fact { .. } => Some("look at the path with ls -ld"),
     }
 }

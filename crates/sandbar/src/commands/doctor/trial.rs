@@ -151,8 +151,6 @@ fn plan(directories: &Directories) -> Result<LaunchPlan, Problem> {
         profile: profile.name().to_owned(),
         allow_write: Vec::new(),
         allow_read: Vec::new(),
-        may_write: Vec::new(),
-        carve_outs: Vec::new(),
         net: None,
         git: Git::Commit,
         cwd: Some("/".into()),
