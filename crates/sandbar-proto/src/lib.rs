@@ -14,6 +14,7 @@ mod launch;
 mod path;
 mod process;
 mod rollout;
+pub mod rpc;
 mod sandbox;
 mod terminal;
 
