@@ -13,12 +13,13 @@ use sandbar_proto::{
 use crate::git::{self, Scope, WatchedIndex};
 use crate::grants::{ALLOW_READ, ALLOW_WRITE, Draft, Grant, GrantKind, Root, settle};
 use crate::identity::{self, Subject};
+use crate::managed;
 use crate::mounts::{Arrangement, arrange};
 use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
     Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, Profile, RunRequest,
-    StricterBecause, caches, own, secrets, syscalls, workspace,
+    StricterBecause, caches, carve, own, secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -155,6 +156,7 @@ fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result
     }
     secrets::hide(&mut draft, &homes);
     allow_reads(&mut draft)?;
+    carve::out(&mut draft)?;
     if let Some(subject) = &subject {
         identity::adopt(&draft, subject, &mut env);
     }
@@ -293,6 +295,16 @@ fn allowed_roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
         }
         roots.push(Root { fact, origin: Origin::Flag(ALLOW_WRITE) });
     }
+    for path in &draft.request.may_write {
+        let Found::File(fact) = draft.reader.resolve(path) else { continue };
+        let real = &fact.pinned.path;
+        let is_ours = own::refuse(draft, real).is_err() || refuse_kernel(real).is_err();
+        if is_ours || too_broad(draft, real).is_some() {
+            draft.notes.push(Note::LeftOut { path: path.clone() });
+            continue;
+        }
+        roots.push(Root { fact: fact.clone(), origin: Origin::Profile(managed::NAME) });
+    }
     Ok(roots)
 }
 
@@ -351,7 +363,7 @@ fn allow_reads(draft: &mut Draft<'_>) -> Result<(), CompileError> {
 }
 
 /// Whether the host's file at `path` may be written, going by the nearest grant above it.
-fn is_writable(grants: &[Grant], path: &AbsPath) -> bool {
+pub(crate) fn is_writable(grants: &[Grant], path: &AbsPath) -> bool {
     let covering = grants.iter().filter(|grant| path.starts_with(&grant.path));
     let nearest = covering.max_by_key(|grant| (grant.path.depth(), grant.access()));
     nearest.is_some_and(|grant| grant.kind == GrantKind::Write)

@@ -30,6 +30,8 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         network: None,
         allow_write: vec![],
         allow_read: vec![],
+        may_write: Vec::new(),
+        carve_outs: Vec::new(),
         git: GitMode::Commit,
         caches: crate::CacheMode::CopyOnWrite,
         env: vec![],

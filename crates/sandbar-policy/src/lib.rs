@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod caches;
+mod carve;
 mod compile;
 mod credentials;
 pub mod env_policy;
@@ -26,6 +27,7 @@ mod git;
 mod glob;
 mod grants;
 mod identity;
+pub mod managed;
 mod mounts;
 mod notes;
 mod own;
@@ -52,4 +54,4 @@ pub use glob::{BadGlob, Glob};
 pub use notes::{CompileError, GitDoubt, Note, PathProblem, StricterBecause};
 pub use permissions::{Access, Entry, EntryPath, Origin, Permissions};
 pub use profile::{Profile, UnknownProfile};
-pub use request::{CacheMode, GitMode, OwnDirectories, RunRequest};
+pub use request::{CacheMode, CarveOut, GitMode, Left, OwnDirectories, RunRequest};

@@ -92,6 +92,18 @@ pub enum CompileError {
         /// The link.
         path: AbsPath,
     },
+    /// A place that is to be hidden holds the home directory, or everything.
+    #[error("{} cannot be hidden: too much lies in it", path.to_display())]
+    HiddenTooBroad {
+        /// The place.
+        path: AbsPath,
+    },
+    /// A place that is to stay missing has no directory yet that could be watched over.
+    #[error("{} cannot be kept missing: the directory above it is missing too", path.to_display())]
+    CannotReserve {
+        /// The place.
+        path: AbsPath,
+    },
     /// Something that has to be known to plan safely could not be found out.
     #[error("{} cannot be looked up (errno {errno})", path.to_display())]
     Fact {
@@ -162,6 +174,11 @@ pub enum Note {
         cwd: AbsPath,
         /// Why.
         because: StricterBecause,
+    },
+    /// A place is not writable although it was wished for: it is missing, or holds too much.
+    LeftOut {
+        /// The place.
+        path: AbsPath,
     },
     /// The command runs as another user.
     RunsAs {
@@ -244,6 +261,9 @@ impl fmt::Display for Note {
                 "{} is read-only here because it {because}; name a folder with --allow-write",
                 cwd.to_display()
             ),
+            Self::LeftOut { path } => {
+                write!(f, "{} is not made writable: it is missing, or holds too much", path.to_display())
+            }
             Self::RunsAs { name: Some(name), uid, owner_of } => {
                 write!(f, "runs as {} (uid {uid}), who owns {}", name.to_display(), owner_of.to_display())
             }

@@ -7,6 +7,7 @@
 
 mod bytes;
 mod event;
+pub mod exec;
 mod facts;
 mod id;
 mod launch;

@@ -37,6 +37,8 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         network: args.network(),
         allow_write: paths("--allow-write", &args.allow_write)?,
         allow_read: paths("--allow-read", &args.allow_read)?,
+        may_write: Vec::new(),
+        carve_outs: Vec::new(),
         git: match args.git {
             Git::Commit => GitMode::Commit,
             Git::Protect => GitMode::Protect,
@@ -144,6 +146,8 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         CompileError::ProtectedSymlink { .. } => {
             Some("replace the link by what it leads to, or name exactly the link with --allow-write")
         }
+        CompileError::HiddenTooBroad { .. } => Some("hide the folders below it that need it"),
+        CompileError::CannotReserve { .. } => Some("create the folder above it first"),
         CompileError::Fact { .. } => Some("look at the path with ls -ld"),
     }
 }

@@ -1,0 +1,187 @@
+//! The sandbox that a client asks for: 0.169's shape and the legacy one.
+//!
+//! A shape that is not understood is an error of decoding, so that nothing runs with less than was asked for.
+
+use serde::{Deserialize, Serialize};
+
+use super::WirePath;
+
+/// `sandbox` of `process/start` and of the file methods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FileSystemSandbox {
+    /// What may be touched.
+    pub permissions: PermissionProfile,
+    /// What relative places of the permissions relate to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<WirePath>,
+    /// What `project_roots` stands for.
+    #[serde(default)]
+    pub workspace_roots: Vec<WirePath>,
+    /// Of Windows; `disabled` elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows_sandbox_level: Option<String>,
+    /// Of Windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub windows_sandbox_proxy_settings_mode: Option<String>,
+    /// Asks for an older mechanism.
+    #[serde(default)]
+    pub use_legacy_landlock: bool,
+}
+
+/// Who decides what may be touched.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum PermissionProfile {
+    /// The executor enforces these.
+    #[serde(rename_all = "snake_case")]
+    Managed {
+        /// Files.
+        file_system: FileSystemPolicy,
+        /// The network.
+        network: NetworkPolicy,
+    },
+    /// Nobody: no sandbox.
+    Disabled,
+    /// Somebody else has put the executor into a sandbox already.
+    #[serde(rename_all = "snake_case")]
+    External {
+        /// The network in there.
+        network: NetworkPolicy,
+    },
+}
+
+/// Files of a managed profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
+pub enum FileSystemPolicy {
+    /// What the entries say, and nothing else.
+    #[serde(rename_all = "snake_case")]
+    Restricted {
+        /// In any order; the longest path decides.
+        entries: Vec<ManagedEntry>,
+        /// How deep globs are followed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        glob_scan_max_depth: Option<u32>,
+    },
+    /// Everything.
+    Unrestricted,
+}
+
+/// One line of a managed profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManagedEntry {
+    /// Where.
+    pub path: ManagedPath,
+    /// What.
+    pub access: WireAccess,
+    /// What to do where it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing_path_behavior: Option<MissingPath>,
+}
+
+/// What to do about a line whose path is missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingPath {
+    /// The line does not count.
+    Skip,
+    /// The path can't be made.
+    Protect,
+}
+
+/// What may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WireAccess {
+    /// Read and execute.
+    Read,
+    /// Everything.
+    Write,
+    /// Nothing.
+    #[serde(alias = "deny")]
+    None,
+}
+
+/// Where a line applies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
+pub enum ManagedPath {
+    /// A path and what is below it.
+    Path {
+        /// The path.
+        path: WirePath,
+    },
+    /// Whatever a pattern matches.
+    GlobPattern {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A place with a name.
+    Special {
+        /// Which.
+        value: SpecialPath,
+    },
+}
+
+/// Places with names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
+pub enum SpecialPath {
+    /// `/`.
+    Root,
+    /// What programs need of the system.
+    Minimal,
+    /// The sandbox's `cwd`.
+    CurrentWorkingDirectory,
+    /// Every workspace root, or a path below each.
+    ProjectRoots {
+        /// The path below.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subpath: Option<String>,
+    },
+    /// `TMPDIR`.
+    Tmpdir,
+    /// `/tmp`.
+    SlashTmp,
+}
+
+/// The network of a profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NetworkPolicy {
+    /// None.
+    Restricted,
+    /// The host's.
+    Enabled,
+}
+
+/// `sandboxPolicy`: the shape before 0.169.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "type", deny_unknown_fields)]
+pub enum LegacyPolicy {
+    /// No sandbox.
+    DangerFullAccess,
+    /// Nothing writable.
+    ReadOnly {
+        /// Whether the network is the host's.
+        #[serde(default)]
+        network_access: bool,
+    },
+    /// The working directory and these are writable.
+    WorkspaceWrite {
+        /// Further writable roots.
+        #[serde(default)]
+        writable_roots: Vec<WirePath>,
+        /// Whether the network is the host's.
+        #[serde(default)]
+        network_access: bool,
+        /// Not `TMPDIR`.
+        #[serde(default)]
+        exclude_tmpdir_env_var: bool,
+        /// Not `/tmp`.
+        #[serde(default)]
+        exclude_slash_tmp: bool,
+    },
+}
