@@ -11,5 +11,6 @@ pub mod local;
 mod processes;
 
 pub use processes::{
-    BoxFuture, Handles, Process, ProcessControl, ProcessError, Processes, StartError, StartOptions, Watching,
+    BoxFuture, Handles, Process, ProcessControl, ProcessError, Processes, Sessions, StartError, StartOptions,
+    Watching,
 };

@@ -13,6 +13,7 @@ mod peer;
 mod placeholders;
 mod process;
 mod recordings;
+mod sessions;
 mod spares;
 mod start;
 mod terminal;
@@ -28,13 +29,12 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use sandbar_proto::{AbsPath, ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
+use sandbar_proto::{ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
 
 use crate::protocol::{
-    self, Event, LIST_PAGE, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader,
-    StartFailure, Watch,
+    self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, Watch,
 };
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 use crate::transport::{self, Received};
@@ -44,8 +44,9 @@ use peer::Confinement;
 use placeholders::Placeholders;
 use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
 use recordings::Recordings;
+use sessions::Sessions;
 use spares::Spares;
-use start::Starter;
+use start::{Origin, Starter};
 
 /// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
 const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -135,6 +136,7 @@ struct Keeper {
     spawner: Spawner,
     archive: Archive,
     recordings: Recordings,
+    sessions: Sessions,
     packet: Box<[u8]>,
     chunk: Box<[u8]>,
     idle_since: Option<Instant>,
@@ -193,6 +195,7 @@ impl Keeper {
             spawner: Spawner::default(),
             archive,
             recordings,
+            sessions: Sessions::default(),
             packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
             chunk: vec![0; READ_BYTES].into_boxed_slice(),
             idle_since: Some(Instant::now()),
@@ -223,6 +226,7 @@ impl Keeper {
                 }
             }
             self.fire_timers();
+            self.expire_sessions();
             self.see_to_recordings();
             self.flush_all();
             self.keep_spare();
@@ -245,7 +249,7 @@ impl Keeper {
     fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let idle = self.idle_since.map(|since| since + IDLE);
-        timer.into_iter().chain(idle).chain(self.spares.deadline()).min()
+        timer.into_iter().chain(idle).chain(self.spares.deadline()).chain(self.sessions.deadline()).min()
     }
 
     /// Has a spare ready behind a start, and none for long.
@@ -279,7 +283,8 @@ impl Keeper {
     }
 
     fn note_idleness(&mut self) {
-        if !self.processes.is_empty() || !self.connections.is_empty() {
+        let serves = !self.connections.is_empty() || self.sessions.count() > 0;
+        if !self.processes.is_empty() || serves {
             self.idle_since = None;
             return;
         }
@@ -393,7 +398,9 @@ impl Keeper {
             Ok((header, body)) => (header, body.to_vec()),
             Err(error) => {
                 let refusal = Refusal::Malformed { message: error.to_string() };
-                return self.reply(id, u64::MAX, Reply::Refused { error: refusal });
+                // A newer client's request, more often than nonsense: who asked is to hear of it.
+                let req = protocol::decode::<Numbered>(packet).map_or(u64::MAX, |(numbered, _)| numbered.req);
+                return self.reply(id, req, Reply::Refused { error: refusal });
             }
         };
         if self.connections.get(&id).is_some_and(|connection| connection.refused.is_some()) {
@@ -434,8 +441,14 @@ impl Keeper {
                 let version = env!("CARGO_PKG_VERSION").to_owned();
                 Ok(Some(Reply::Hello { minor: MINOR, version, pid: std::process::id() }))
             }
-            Request::Start { id, watch, rollout } => self.start(client, req, id, watch, rollout, fds),
-            Request::Watch { id, watch, record } => {
+            Request::Start { id, watch, rollout, owner } => {
+                self.start((client, req), id, watch, Origin { rollout, owner }, fds)
+            }
+            Request::Watch { id, ended: true, .. } if !self.processes.contains_key(&id) => {
+                let state = self.ended_state(id).ok_or(Refusal::Unknown { id })?;
+                Ok(Some(Reply::Process { state: state.into() }))
+            }
+            Request::Watch { id, watch, record, .. } => {
                 if !self.processes.contains_key(&id) {
                     return Err(Refusal::Unknown { id });
                 }
@@ -446,7 +459,7 @@ impl Keeper {
                         watcher.attends = true;
                     }
                 }
-                Ok(self.state(id).map(|state| Reply::Process { state }))
+                Ok(self.state(id).map(|state| Reply::Process { state: state.into() }))
             }
             Request::Release { id } => {
                 self.release(client, id);
@@ -500,9 +513,17 @@ impl Keeper {
                 Ok(Some(Reply::Done))
             }
             Request::List { after } => Ok(Some(self.list(after))),
+            Request::Session { session, blob, ttl_ms } => self.renew_session(session, blob, ttl_ms).map(Some),
+            Request::EndSession { session } => self.end_session(&session).map(Some),
+            Request::Sessions { after } => Ok(Some(self.list_sessions(after))),
+            Request::SessionProcesses { session, after } => Ok(Some(self.list_session(&session, after))),
             Request::Stop => {
                 if !self.processes.is_empty() {
                     return Err(Refusal::Busy { processes: self.processes.len() });
+                }
+                self.expire_sessions();
+                if self.sessions.count() > 0 {
+                    return Err(Refusal::SessionsHeld { sessions: self.sessions.count() });
                 }
                 self.stop();
                 Ok(Some(Reply::Done))
@@ -522,20 +543,8 @@ impl Keeper {
     fn list(&self, after: Option<RunId>) -> Reply {
         use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.processes.range((from, Bound::Unbounded)).map(|(_, process)| process);
-        let mut processes = Vec::new();
-        let mut bytes = 0;
-        for process in rest.by_ref() {
-            let state = told(process.state());
-            bytes +=
-                state.start.argv.iter().map(|argument| argument.as_bytes().len() + 8).sum::<usize>() + 4500;
-            processes.push(state);
-            // A page stays within one packet: at most twice the text for JSON's escapes.
-            if processes.len() == LIST_PAGE || bytes > MAX_PACKET_BYTES / 3 {
-                break;
-            }
-        }
-        let more = rest.next().is_some();
+        let rest = self.processes.range((from, Bound::Unbounded)).map(|(_, process)| told(process.state()));
+        let (processes, more) = sessions::page(rest);
         Reply::Listed { processes, more }
     }
 
@@ -556,13 +565,27 @@ impl Keeper {
 
     // --- starting ---
 
+    /// The state of a process that ended, as far as it is on record.
+    fn ended_state(&self, id: RunId) -> Option<ProcessState> {
+        let record = crate::records::read(&self.home.processes().join(id.to_string()))?;
+        let output = record.output();
+        Some(told(ProcessState {
+            start: record.start,
+            output,
+            end: record.end,
+            closed: true,
+            terminal: None,
+            viewers: 0,
+            stopped: false,
+        }))
+    }
+
     fn start(
         &mut self,
-        client: u64,
-        req: u64,
+        (client, req): (u64, u64),
         id: RunId,
         watch: Watch,
-        rollout: Option<AbsPath>,
+        origin: Origin,
         mut fds: Vec<OwnedFd>,
     ) -> Result<Option<Reply>, Refusal> {
         if self.processes.contains_key(&id) {
@@ -572,28 +595,20 @@ impl Keeper {
                 waiting.push((client, req));
                 return Ok(None);
             }
-            return Ok(Some(Reply::Process { state: told(process.state()) }));
+            return Ok(Some(Reply::Process { state: told(process.state()).into() }));
         }
-        if let Some(record) = crate::records::read(&self.home.processes().join(id.to_string())) {
-            let output = record.end.as_ref().map(|end| end.output).unwrap_or_default();
-            let state = ProcessState {
-                start: record.start,
-                output,
-                end: record.end,
-                closed: true,
-                terminal: None,
-                viewers: 0,
-                stopped: false,
-            };
-            return Ok(Some(Reply::Process { state: told(state) }));
+        if let Some(state) = self.ended_state(id) {
+            return Ok(Some(Reply::Process { state: state.into() }));
+        }
+        if let Some(owner) = &origin.owner {
+            self.check_owner(owner)?;
         }
         if fds.is_empty() {
             return Err(Refusal::Malformed { message: "a start without a plan".to_owned() });
         }
         let plan = fds.remove(0);
-        let recorded = rollout.is_some();
-        self.begin((client, req), id, watch, rollout, &plan, fds)
-            .map_err(|failure| Refusal::Start { failure })?;
+        let recorded = origin.rollout.is_some();
+        self.begin((client, req), id, watch, origin, &plan, fds)?;
         if recorded {
             self.recordings.begin(id, client);
         }
@@ -605,19 +620,24 @@ impl Keeper {
         (client, req): (u64, u64),
         id: RunId,
         watch: Watch,
-        rollout: Option<AbsPath>,
+        origin: Origin,
         plan: &OwnedFd,
         direct: Vec<OwnedFd>,
-    ) -> Result<(), StartFailure> {
+    ) -> Result<(), Refusal> {
         // A spare reads its plan while we read ours.
         let spare = self.spares.feed(plan);
         let spec = match start::read_plan(plan) {
             Ok(spec) => spec,
             Err(failure) => {
                 self.discard(spare);
-                return Err(failure);
+                return Err(Refusal::Start { failure });
             }
         };
+        let session = origin.owner.as_ref().and_then(|owner| owner.session.as_ref());
+        if spec.lifetime == Lifetime::Session && session.is_none() {
+            self.discard(spare);
+            return Err(Refusal::NoSession);
+        }
         let mut spare = match spare {
             Some(spare) if spare.fits(&spec) => Some(spare),
             unfit => {
@@ -633,9 +653,9 @@ impl Keeper {
             spawner: &mut self.spawner,
             null: &self.null,
         };
-        let started = starter.start(id, spec, direct, rollout, &mut spare, now());
+        let started = starter.start(id, spec, direct, origin, &mut spare, now());
         self.discard(spare);
-        let mut process = started?;
+        let mut process = started.map_err(|failure| Refusal::Start { failure })?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
             waiting.push((client, req));
         }
@@ -745,7 +765,7 @@ impl Keeper {
     fn started(&mut self, id: RunId) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
-        let state = told(process.state());
+        let state = Box::new(told(process.state()));
         if let Phase::Starting { waiting, .. } = phase {
             for (client, req) in waiting {
                 self.reply(client, req, Reply::Process { state: state.clone() });
@@ -916,6 +936,7 @@ impl Keeper {
             None => sandbar_proto::Seq(2),
         };
         let output = process.totals();
+        process.record_close(seq);
         self.tell(id, &Event::Closed { id, seq, output });
         if let Some(process) = self.remove(id) {
             // Not before: making a spare takes the processor that the run needs.
@@ -1056,6 +1077,12 @@ impl Keeper {
             }
         }
     }
+}
+
+/// What every request has.
+#[derive(serde::Deserialize)]
+struct Numbered {
+    req: u64,
 }
 
 fn tell_growth_and(

@@ -86,6 +86,8 @@ pub enum Lifetime {
     Connection,
     /// It goes on.
     Detached,
+    /// It goes on as long as the session of its owner: until that is ended, or nobody renews its lease.
+    Session,
 }
 
 /// What happens to the rest of the tree when its leader ends.

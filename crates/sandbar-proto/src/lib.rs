@@ -11,6 +11,7 @@ pub mod exec;
 mod facts;
 mod id;
 mod launch;
+mod owner;
 mod path;
 mod process;
 mod rollout;
@@ -26,6 +27,7 @@ pub use launch::{
     AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode,
     Stdio,
 };
+pub use owner::{Blob, Owner, SessionId, SessionIdError};
 pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};
 pub use process::{EndRecord, ExitStatus, OutputTotals, ResourceUse, StartRecord, Stream, Timestamp};
 pub use rollout::{

@@ -192,6 +192,7 @@ async fn start(
             watching: streams.watching(),
             handles: streams.handles()?,
             rollout: rollout.clone(),
+            owner: None,
         };
         let started = processes.start(compiled.plan, options).await;
         let Err(StartError::Failed(failure)) = &started else { return Ok(started) };

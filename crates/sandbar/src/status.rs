@@ -73,6 +73,7 @@ pub(crate) mod tests {
             holder_pid: None,
             terminal: false,
             rollout: None,
+            owner: None,
         };
         let end = end.map(|status| EndRecord {
             id,

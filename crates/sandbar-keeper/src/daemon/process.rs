@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
     AfterLeader, EndRecord, ExitStatus, LaunchSpec, NetworkMode, OutputTotals, PinnedPath, ResourceUse,
-    RunId, StartRecord, Stream, TerminalSize, Timestamp,
+    RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
 
@@ -306,7 +306,9 @@ impl Process {
     }
 
     pub(super) fn totals(&self) -> OutputTotals {
-        self.log.as_ref().map(LogWriter::totals).unwrap_or_default()
+        // Without a log only the end has a number.
+        let end = || self.end.as_ref().map(|end| end.output);
+        self.log.as_ref().map(LogWriter::totals).or_else(end).unwrap_or_default()
     }
 
     /// What lossless readers have read and need, one included that died before everything was recorded.
@@ -398,15 +400,27 @@ impl Process {
 
     /// Writes the end record. Nothing may be announced before this.
     pub(super) fn record_end(&mut self, id: RunId, status: ExitStatus, usage: ResourceUse, ended: Timestamp) {
-        if let Some(log) = &mut self.log {
-            log.next_seq();
-        }
-        let output = self.totals();
+        let output = match &mut self.log {
+            Some(log) => {
+                log.next_seq();
+                log.totals()
+            }
+            None => OutputTotals { last_seq: Seq(1), ..OutputTotals::default() },
+        };
         let end = EndRecord { id, status, ended, usage, output, timed_out: self.timed_out };
         // Its space was taken at the start; an error here is a broken file system, and those who watch still
         // hear how it ended.
         let _ = self.directory.finish(&end);
         self.end = Some(end);
+    }
+
+    /// Writes down what came behind the end, if anything did. `closed` is the number of the close.
+    pub(super) fn record_close(&self, closed: Seq) {
+        let Some(end) = &self.end else { return };
+        if end.output.last_seq.next() != closed {
+            // Without it readers see as much as the log itself says.
+            let _ = self.directory.close(&self.totals());
+        }
     }
 
     /// Whether nothing can come any more.

@@ -8,8 +8,8 @@ use rustix::fs::{FileType, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandbar_proto::{
-    AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, PinnedPath, RunId, Sandbox, StartRecord, StdinMode,
-    Stdio, Timestamp,
+    AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, Owner, PinnedPath, RunId, Sandbox, StartRecord,
+    StdinMode, Stdio, Timestamp,
 };
 use sandbar_sandbox::report::{SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
@@ -79,6 +79,14 @@ pub(super) struct Starter<'a> {
     pub(super) null: &'a OwnedFd,
 }
 
+/// Where a start comes from, and where it goes on record.
+pub(super) struct Origin {
+    /// The rollout that its starter records it in.
+    pub(super) rollout: Option<AbsPath>,
+    /// Who it belongs to.
+    pub(super) owner: Option<Owner>,
+}
+
 /// What a start made before its fork.
 struct Prepared {
     log: Option<LogWriter>,
@@ -106,7 +114,7 @@ impl Starter<'_> {
         id: RunId,
         mut spec: LaunchSpec,
         direct: Vec<OwnedFd>,
-        rollout: Option<AbsPath>,
+        Origin { rollout, owner }: Origin,
         spare: &mut Option<Spare>,
         now: Timestamp,
     ) -> Result<Process, StartFailure> {
@@ -121,6 +129,7 @@ impl Starter<'_> {
             holder_pid: None,
             terminal: spec.terminal.is_some(),
             rollout,
+            owner,
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;

@@ -39,6 +39,7 @@ async fn stop(keeper: &KeeperDir) -> Result<(), Problem> {
     match event_loop::answer(keepers::connect(keeper)?.stop_keeper()).await? {
         Ok(()) => Ok(()),
         Err(ProcessError::Refused(Refusal::Busy { processes })) => Err(busy(keeper, processes)),
+        Err(ProcessError::Refused(Refusal::SessionsHeld { sessions })) => Err(leased(keeper, sessions)),
         Err(error) => {
             Err(Problem::new(format!("could not stop the keeper: {error}")).at(keeper.path().display()))
         }
@@ -50,6 +51,13 @@ fn busy(keeper: &KeeperDir, processes: usize) -> Problem {
     Problem::new(format!("could not stop the keeper: it holds {processes} {runs}"))
         .at(keeper.path().display())
         .advise("end them with `sandbar kill`; `sandbar ps` lists them")
+}
+
+fn leased(keeper: &KeeperDir, sessions: usize) -> Problem {
+    let names = if sessions == 1 { "session" } else { "sessions" };
+    Problem::new(format!("could not stop the keeper: it holds {sessions} {names} of a server"))
+        .at(keeper.path().display())
+        .advise("end the server; its sessions end when their time is over")
 }
 
 #[cfg(test)]

@@ -193,6 +193,7 @@ fn start(runtime: &RuntimeDir, plan: LaunchPlan) -> Result<Duration, Failed> {
             watching: Watching::End,
             handles: Handles::default(),
             rollout: None,
+            owner: None,
         };
         let begun = Instant::now();
         let mut process = match event_loop::answer(processes.start(plan, options)).await? {
