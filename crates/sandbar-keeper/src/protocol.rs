@@ -11,6 +11,7 @@ use sandbar_proto::{
     AbsPath, Blob, EndRecord, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord, Stream,
     TakeoverReason, TerminalSize,
 };
+use sandbar_sandbox::report::Step;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -476,6 +477,40 @@ pub enum StartStep {
     LandlockAbi,
     /// A step inside the sandbox, by `sandbar_sandbox::report::Step::name`.
     Sandbox(String),
+}
+
+impl StartStep {
+    /// Its name, for records and for programs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sandbox(name) => name,
+            Self::Plan => "plan",
+            Self::Stream => "stream",
+            Self::Record => "record",
+            Self::Log => "log",
+            Self::Placeholder => "placeholder",
+            Self::CacheStore => "cache_store",
+            Self::NulByte => "nul_byte",
+            Self::LandlockAbi => "landlock_abi",
+        }
+    }
+
+    /// The step inside the sandbox, if it is one that this release knows.
+    #[must_use]
+    pub fn in_sandbox(&self) -> Option<Step> {
+        match self {
+            Self::Sandbox(name) => Step::from_name(name),
+            Self::Plan
+            | Self::Stream
+            | Self::Record
+            | Self::Log
+            | Self::Placeholder
+            | Self::CacheStore
+            | Self::NulByte
+            | Self::LandlockAbi => None,
+        }
+    }
 }
 
 /// The JSON part of a packet from a client.

@@ -64,7 +64,7 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
 /// # Errors
 /// The policy refuses it.
 pub(crate) fn compile(request: &RunRequest) -> Result<Compiled, Problem> {
-    sandbar_exec::facts::plan(request).map_err(|error| plan_problem(&error, request.profile))
+    sandbar_exec::facts::plan(request).map_err(|error| problem(&error, request.profile))
 }
 
 fn working_directory(given: Option<&OsStr>) -> Result<PathBuf, Problem> {
@@ -111,7 +111,8 @@ fn abs_path(flag: &str, path: &Path) -> Result<AbsPath, Problem> {
     })
 }
 
-fn plan_problem(error: &PlanError, profile: Profile) -> Problem {
+/// A plan that can't be made, for people.
+pub(crate) fn problem(error: &PlanError, profile: Profile) -> Problem {
     let problem = Problem::new(format!("could not plan the run: {error}"))
         .at(format!("profile {profile}"))
         .status(exit::CANNOT_RUN);

@@ -18,9 +18,11 @@ mod tail;
 use std::time::Duration;
 
 use sandbar_exec::local::LocalProcesses;
+use sandbar_exec::start::NotStarted;
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
 use sandbar_keeper::RuntimeDir;
-use sandbar_policy::{CacheMode, Compiled, ResolvedEnv, RunRequest};
+use sandbar_keeper::protocol::StartFailure;
+use sandbar_policy::{Compiled, ResolvedEnv, RunRequest};
 use sandbar_proto::{AbsPath, ByteString, EnvVar, Limits, RunId};
 
 use crate::cli::RunArgs;
@@ -173,50 +175,36 @@ fn request(
     Ok(request)
 }
 
-/// Starts the plan. Plans again when the world changed between plan and start, and without caches where this
-/// machine can't mount them copy-on-write, which is stricter, and said.
+/// Starts the plan, or another one where the world changed between plan and start, see [`sandbar_exec::start`].
 ///
 /// # Errors
 /// The outer one: there is no new plan. The inner one: it could not be started.
 async fn start(
     processes: &LocalProcesses,
-    mut request: RunRequest,
-    mut compiled: Compiled,
+    request: RunRequest,
+    compiled: Compiled,
     (id, rollout): (RunId, Option<AbsPath>),
     streams: Streams,
 ) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
-    let mut again = Again { changed: CHANGES, caches: true };
-    loop {
-        let options = StartOptions {
+    let profile = request.profile;
+    let options = || {
+        Ok(StartOptions {
             id,
             watching: streams.watching(),
             handles: streams.handles()?,
             rollout: rollout.clone(),
             owner: None,
-        };
-        let started = processes.start(compiled.plan, options).await;
-        let Err(StartError::Failed(failure)) = &started else { return Ok(started) };
-        if again.changed > 0 && failure::is_about_a_change(failure) {
-            again.changed -= 1;
-        } else if again.caches && failure::is_about_caches(failure) {
-            again.caches = false;
-            note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
-            request.caches = CacheMode::Off;
-        } else {
-            return Ok(started);
-        }
-        compiled = plan::compile(&request)?;
+        })
+    };
+    let told = |failure: &StartFailure| {
+        note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
+    };
+    match sandbar_exec::start::start(processes, request, compiled, options, told).await {
+        Ok(process) => Ok(Ok(process)),
+        Err(NotStarted::Start(error)) => Ok(Err(error)),
+        Err(NotStarted::Options(problem)) => Err(problem),
+        Err(NotStarted::Plan(error)) => Err(plan::problem(&error, profile)),
     }
-}
-
-/// How often a plan is made again because the host changed under it. Other runs that begin and end in the same
-/// workspace are such changes, so once is not enough; a host that changes all the time is not worth waiting for.
-const CHANGES: u32 = 10;
-
-/// Which reasons to plan again are left.
-struct Again {
-    changed: u32,
-    caches: bool,
 }
 
 fn cannot_run(what: String) -> Problem {

@@ -36,22 +36,6 @@ impl About {
     }
 }
 
-/// Whether a start failed because something on the host changed between plan and start.
-pub(super) fn is_about_a_change(failure: &StartFailure) -> bool {
-    const ESTALE: i32 = 116;
-    match step(failure) {
-        Some(Step::Changed | Step::CwdChanged) => true,
-        Some(Step::Source | Step::Mount) => failure.errno == ENOENT,
-        Some(_other) => false,
-        None => failure.step == StartStep::Placeholder && failure.errno == ESTALE,
-    }
-}
-
-/// Whether a start failed because caches can't be mounted here.
-pub(super) fn is_about_caches(failure: &StartFailure) -> bool {
-    failure.step == StartStep::CacheStore || step(failure) == Some(Step::Cache)
-}
-
 /// Why caches can't be mounted here.
 pub(super) fn cache_obstacle(failure: &StartFailure) -> String {
     let path = failure.path.as_ref().map(|path| path.to_display()).unwrap_or_default();
@@ -66,11 +50,11 @@ pub(crate) fn problem(error: &StartError, about: &About) -> (Problem, String, i3
     };
     match error {
         StartError::Failed(failure) => {
-            let problem = match step(failure) {
+            let problem = match failure.step.in_sandbox() {
                 Some(step) => in_sandbox(step, failure, about),
                 None => before_sandbox(failure, command),
             };
-            (problem, step_name(&failure.step), failure.errno)
+            (problem, failure.step.name().to_owned(), failure.errno)
         }
         StartError::Refused(Refusal::Malformed { message }) => {
             let problem = start(format!("the keeper did not understand the request: {message}")).advise(
@@ -87,35 +71,6 @@ pub(crate) fn problem(error: &StartError, about: &About) -> (Problem, String, i3
             (start(error.to_string()), "request".to_owned(), 0)
         }
     }
-}
-
-fn step(failure: &StartFailure) -> Option<Step> {
-    match &failure.step {
-        StartStep::Sandbox(name) => Step::from_name(name),
-        StartStep::Plan
-        | StartStep::Stream
-        | StartStep::Record
-        | StartStep::Log
-        | StartStep::Placeholder
-        | StartStep::CacheStore
-        | StartStep::NulByte
-        | StartStep::LandlockAbi => None,
-    }
-}
-
-fn step_name(step: &StartStep) -> String {
-    let name = match step {
-        StartStep::Sandbox(name) => name,
-        StartStep::Plan => "plan",
-        StartStep::Stream => "stream",
-        StartStep::Record => "record",
-        StartStep::Log => "log",
-        StartStep::Placeholder => "placeholder",
-        StartStep::CacheStore => "cache_store",
-        StartStep::NulByte => "nul_byte",
-        StartStep::LandlockAbi => "landlock_abi",
-    };
-    name.to_owned()
 }
 
 fn errno_text(errno: i32) -> String {
