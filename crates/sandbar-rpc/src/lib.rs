@@ -13,15 +13,20 @@
 
 #![forbid(unsafe_code)]
 
+pub mod auth;
 mod close;
+pub mod connect;
 mod connection;
 mod envelope;
 mod limits;
+pub mod listen;
 mod outbox;
 mod pending;
+mod random;
 mod responder;
 mod sender;
 mod service;
+pub mod tls;
 mod transport;
 
 pub use close::{CloseReason, Closed, Violation};
@@ -30,4 +35,4 @@ pub use limits::Limits;
 pub use responder::Responder;
 pub use sender::{RequestError, Sender};
 pub use service::{Call, Service};
-pub use transport::{Frame, Link, Side, Transport, memory};
+pub use transport::{Frame, Link, Side, Transport, blocking_lines, lines, memory};

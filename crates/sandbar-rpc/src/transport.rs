@@ -4,12 +4,19 @@
 //! |---|---|---|---|---|
 //! | memory | in a queue | yes | yes | skipped |
 //! | lines | one object a line | no | no: the end of the input says that the peer is gone | skipped |
+//! | websocket | RFC 6455, over TCP, TLS or a unix socket | yes | yes | skipped |
 
+mod blocking;
+mod lines;
 mod memory;
+mod stream;
+pub(crate) mod websocket;
 
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::{fmt, io};
 
+pub use blocking::blocking_lines;
+pub use lines::lines;
 pub use memory::{Link, memory};
 
 use crate::close::CloseReason;
@@ -52,7 +59,6 @@ pub enum Side {
 }
 
 /// One link to a peer, ready to be run by a [`Connection`](crate::Connection).
-#[derive(Debug)]
 pub struct Transport {
     pub(crate) reader: Reader,
     pub(crate) writer: Writer,
@@ -71,6 +77,12 @@ pub(crate) struct About {
     pub(crate) has_pings: bool,
     /// Whether bytes that nobody read make the end of the link destroy bytes on their way to the peer, as in TCP.
     pub(crate) lingers: bool,
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transport").field("about", &self.about).finish_non_exhaustive()
+    }
 }
 
 impl Transport {
@@ -138,9 +150,10 @@ impl Activity {
     }
 }
 
-#[derive(Debug)]
 pub(crate) enum Reader {
     Memory(memory::Reader),
+    Lines(lines::Reader),
+    Websocket(websocket::Reader),
 }
 
 impl Reader {
@@ -148,13 +161,16 @@ impl Reader {
     pub(crate) async fn next(&mut self, limit: usize, activity: &Activity) -> Result<Inbound, CloseReason> {
         match self {
             Self::Memory(reader) => reader.next(limit, activity).await,
+            Self::Lines(reader) => reader.next(limit, activity).await,
+            Self::Websocket(reader) => reader.next(limit, activity).await,
         }
     }
 }
 
-#[derive(Debug)]
 pub(crate) enum Writer {
     Memory(memory::Writer),
+    Lines(lines::Writer),
+    Websocket(websocket::Writer),
 }
 
 impl Writer {
@@ -162,15 +178,21 @@ impl Writer {
     pub(crate) async fn write(&mut self, frames: Vec<Wire>, activity: &Activity) -> io::Result<()> {
         match self {
             Self::Memory(writer) => writer.write(frames, activity).await,
+            Self::Lines(writer) => writer.write(frames, activity).await,
+            Self::Websocket(writer) => writer.write(frames, activity).await,
         }
     }
 
     /// Says that no more will come, and why where the transport has words for it.
-    pub(crate) async fn finish(&mut self, _reason: &CloseReason) -> io::Result<()> {
+    pub(crate) async fn finish(&mut self, reason: &CloseReason) -> io::Result<()> {
         match self {
-            Self::Memory(writer) => writer.finish(),
+            Self::Memory(writer) => {
+                writer.finish();
+                Ok(())
+            }
+            Self::Lines(writer) => writer.finish().await,
+            Self::Websocket(writer) => writer.finish(reason).await,
         }
-        Ok(())
     }
 }
 

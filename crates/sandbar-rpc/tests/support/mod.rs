@@ -1,12 +1,14 @@
 //! A service that the tests talk to, and a client that only talks.
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::sync::{Arc, Mutex};
 
 use sandbar_proto::rpc::{RpcError, code};
 use sandbar_rpc::{Call, CloseReason, Connection, Limits, Responder, Sender, Service, Transport, Violation};
 use serde_json::value::RawValue;
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Answers `echo` with its parameters; keeps `hold` for ever, unless told `release`; drops `forget`; notes `note`.
@@ -15,6 +17,7 @@ pub(crate) struct Echo {
     pub(crate) held: Mutex<Vec<Responder>>,
     pub(crate) notes: Mutex<Vec<String>>,
     pub(crate) binary: Mutex<Vec<Vec<u8>>>,
+    pub(crate) news: Notify,
     pub(crate) closed: Mutex<Vec<CloseReason>>,
 }
 
@@ -46,6 +49,7 @@ impl Service for Echo {
         }
         let note = params.map_or("", RawValue::get).to_owned();
         self.notes.lock().unwrap().push(note);
+        self.news.notify_waiters();
         Ok(())
     }
 
@@ -60,6 +64,19 @@ impl Service for Echo {
 
     fn closed(self: &Arc<Self>, reason: &CloseReason) {
         self.closed.lock().unwrap().push(reason.clone());
+    }
+}
+
+impl Echo {
+    /// Waits until there are so many notes.
+    pub(crate) async fn noted(&self, count: usize) {
+        loop {
+            let news = self.news.notified();
+            if self.notes.lock().unwrap().len() >= count {
+                return;
+            }
+            news.await;
+        }
     }
 }
 
