@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbar_rpc::Sender;
+use sandbar_rpc::auth::Principal;
 
 use crate::ProcessError;
 use crate::local::LocalProcesses;
@@ -56,10 +57,6 @@ impl Default for Settings {
         }
     }
 }
-
-/// Who is at the other end of a connection; sessions belong to one of these, and nobody else may resume them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Principal(pub String);
 
 /// A server, shared by its connections.
 #[derive(Debug, Clone)]

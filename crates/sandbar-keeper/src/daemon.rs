@@ -41,6 +41,7 @@ use crate::transport::{self, Received};
 use archive::Archive;
 use connection::Connection;
 use peer::Confinement;
+pub use peer::Gate;
 use placeholders::Placeholders;
 use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
 use recordings::Recordings;

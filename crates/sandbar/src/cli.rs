@@ -34,6 +34,8 @@ pub(crate) enum Command {
     /// What may be touched, and which line says so
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Run commands and touch files for other programs, here or from afar
+    Serve(ServeArgs),
     /// Check whether this machine can run a sandbox
     Doctor(DoctorArgs),
     /// Print what completes these commands in a shell
@@ -248,6 +250,61 @@ pub(crate) struct CompletionsArgs {
     /// Shell
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+/// How clients of a TCP listener are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WsAuth {
+    /// By nothing: on loopback and unix sockets only
+    None,
+    /// By a token
+    CapabilityToken,
+    /// By a JWT
+    SignedBearerToken,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The bound address is the first line on standard output. A unix socket asks the kernel who connects; \
+                  TCP asks for the token, which is made on first use."
+)]
+pub(crate) struct ServeArgs {
+    /// unix:///PATH, ws://IP:PORT, wss://IP:PORT or stdio; a socket in the runtime directory without it
+    #[arg(long, value_name = "URL")]
+    pub(crate) listen: Option<String>,
+    /// How clients are known: none, capability-token or signed-bearer-token
+    #[arg(long, visible_alias = "auth", value_enum, value_name = "HOW", hide_possible_values = true)]
+    pub(crate) ws_auth: Option<WsAuth>,
+    /// File with the token; made if it is missing
+    #[arg(long, value_name = "FILE", conflicts_with = "ws_token_sha256")]
+    pub(crate) ws_token_file: Option<std::path::PathBuf>,
+    /// SHA-256 of the token, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    pub(crate) ws_token_sha256: Option<String>,
+    /// File with the secret that tokens are signed with (HS256)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ws_shared_secret_file: Option<std::path::PathBuf>,
+    /// The only issuer of signed tokens
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ws_issuer: Option<String>,
+    /// The audience that signed tokens must be for
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ws_audience: Option<String>,
+    /// How far clocks may differ
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "30s")]
+    pub(crate) ws_max_clock_skew: Duration,
+    /// A web page that may connect, as its Origin names it; repeatable
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
+    /// Certificate chain for wss, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<std::path::PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<std::path::PathBuf>,
+    /// How long a session waits for its client to come back
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "80s")]
+    pub(crate) session_ttl: Duration,
 }
 
 #[derive(Debug, Args)]

@@ -9,12 +9,13 @@ use sandbar_proto::exec::{
     WaitParams, WriteParams, WriteResult, WriteStatus, method,
 };
 use sandbar_proto::rpc::RpcError;
+use sandbar_rpc::auth::Principal;
 use sandbar_rpc::{Call, CloseReason, Responder, Sender, Service, Violation};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::session::{Attachment, Entry, Session};
-use super::{Principal, Shared, launch, refusal, signals};
+use super::{Shared, launch, refusal, signals};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;

@@ -54,12 +54,7 @@ impl Host {
             prepend_path_dirs: Vec::new(),
             temporary_directories: Vec::new(),
             temp_dir: temporary.map(WirePath),
-            capabilities: Capabilities {
-                fs_watch_missing: true,
-                sandboxed_file_streaming: true,
-                file_write_streaming: true,
-                ..Capabilities::default()
-            },
+            capabilities: Capabilities::default(),
         }
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use sandbar_proto::SessionId;
 use sandbar_proto::exec::{Extensions, Page, ProcessSummary, SessionEvicted, method};
 use sandbar_proto::rpc::{RpcError, code};
+use sandbar_rpc::auth::Principal;
 use sandbar_rpc::{CloseReason, Sender};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
 use super::process::Live;
-use super::{Principal, Settings, refusal};
+use super::{Settings, refusal};
 
 /// Processes of one page of a list.
 const PAGE: usize = 64;
@@ -292,7 +293,7 @@ mod tests {
 
     fn session() -> Arc<Session> {
         let settings = Settings { max_processes: 2, max_ended: 1, ..Settings::default() };
-        Session::new(SessionId::new("s").unwrap(), Principal("p".to_owned()), settings)
+        Session::new(SessionId::new("s").unwrap(), Principal::new("p"), settings)
     }
 
     fn attachment(connection: u64) -> (Attachment, Connection) {

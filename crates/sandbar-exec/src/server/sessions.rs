@@ -15,12 +15,13 @@ use sandbar_keeper::protocol::ProcessState;
 use sandbar_proto::exec::ProcessPhase;
 use sandbar_proto::rpc::RpcError;
 use sandbar_proto::{Blob, Seq, SessionId};
+use sandbar_rpc::auth::Principal;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::process::{Live, Memo};
 use super::session::{Attachment, Session, SessionMemo, unknown};
-use super::{Figures, Principal, Settings, follower, refusal};
+use super::{Figures, Settings, follower, refusal};
 use crate::local::LocalProcesses;
 use crate::{ProcessError, Processes as _, Sessions as _, Watching};
 
@@ -199,7 +200,8 @@ impl Sessions {
     /// # Errors
     /// The keeper refuses it, or is gone.
     pub(super) async fn lease(&self, session: &Session) -> Result<(), ProcessError> {
-        let memo = SessionMemo { server: self.mark.name.clone(), principal: session.principal.0.clone() };
+        let memo =
+            SessionMemo { server: self.mark.name.clone(), principal: session.principal.as_str().to_owned() };
         let blob = serde_json::to_vec(&memo).map_err(|error| ProcessError::Lost(error.to_string()))?;
         self.processes.session(session.id.clone(), Blob::from(blob), session.ttl()).await
     }
@@ -240,7 +242,7 @@ impl Sessions {
             if self.open().contains_key(&found.session) || !self.mark.is_gone(&memo.server) {
                 continue;
             }
-            let session = Session::new(found.session.clone(), Principal(memo.principal), self.settings);
+            let session = Session::new(found.session.clone(), Principal::new(memo.principal), self.settings);
             // From here on it is ours, in the eyes of every other server.
             if self.lease(&session).await.is_err() {
                 continue;
