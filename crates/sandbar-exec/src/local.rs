@@ -75,7 +75,7 @@ impl LocalProcesses {
             Err(error) => return Err(error.into()),
         };
         let log = logged.then(|| self.log(options.id));
-        Ok(Box::new(LocalProcess::new(self.keeper.clone(), state, news, log, options.watching)))
+        Ok(Box::new(LocalProcess::new(self.keeper.clone(), *state, news, log, options.watching)))
     }
 
     async fn follow_process(
@@ -89,7 +89,7 @@ impl LocalProcesses {
         match self.keeper.request(Outgoing::plain(request)).await? {
             Reply::Process { state } => {
                 let log = Some(self.log(id));
-                Ok(Box::new(LocalProcess::new(self.keeper.clone(), state, news, log, watching)))
+                Ok(Box::new(LocalProcess::new(self.keeper.clone(), *state, news, log, watching)))
             }
             other => {
                 self.keeper.unregister(id).await;
@@ -301,6 +301,7 @@ fn refused(reply: Reply) -> ProcessError {
         | Reply::Process { .. }
         | Reply::Written { .. }
         | Reply::Listed { .. }
+        | Reply::Limits { .. }
         | Reply::Done => ProcessError::Lost("it answered something else than was asked".to_owned()),
     }
 }

@@ -8,7 +8,9 @@
 
 mod archive;
 mod caches;
+mod cgroups;
 mod connection;
+mod limits;
 mod peer;
 mod placeholders;
 mod process;
@@ -39,13 +41,14 @@ use crate::protocol::{
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 use crate::transport::{self, Received};
 use archive::Archive;
+use cgroups::Cgroups;
 use connection::Connection;
 use peer::Confinement;
 use placeholders::Placeholders;
 use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
 use recordings::Recordings;
 use spares::Spares;
-use start::Starter;
+use start::{Starter, Wanted};
 
 /// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
 const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -106,6 +109,8 @@ enum Target {
 enum Timer {
     /// The wall-clock limit of a run.
     WallLimit(RunId),
+    /// Another look at the CPU time of a run.
+    CpuLimit(RunId),
     /// The end of the grace after a terminate.
     Kill(RunId),
     /// Output that found no room.
@@ -132,6 +137,9 @@ struct Keeper {
     spares: Spares,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
+    cgroups: Cgroups,
+    /// The most that a plan can give its command.
+    hard_limits: Vec<(u32, Option<u64>)>,
     spawner: Spawner,
     archive: Archive,
     recordings: Recordings,
@@ -190,6 +198,8 @@ impl Keeper {
             spares: Spares::new().map_err(set_up("open /proc/self/mountinfo"))?,
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
+            cgroups: Cgroups::default(),
+            hard_limits: sandbar_sandbox::caller::hard_limits(),
             spawner: Spawner::default(),
             archive,
             recordings,
@@ -229,6 +239,7 @@ impl Keeper {
             self.archive.trim(&self.home);
             self.note_idleness();
         }
+        self.cgroups.leave();
         Ok(())
     }
 
@@ -446,7 +457,7 @@ impl Keeper {
                         watcher.attends = true;
                     }
                 }
-                Ok(self.state(id).map(|state| Reply::Process { state }))
+                Ok(self.state(id).map(|state| Reply::Process { state: Box::new(state) }))
             }
             Request::Release { id } => {
                 self.release(client, id);
@@ -490,15 +501,17 @@ impl Keeper {
                 check_signal(signal)?;
                 let process = self.process(id)?;
                 process.stopped &= signal != libc::SIGCONT;
+                process.killed |= signal == libc::SIGKILL;
                 self.order(id, Order::SignalLeader(signal));
                 Ok(Some(Reply::Done))
             }
             Request::Terminate { id, signal, grace_ms } => {
                 check_signal(signal)?;
-                self.process(id)?;
+                self.process(id)?.killed |= signal == libc::SIGKILL;
                 self.terminate(id, signal, Duration::from_millis(grace_ms));
                 Ok(Some(Reply::Done))
             }
+            Request::Limits => Ok(Some(Reply::Limits { facts: self.cgroups.facts() })),
             Request::List { after } => Ok(Some(self.list(after))),
             Request::Stop => {
                 if !self.processes.is_empty() {
@@ -572,7 +585,7 @@ impl Keeper {
                 waiting.push((client, req));
                 return Ok(None);
             }
-            return Ok(Some(Reply::Process { state: told(process.state()) }));
+            return Ok(Some(Reply::Process { state: Box::new(told(process.state())) }));
         }
         if let Some(record) = crate::records::read(&self.home.processes().join(id.to_string())) {
             let output = record.end.as_ref().map(|end| end.output).unwrap_or_default();
@@ -583,9 +596,10 @@ impl Keeper {
                 closed: true,
                 terminal: None,
                 viewers: 0,
+                lowered: Vec::new(),
                 stopped: false,
             };
-            return Ok(Some(Reply::Process { state: told(state) }));
+            return Ok(Some(Reply::Process { state: Box::new(told(state)) }));
         }
         if fds.is_empty() {
             return Err(Refusal::Malformed { message: "a start without a plan".to_owned() });
@@ -632,8 +646,11 @@ impl Keeper {
             placeholders: &mut self.placeholders,
             spawner: &mut self.spawner,
             null: &self.null,
+            cgroups: &mut self.cgroups,
+            hard_limits: &self.hard_limits,
         };
-        let started = starter.start(id, spec, direct, rollout, &mut spare, now());
+        let wanted = Wanted { id, direct, rollout };
+        let started = starter.start(wanted, spec, &mut spare, now());
         self.discard(spare);
         let mut process = started?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
@@ -645,6 +662,7 @@ impl Keeper {
         if let (Lifetime::Connection, Some(connection)) = (lifetime, self.connections.get_mut(&client)) {
             connection.bound.insert(id);
         }
+        self.watch_limits(id);
         // A limit that no clock reaches is none.
         if let Some(end) = wall.and_then(|wall| Instant::now().checked_add(wall)) {
             self.timers.push(Reverse((end, Timer::WallLimit(id))));
@@ -723,6 +741,7 @@ impl Keeper {
                 Ok(Received::Packet(PACKET_BYTES, fds)) => match Report::decode(&packet) {
                     Some(Report::Terminal) => self.take_terminal(id, fds),
                     Some(Report::Running) => self.started(id),
+                    Some(Report::LimitHeld(limit)) => self.limit_held(id, limit),
                     Some(Report::LeaderStopped(signal)) => self.leader_stopped(id, signal),
                     Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
                     Some(Report::TreeEnded) => return self.tree_ended(id, ResourceUse::default()),
@@ -748,7 +767,7 @@ impl Keeper {
         let state = told(process.state());
         if let Phase::Starting { waiting, .. } = phase {
             for (client, req) in waiting {
-                self.reply(client, req, Reply::Process { state: state.clone() });
+                self.reply(client, req, Reply::Process { state: Box::new(state.clone()) });
             }
         }
     }
@@ -770,8 +789,11 @@ impl Keeper {
 
     /// Takes a process out of everything that knows it.
     fn remove(&mut self, id: RunId) -> Option<Process> {
-        let process = self.processes.remove(&id)?;
+        let mut process = self.processes.remove(&id)?;
         self.placeholders.release(&process.placeholders);
+        if let Some(cgroup) = process.cgroup.take() {
+            self.cgroups.remove(cgroup);
+        }
         self.forget_targets(|target| match target {
             Target::Control(run) | Target::Holder(run) | Target::Stream(run, _) | Target::Stdin(run) => {
                 *run == id
@@ -984,7 +1006,12 @@ impl Keeper {
     /// Kills everything a process started. In a sandbox the end of pid 1 is the end of all
     /// (pid_namespaces(7)); elsewhere the reaper walks.
     fn kill_tree(&mut self, id: RunId) {
-        let Some(process) = self.processes.get(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.killed = true;
+        if let Some(run) = &process.cgroup {
+            // At once, however fast it forks; the holder ends what is not in it.
+            let _ = run.cgroup.kill();
+        }
         if process.network.is_some() {
             let _ = rustix::process::pidfd_send_signal(&process.holder.pidfd, rustix::process::Signal::KILL);
         } else {
@@ -1009,6 +1036,7 @@ impl Keeper {
                     }
                 }
                 Timer::Kill(id) => self.kill_tree(id),
+                Timer::CpuLimit(id) => self.look_at_cpu(id),
                 Timer::Attendant => self.attendant_may_start(),
                 Timer::Retry(id) => {
                     self.resume_streams(id);

@@ -8,7 +8,8 @@
 use std::fmt;
 
 use sandbar_proto::{
-    AbsPath, EndRecord, OutputTotals, RunId, Seq, StartRecord, Stream, TakeoverReason, TerminalSize,
+    AbsPath, EndRecord, LimitFacts, OutputTotals, RunId, Seq, StartRecord, Stream, TakeoverReason,
+    TerminalSize,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,7 @@ use serde::{Deserialize, Serialize};
 /// Version that peers must share; part of the keeper's directory name.
 pub const MAJOR: u32 = 1;
 /// Version that says which messages a peer understands; grows with every addition.
-pub const MINOR: u32 = 1;
+pub const MINOR: u32 = 2;
 /// Largest packet, header and body together. The default socket buffer (net.core.wmem_default, 208 KiB) holds
 /// one of them with its bookkeeping.
 pub const MAX_PACKET_BYTES: usize = 128 * 1024;
@@ -134,6 +135,8 @@ pub enum Request {
         /// Milliseconds until SIGKILL.
         grace_ms: u64,
     },
+    /// Asks what the keeper can enforce limits with, and has it prepared. Since minor 2.
+    Limits,
     /// Lists live processes, oldest first.
     List {
         /// Last id of the page before.
@@ -171,7 +174,7 @@ pub enum Reply {
     /// To [`Request::Start`] and [`Request::Watch`].
     Process {
         /// Its state now.
-        state: ProcessState,
+        state: Box<ProcessState>,
     },
     /// To [`Request::Write`]: how many bytes of stdin are accepted in total. To [`Request::Input`]: how many of its
     /// own. Fewer than were sent means that the queue is full; [`Event::StdinReady`] says when to go on.
@@ -185,6 +188,11 @@ pub enum Reply {
         processes: Vec<ProcessState>,
         /// Whether more follow.
         more: bool,
+    },
+    /// To [`Request::Limits`].
+    Limits {
+        /// What there is.
+        facts: LimitFacts,
     },
     /// To everything else.
     Done,
@@ -212,6 +220,10 @@ pub struct ProcessState {
     /// How many clients follow its output, those that record it left out.
     #[serde(default)]
     pub viewers: usize,
+    /// Resource limits of the plan that the keeper could not give, by the number of the resource, and what it gave
+    /// instead: its own hard limits were lower.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<(u32, u64)>,
     /// Whether its leader is stopped and was not continued by anybody who asked the keeper.
     #[serde(default)]
     pub stopped: bool,
@@ -375,6 +387,8 @@ pub enum StartStep {
     Placeholder,
     /// A cache's store could not be made.
     CacheStore,
+    /// The run's cgroup could not be made.
+    Cgroup,
     /// An argument, a variable or a path has a NUL byte.
     NulByte,
     /// The kernel's Landlock is too old.

@@ -214,6 +214,8 @@ mod tests {
             holder_pid: None,
             terminal: false,
             rollout: None,
+            limits: Vec::new(),
+            cgroup: None,
         }
     }
 
@@ -225,6 +227,8 @@ mod tests {
             usage: ResourceUse::default(),
             output: OutputTotals::default(),
             timed_out: false,
+            limits: Vec::new(),
+            out_of_memory: None,
         }
     }
 

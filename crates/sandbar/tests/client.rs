@@ -37,7 +37,7 @@ struct Talk {
 impl Talk {
     fn with(home: &Home) -> Self {
         let runtime = RuntimeDir::open(&home.sandbar_home().join("run")).unwrap();
-        let keeper = runtime.keeper().unwrap();
+        let keeper = runtime.keeper(&sandbar_sandbox::caller::attributes()).unwrap();
         let patience = Patience::new(keeper.clone(), DEADLINE, |late| panic!("{late:?}"));
         let client = sandbar_keeper::connect_or_start(&keeper, home.program(), &patience).unwrap();
         Self { client, news: VecDeque::new(), keeper }
@@ -82,7 +82,7 @@ impl Talk {
     fn start(&mut self, id: RunId, watch: Watch, spec: &LaunchSpec) -> ProcessState {
         let reply = self.ask_with(Request::Start { id, watch, rollout: None }, &[], vec![sealed(spec)]);
         let Reply::Process { state } = reply else { panic!("{reply:?}") };
-        state
+        *state
     }
 
     fn write(&mut self, id: RunId, offset_bytes: u64, bytes: &[u8]) -> Reply {
@@ -139,6 +139,7 @@ fn script(home: &Home, text: &str) -> LaunchSpec {
         terminal: None,
         attributes: ProcessAttributes::default(),
         limits: Limits::default(),
+        enforced: Vec::new(),
         lifetime: Lifetime::Detached,
         after_leader: AfterLeader::Kill,
         retention_bytes: 16 * MEBIBYTE,
@@ -395,7 +396,7 @@ fn the_time_limit_of_a_plan_ends_the_tree_and_is_written_down() {
     let mut talk = Talk::with(&home);
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::from_millis(100)) };
+    spec.limits = Limits { wall: Some(Duration::from_millis(100)), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     let Event::Exited { end, .. } = talk.next_event() else { panic!("not told of the exit") };
     assert_eq!((end.status, end.timed_out), (ExitStatus::Signaled { signal: 15 }, true));
@@ -410,7 +411,7 @@ fn times_beyond_all_clocks_harm_no_keeper() {
     let keeper = home.keeper();
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::MAX) };
+    spec.limits = Limits { wall: Some(Duration::MAX), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     assert_eq!(talk.ask(Request::Terminate { id, signal: 15, grace_ms: u64::MAX }), Reply::Done);
     talk.wait_closed(id);

@@ -9,7 +9,7 @@ use sandbar_exec::{Handles, Processes as _, StartOptions, Watching};
 use sandbar_keeper::protocol::{MINOR, Reply, Request};
 use sandbar_keeper::{Client, Incoming, KeeperDir, RuntimeDir};
 use sandbar_policy::{LaunchPlan, Profile};
-use sandbar_proto::{ExitStatus, LaunchSpec, ProcessEvent, RunId, Sandbox};
+use sandbar_proto::{ExitStatus, LaunchSpec, LimitFacts, ProcessEvent, RunId, Sandbox};
 use sandbar_sandbox::report::Step;
 
 use super::{Check, Verdict};
@@ -160,7 +160,7 @@ fn plan(directories: &Directories) -> Result<LaunchPlan, Problem> {
     request.argv = vec![PROGRAM.into()];
     request.env = env.vars;
     request.attributes = sandbar_sandbox::caller::attributes();
-    Ok(plan::compile(&request)?.plan)
+    Ok(plan::compile(&request, &LimitFacts::default())?.plan)
 }
 
 fn caches(spec: &LaunchSpec) -> usize {
