@@ -115,7 +115,10 @@ pub(crate) fn enforce(
                     value = backstop(value);
                 }
                 let (resource, soft, hard) = rlimit(limit, value);
-                lower(attributes, resource, soft, hard);
+                let given = lower(attributes, resource, soft, hard);
+                if per == LimitScope::Process && limit != Limit::Cpu {
+                    value = given;
+                }
             }
             enforced.push(EnforcedLimit { limit, value, by, per });
         }
@@ -145,14 +148,19 @@ fn rlimit(limit: Limit, value: u64) -> (u32, u64, u64) {
     }
 }
 
-fn lower(attributes: &mut ProcessAttributes, resource: u32, soft: u64, hard: u64) {
+/// Lowers a resource limit, and returns the soft one that comes out.
+fn lower(attributes: &mut ProcessAttributes, resource: u32, soft: u64, hard: u64) -> u64 {
     let least = |have: Option<u64>, most: u64| Some(have.map_or(most, |have| have.min(most)));
     match attributes.rlimits.iter_mut().find(|(found, ..)| *found == resource) {
         Some((_, own_soft, own_hard)) => {
             *own_soft = least(*own_soft, soft);
             *own_hard = least(*own_hard, hard);
+            own_soft.unwrap_or(soft)
         }
-        None => attributes.rlimits.push((resource, Some(soft), Some(hard))),
+        None => {
+            attributes.rlimits.push((resource, Some(soft), Some(hard)));
+            soft
+        }
     }
 }
 
@@ -227,7 +235,9 @@ mod tests {
             cpu: Some(Duration::from_millis(1500)),
             ..Limits::default()
         };
-        enforce(&limits, &LimitFacts::default(), OfRun, &mut attributes).unwrap();
+        let enforced = enforce(&limits, &LimitFacts::default(), OfRun, &mut attributes).unwrap();
+        let files = enforced.iter().find(|found| found.limit == Limit::Files);
+        assert_eq!(files.map(|found| found.value), Some(10), "the caller's own, since it is lower");
         assert_eq!(
             attributes.rlimits,
             [

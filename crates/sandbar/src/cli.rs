@@ -267,6 +267,8 @@ pub(crate) struct ManArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeeperCommand {
+    /// Start the keeper here, in this cgroup, unless it runs
+    Start,
     /// End the keeper if nothing runs
     Stop,
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sandbar_proto::{EndRecord, Limit, LimitReport, OutOfMemory};
+use sandbar_proto::{EndRecord, Limit, LimitMechanism, LimitReport, OutOfMemory};
 
 /// What there is to say about limits at the end of a run, one sentence each. What nobody saw is not guessed at.
 pub(crate) fn sentences(end: &EndRecord) -> Vec<String> {
@@ -37,7 +37,11 @@ fn sentence(report: &LimitReport, was_ended: bool) -> Option<String> {
         Limit::Wall | Limit::Files => None,
         Limit::Memory => Some(reached(format!("memory limit of {value}"))),
         Limit::Cpu => Some(reached(format!("limit of {value} of CPU time"))),
-        Limit::Procs => Some(format!("the command reached its limit of {value}; starting more was refused.")),
+        // Only a cgroup counts what it refused.
+        Limit::Procs if report.enforced.by == LimitMechanism::Cgroup => {
+            Some(format!("the command reached its limit of {value}; starting more was refused."))
+        }
+        Limit::Procs => Some(format!("the command had as many as its limit of {value} allows.")),
         Limit::FileSize => {
             Some(format!("a file of the command reached the limit of {value}; who wrote it was ended."))
         }
@@ -89,7 +93,7 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sandbar_proto::{EnforcedLimit, ExitStatus, LimitMechanism, LimitScope};
+    use sandbar_proto::{EnforcedLimit, ExitStatus, LimitScope};
 
     fn end(status: ExitStatus, held: &[(Limit, u64)], out_of_memory: Option<OutOfMemory>) -> EndRecord {
         let report = |(limit, value): &(Limit, u64)| LimitReport {
@@ -139,6 +143,13 @@ mod tests {
         for (end, expected) in table {
             assert_eq!(sentences(&end), [expected]);
         }
+    }
+
+    #[test]
+    fn what_was_only_looked_at_is_not_said_to_have_been_refused() {
+        let mut end = end(ExitStatus::Exited { code: 0 }, &[(Limit::Procs, 5)], None);
+        end.limits[0].enforced.by = LimitMechanism::Rlimit;
+        assert_eq!(sentences(&end), ["the command had as many as its limit of 5 processes allows."]);
     }
 
     #[test]

@@ -15,7 +15,10 @@ use sandbar_proto::{LaunchSpec, Limit, LimitMechanism, MountOp, Sandbox, TmpfsAc
 use super::exec::NulByte;
 use super::{sys, tree};
 
-/// Time between two looks: short against what a person would notice, and a thousandth of a processor for a tree of a
+/// Time until the first look, and twice that until the next one: what goes wrong at once is seen at once.
+const FIRST: Duration = Duration::from_millis(1);
+
+/// Longest time between two looks: short against what a person would notice, and a thousandth of a processor for a tree of a
 /// dozen processes. In this time a process writes a few hundred MiB, for which RLIMIT_DATA is there.
 const INTERVAL: Duration = Duration::from_millis(50);
 
@@ -35,6 +38,7 @@ pub(super) struct Watch {
     seen: HashMap<(i32, u64), u64>,
     held: Vec<Limit>,
     next: Option<Instant>,
+    interval: Duration,
 }
 
 /// What one look saw.
@@ -80,13 +84,13 @@ impl Watch {
         }
         let tmpfs = if memory_bytes.is_some() { writable_tmpfs(&spec.sandbox)? } else { Vec::new() };
         let (seen, held) = (HashMap::new(), Vec::new());
-        Ok(Some(Self { cpu_us, memory_bytes, procs, tmpfs, seen, held, next: None }))
+        Ok(Some(Self { cpu_us, memory_bytes, procs, tmpfs, seen, held, next: None, interval: FIRST }))
     }
 
     /// How long there is until the next look.
     pub(super) fn pause(&mut self) -> Duration {
         let now = Instant::now();
-        self.next.get_or_insert_with(|| now + INTERVAL).saturating_duration_since(now)
+        self.next.get_or_insert_with(|| now + FIRST).saturating_duration_since(now)
     }
 
     /// Looks, if it is time, and returns the limits that were reached since the last look.
@@ -94,7 +98,8 @@ impl Watch {
         if self.next.is_some_and(|next| next > Instant::now()) {
             return Vec::new();
         }
-        self.next = Some(Instant::now() + INTERVAL);
+        self.interval = (self.interval * 2).min(INTERVAL);
+        self.next = Some(Instant::now() + self.interval);
         self.look_now(sandboxed, 0)
     }
 
@@ -239,7 +244,16 @@ mod tests {
     use super::*;
 
     fn watch(cpu_us: Option<u64>, memory_bytes: Option<u64>, procs: Option<u64>) -> Watch {
-        Watch { cpu_us, memory_bytes, procs, tmpfs: vec![], seen: HashMap::new(), held: vec![], next: None }
+        Watch {
+            cpu_us,
+            memory_bytes,
+            procs,
+            tmpfs: vec![],
+            seen: HashMap::new(),
+            held: vec![],
+            next: None,
+            interval: FIRST,
+        }
     }
 
     #[test]
