@@ -179,7 +179,7 @@ fn a_command_that_does_not_heed_the_end_of_its_cpu_time_is_killed() {
 #[test]
 fn a_command_that_sleeps_uses_no_cpu_time() {
     let home = need!(sandbox());
-    let end = end(&home, &["--limit", "cpu=200ms"], "sleep 0.5; echo done");
+    let end = end(&home, &["--limit", "cpu=1"], "sleep 1.5");
     assert_eq!((&end["code"], held(&end, "cpu")), (&json!(0), false));
 }
 
@@ -190,7 +190,7 @@ fn a_fork_bomb_is_held_and_reported_and_nothing_is_left_of_it() {
     need!(need::program("python3"));
     let home = need!(counting_sandbox());
     let marker = processes::unique_sleep();
-    // Every process makes more for a second, whatever happens to it, and then goes on as the sleeper.
+    // Every process makes more, whatever happens to it, and the first that is refused says so.
     let code = format!(
         "\
 import os, time
@@ -199,12 +199,14 @@ while time.monotonic() < end:
     try:
         os.fork()
     except OSError:
-        time.sleep(0.001)
+        os.write(1, b\"refused\\n\")
+        time.sleep(0.01)
 os.execlp(\"sleep\", \"sleep\", \"{marker}\")
 "
     );
-    let bomb = format!("setsid python3 -I -S -c '{code}' & sleep 2; exit 0");
+    let bomb = format!("mkfifo said; setsid python3 -I -S -c '{code}' > said & read word < said; echo $word");
     let finished = run(&home, &["--limit", "procs=24", "--timeout", "60s"], &bomb);
+    assert_eq!((finished.code, finished.out().as_str()), (Some(0), "refused\n"), "{finished:?}");
     assert!(finished.err().contains("limit of 24 processes"), "{finished:?}");
     let left = || processes::with_argument(&marker).is_empty().then_some(());
     eventually(DEADLINE, "the end of the bomb", left);
