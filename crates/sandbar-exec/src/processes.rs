@@ -225,6 +225,9 @@ pub trait Process: Send {
     /// Whether its leader was stopped when it began to be followed.
     fn was_stopped(&self) -> bool;
 
+    /// Resource limits of its plan that could not be given, by the number of the resource, and what was given instead.
+    fn lowered(&self) -> &[(u32, u64)];
+
     /// Whether its output waits for room in the keeper's directory.
     fn is_stalled(&self) -> bool;
 

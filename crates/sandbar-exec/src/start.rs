@@ -2,6 +2,7 @@
 
 use sandbar_keeper::protocol::{StartFailure, StartStep};
 use sandbar_policy::{CacheMode, Compiled, RunRequest};
+use sandbar_proto::LimitFacts;
 use sandbar_sandbox::report::Step;
 
 use crate::facts::{self, PlanError};
@@ -36,7 +37,7 @@ pub enum NotStarted<E> {
 /// [`NotStarted`].
 pub async fn start<E>(
     processes: &dyn Processes,
-    mut request: RunRequest,
+    (mut request, limits): (RunRequest, &LimitFacts),
     mut compiled: Compiled,
     mut options: impl FnMut() -> Result<StartOptions, E>,
     mut told: impl FnMut(&StartFailure),
@@ -57,7 +58,7 @@ pub async fn start<E>(
         } else {
             return Err(NotStarted::Start(error));
         }
-        compiled = facts::plan(&request).map_err(NotStarted::Plan)?;
+        compiled = facts::plan(&request, limits).map_err(NotStarted::Plan)?;
     }
 }
 

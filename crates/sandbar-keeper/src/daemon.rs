@@ -8,7 +8,9 @@
 
 mod archive;
 mod caches;
+mod cgroups;
 mod connection;
+mod limits;
 mod peer;
 mod placeholders;
 mod process;
@@ -39,6 +41,7 @@ use crate::protocol::{
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 use crate::transport::{self, Received};
 use archive::Archive;
+use cgroups::Cgroups;
 use connection::Connection;
 use peer::Confinement;
 pub use peer::Gate;
@@ -47,7 +50,7 @@ use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
 use recordings::Recordings;
 use sessions::Sessions;
 use spares::Spares;
-use start::{Origin, Starter};
+use start::{Origin, Starter, Wanted};
 
 /// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
 const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -108,6 +111,8 @@ enum Target {
 enum Timer {
     /// The wall-clock limit of a run.
     WallLimit(RunId),
+    /// Another look at the CPU time of a run.
+    CpuLimit(RunId),
     /// The end of the grace after a terminate.
     Kill(RunId),
     /// Output that found no room.
@@ -134,6 +139,9 @@ struct Keeper {
     spares: Spares,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
+    cgroups: Cgroups,
+    /// The most that a plan can give its command.
+    hard_limits: Vec<(u32, Option<u64>)>,
     spawner: Spawner,
     archive: Archive,
     recordings: Recordings,
@@ -193,6 +201,8 @@ impl Keeper {
             spares: Spares::new().map_err(set_up("open /proc/self/mountinfo"))?,
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
+            cgroups: Cgroups::default(),
+            hard_limits: sandbar_sandbox::caller::hard_limits(),
             spawner: Spawner::default(),
             archive,
             recordings,
@@ -234,6 +244,7 @@ impl Keeper {
             self.archive.trim(&self.home);
             self.note_idleness();
         }
+        self.cgroups.leave();
         Ok(())
     }
 
@@ -504,15 +515,17 @@ impl Keeper {
                 check_signal(signal)?;
                 let process = self.process(id)?;
                 process.stopped &= signal != libc::SIGCONT;
+                process.killed |= signal == libc::SIGKILL;
                 self.order(id, Order::SignalLeader(signal));
                 Ok(Some(Reply::Done))
             }
             Request::Terminate { id, signal, grace_ms } => {
                 check_signal(signal)?;
-                self.process(id)?;
+                self.process(id)?.killed |= signal == libc::SIGKILL;
                 self.terminate(id, signal, Duration::from_millis(grace_ms));
                 Ok(Some(Reply::Done))
             }
+            Request::Limits => Ok(Some(Reply::Limits { facts: self.cgroups.facts() })),
             Request::List { after } => Ok(Some(self.list(after))),
             Request::Session { session, blob, ttl_ms } => self.renew_session(session, blob, ttl_ms).map(Some),
             Request::EndSession { session } => self.end_session(&session).map(Some),
@@ -577,6 +590,7 @@ impl Keeper {
             closed: true,
             terminal: None,
             viewers: 0,
+            lowered: Vec::new(),
             stopped: false,
         }))
     }
@@ -653,8 +667,11 @@ impl Keeper {
             placeholders: &mut self.placeholders,
             spawner: &mut self.spawner,
             null: &self.null,
+            cgroups: &mut self.cgroups,
+            hard_limits: &self.hard_limits,
         };
-        let started = starter.start(id, spec, direct, origin, &mut spare, now());
+        let wanted = Wanted { id, direct, origin };
+        let started = starter.start(wanted, spec, &mut spare, now());
         self.discard(spare);
         let mut process = started.map_err(|failure| Refusal::Start { failure })?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
@@ -666,6 +683,7 @@ impl Keeper {
         if let (Lifetime::Connection, Some(connection)) = (lifetime, self.connections.get_mut(&client)) {
             connection.bound.insert(id);
         }
+        self.watch_limits(id);
         // A limit that no clock reaches is none.
         if let Some(end) = wall.and_then(|wall| Instant::now().checked_add(wall)) {
             self.timers.push(Reverse((end, Timer::WallLimit(id))));
@@ -744,6 +762,7 @@ impl Keeper {
                 Ok(Received::Packet(PACKET_BYTES, fds)) => match Report::decode(&packet) {
                     Some(Report::Terminal) => self.take_terminal(id, fds),
                     Some(Report::Running) => self.started(id),
+                    Some(Report::LimitHeld(limit)) => self.limit_held(id, limit),
                     Some(Report::LeaderStopped(signal)) => self.leader_stopped(id, signal),
                     Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
                     Some(Report::TreeEnded) => return self.tree_ended(id, ResourceUse::default()),
@@ -791,8 +810,11 @@ impl Keeper {
 
     /// Takes a process out of everything that knows it.
     fn remove(&mut self, id: RunId) -> Option<Process> {
-        let process = self.processes.remove(&id)?;
+        let mut process = self.processes.remove(&id)?;
         self.placeholders.release(&process.placeholders);
+        if let Some(cgroup) = process.cgroup.take() {
+            self.cgroups.remove(cgroup);
+        }
         self.forget_targets(|target| match target {
             Target::Control(run) | Target::Holder(run) | Target::Stream(run, _) | Target::Stdin(run) => {
                 *run == id
@@ -1006,7 +1028,12 @@ impl Keeper {
     /// Kills everything a process started. In a sandbox the end of pid 1 is the end of all
     /// (pid_namespaces(7)); elsewhere the reaper walks.
     fn kill_tree(&mut self, id: RunId) {
-        let Some(process) = self.processes.get(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.killed = true;
+        if let Some(run) = &process.cgroup {
+            // At once, however fast it forks; the holder ends what is not in it.
+            let _ = run.cgroup.kill();
+        }
         if process.network.is_some() {
             let _ = rustix::process::pidfd_send_signal(&process.holder.pidfd, rustix::process::Signal::KILL);
         } else {
@@ -1031,6 +1058,7 @@ impl Keeper {
                     }
                 }
                 Timer::Kill(id) => self.kill_tree(id),
+                Timer::CpuLimit(id) => self.look_at_cpu(id),
                 Timer::Attendant => self.attendant_may_start(),
                 Timer::Retry(id) => {
                     self.resume_streams(id);

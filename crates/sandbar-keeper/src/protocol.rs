@@ -8,7 +8,7 @@
 use std::fmt;
 
 use sandbar_proto::{
-    AbsPath, Blob, EndRecord, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord, Stream,
+    AbsPath, Blob, EndRecord, LimitFacts, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord, Stream,
     TakeoverReason, TerminalSize,
 };
 use sandbar_sandbox::report::Step;
@@ -177,6 +177,8 @@ pub enum Request {
         /// Milliseconds until SIGKILL.
         grace_ms: u64,
     },
+    /// Asks what the keeper can enforce limits with, and has it prepared. Since minor 2.
+    Limits,
     /// Lists live processes, oldest first.
     List {
         /// Last id of the page before.
@@ -236,6 +238,11 @@ pub enum Reply {
         /// Whether more follow.
         more: bool,
     },
+    /// To [`Request::Limits`].
+    Limits {
+        /// What there is.
+        facts: LimitFacts,
+    },
     /// To everything else.
     Done,
     /// The request was refused.
@@ -262,6 +269,10 @@ pub struct ProcessState {
     /// How many clients follow its output, those that record it left out.
     #[serde(default)]
     pub viewers: usize,
+    /// Resource limits of the plan that the keeper could not give, by the number of the resource, and what it gave
+    /// instead: its own hard limits were lower.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<(u32, u64)>,
     /// Whether its leader is stopped and was not continued by anybody who asked the keeper.
     #[serde(default)]
     pub stopped: bool,
@@ -471,6 +482,8 @@ pub enum StartStep {
     Placeholder,
     /// A cache's store could not be made.
     CacheStore,
+    /// The run's cgroup could not be made.
+    Cgroup,
     /// An argument, a variable or a path has a NUL byte.
     NulByte,
     /// The kernel's Landlock is too old.
@@ -491,6 +504,7 @@ impl StartStep {
             Self::Log => "log",
             Self::Placeholder => "placeholder",
             Self::CacheStore => "cache_store",
+            Self::Cgroup => "cgroup",
             Self::NulByte => "nul_byte",
             Self::LandlockAbi => "landlock_abi",
         }
@@ -507,6 +521,7 @@ impl StartStep {
             | Self::Log
             | Self::Placeholder
             | Self::CacheStore
+            | Self::Cgroup
             | Self::NulByte
             | Self::LandlockAbi => None,
         }

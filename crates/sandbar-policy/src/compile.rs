@@ -18,8 +18,8 @@ use crate::mounts::{Arrangement, arrange};
 use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
-    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, Profile, RunRequest,
-    StricterBecause, caches, carve, own, secrets, syscalls, workspace,
+    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, ProcessCount, Profile,
+    RunRequest, StricterBecause, caches, carve, limits, own, secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -88,7 +88,7 @@ fn plan(request: &RunRequest, reader: &Reader<'_>) -> Result<Compiled, CompileEr
     }
     let cwd = working_directory(request, reader)?;
     match request.profile {
-        Profile::DangerFullAccess => Ok(unconfined(request, &cwd)),
+        Profile::DangerFullAccess => unconfined(request, reader, &cwd),
         Profile::ReadOnly | Profile::Workspace => confined(request, reader, &cwd),
     }
 }
@@ -103,37 +103,55 @@ fn working_directory(request: &RunRequest, reader: &Reader<'_>) -> Result<FileFa
     }
 }
 
-fn unconfined(request: &RunRequest, cwd: &FileFact) -> Compiled {
+fn unconfined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
     let everything = Entry {
         pattern: EntryPath::Path(AbsPath::root()),
         access: Access::Write,
         origin: Origin::Profile(request.profile.name()),
     };
-    Compiled {
-        plan: launch(request, &cwd.pinned, request.env.clone(), Sandbox::None),
+    Ok(Compiled {
+        plan: launch(request, reader, &cwd.pinned, request.env.clone(), Sandbox::None)?,
         permissions: Permissions::new(vec![everything]),
         network: request.network.unwrap_or(request.profile.network()),
         notes: Vec::new(),
         watched: Vec::new(),
-    }
+    })
 }
 
-fn launch(request: &RunRequest, cwd: &PinnedPath, env: Vec<EnvVar>, sandbox: Sandbox) -> LaunchPlan {
-    LaunchPlan(LaunchSpec {
+fn launch(
+    request: &RunRequest,
+    reader: &Reader<'_>,
+    cwd: &PinnedPath,
+    env: Vec<EnvVar>,
+    sandbox: Sandbox,
+) -> Result<LaunchPlan, CompileError> {
+    let count = match &sandbox {
+        Sandbox::None => ProcessCount::OfUser,
+        Sandbox::Linux(sandbox) => {
+            let host = reader.host();
+            let uid = sandbox.identity.run_as.map_or(host.uid, |subject| subject.uid);
+            ProcessCount::sandboxed(uid, host)
+        }
+    };
+    let mut attributes = request.attributes.clone();
+    let enforced = limits::enforce(&request.limits, reader.limits(), count, &mut attributes)
+        .map_err(|(limit, obstacle)| CompileError::Limit { limit, obstacle })?;
+    Ok(LaunchPlan(LaunchSpec {
         argv: request.argv.clone(),
         arg0: request.arg0.clone(),
         cwd: cwd.clone(),
         env,
         stdio: request.stdio,
         terminal: request.terminal.clone(),
-        attributes: request.attributes.clone(),
+        attributes,
         limits: request.limits,
+        enforced,
         lifetime: request.lifetime,
         after_leader: request.after_leader,
         retention_bytes: request.retention_bytes,
         profile: request.profile.name().to_owned(),
         sandbox,
-    })
+    }))
 }
 
 fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
@@ -277,6 +295,14 @@ fn refuse_kernel(path: &AbsPath) -> Result<(), CompileError> {
     }
 }
 
+/// Cgroups lie there, and much else that changes the machine.
+fn refuse_kernel_files(path: &AbsPath) -> Result<(), CompileError> {
+    if path.starts_with(&below(&AbsPath::root(), "sys")) {
+        return Err(CompileError::KernelFiles { path: path.clone() });
+    }
+    Ok(())
+}
+
 fn named(draft: &Draft<'_>, flag: &'static str, path: &AbsPath) -> Result<FileFact, CompileError> {
     let failed = |problem| CompileError::Allowed { flag, path: path.clone(), problem };
     let fact = draft.reader.resolve_or_guess(path).map_err(failed)?;
@@ -289,6 +315,7 @@ fn allowed_roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
     let mut roots = Vec::new();
     for path in &draft.request.allow_write {
         let fact = named(draft, ALLOW_WRITE, path)?;
+        refuse_kernel_files(&fact.pinned.path)?;
         if let Some(because) = too_broad(draft, &fact.pinned.path) {
             let path = fact.pinned.path;
             return Err(CompileError::AllowedTooBroad { flag: ALLOW_WRITE, path, because });
@@ -394,7 +421,7 @@ fn finish(
         placeholder_pool: Some(below(&cache, "placeholders")),
         seccomp: syscalls::command_filter(network),
     };
-    let plan = launch(request, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)));
+    let plan = launch(request, reader, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)))?;
     let (notes, watched) = (unique(draft.notes), unique(draft.watched));
     Ok(Compiled { plan, permissions, network, notes, watched })
 }

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use sandbar_proto::{AbsPath, ByteString};
+use sandbar_proto::{AbsPath, ByteString, Limit};
 use serde::Serialize;
 
-use crate::Origin;
+use crate::{LimitObstacle, Origin};
 
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +85,20 @@ pub enum CompileError {
         path: AbsPath,
         /// `/proc` or `/dev`.
         remade: &'static str,
+    },
+    /// Cgroups are how runs are limited; a run that could write there would choose its own limits.
+    #[error("{} lies among the kernel's own files, where a run could change its limits and this machine", path.to_display())]
+    KernelFiles {
+        /// The real path.
+        path: AbsPath,
+    },
+    /// Nothing on this machine enforces a limit.
+    #[error("the limit on {limit} cannot be enforced here: {obstacle}")]
+    Limit {
+        /// Which.
+        limit: Limit,
+        /// Why not.
+        obstacle: LimitObstacle,
     },
     /// A protected name is a symbolic link in a writable directory, where it could be replaced.
     #[error("the protected name {} is a symbolic link, which cannot be protected", path.to_display())]

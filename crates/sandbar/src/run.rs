@@ -23,7 +23,7 @@ use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
 use sandbar_keeper::RuntimeDir;
 use sandbar_keeper::protocol::StartFailure;
 use sandbar_policy::{Compiled, ResolvedEnv, RunRequest};
-use sandbar_proto::{AbsPath, ByteString, EnvVar, Limits, RunId};
+use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, ProcessAttributes, RunId};
 
 use crate::cli::RunArgs;
 use crate::dirs::Directories;
@@ -45,14 +45,16 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let runtime = keepers::runtime(&directories)?;
     // A keeper that runs looks at us while we think. One that is started first cleans up behind its predecessor, which
     // may change what there is to plan with.
-    let keeper = Keeper::reach(&runtime)?;
+    let attributes = sandbar_sandbox::caller::attributes();
+    let keeper = Keeper::reach(&runtime, &attributes)?;
     let id = RunId::generate();
     let network = args.sandbox.network().unwrap_or_else(|| profile.network());
     let env = environment::resolve(&args.env, profile, network, Some(id));
     let streams = Streams::choose(args, profile)?;
-    let request = request(args, &directories, &env, streams)?;
+    let request = RunRequest { attributes, ..request(args, &directories, &env, streams)? };
     raise_file_size_limit();
-    let compiled = plan::compile(&request)?;
+    let (keeper, limits) = keeper.limits(&request)?;
+    let compiled = plan::compile(&request, &limits)?;
     if !args.quiet {
         tell_notes(&compiled, &env);
     }
@@ -75,9 +77,12 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
         let about = failure::About::of(compiled.plan.spec());
         let started = tokio::select! {
             biased;
-            started = start(&processes, request, compiled, (id, record.rollout()), streams) => started?,
+            started = start(&processes, (request, limits), compiled, (id, record.rollout()), streams) => started?,
             wish = signals.next() => return Err(interrupted(&processes, id, record, wish).await),
         };
+        if let (Ok(process), false) = (&started, args.quiet) {
+            tell_lowered(process.lowered());
+        }
         match started {
             Ok(process) if args.detach => detach::leave(args, process, record).await,
             Ok(process) => {
@@ -139,12 +144,22 @@ enum Keeper {
 }
 
 impl Keeper {
-    fn reach(runtime: &RuntimeDir) -> Result<Self, Problem> {
-        let knocked = keepers::knock(runtime)?;
+    fn reach(runtime: &RuntimeDir, caller: &ProcessAttributes) -> Result<Self, Problem> {
+        let knocked = keepers::knock(runtime, caller)?;
         if knocked.is_answered() {
             return Ok(Self::Knocked(knocked));
         }
         knocked.enter().map(Self::Entered)
+    }
+
+    /// What it can enforce limits with, where the request has some that need it.
+    fn limits(self, request: &RunRequest) -> Result<(Self, LimitFacts), Problem> {
+        if !request.limits.bound_resources() {
+            return Ok((self, LimitFacts::default()));
+        }
+        let mut entered = self.enter()?;
+        let facts = entered.limits()?;
+        Ok((Self::Entered(entered), facts))
     }
 
     fn enter(self) -> Result<keepers::Entered, Problem> {
@@ -170,8 +185,7 @@ fn request(
     }
     request.stdio = streams.plan();
     request.terminal = streams.terminal();
-    request.attributes = sandbar_sandbox::caller::attributes();
-    request.limits = Limits { wall: args.timeout };
+    request.limits = args.limits()?;
     Ok(request)
 }
 
@@ -181,7 +195,7 @@ fn request(
 /// The outer one: there is no new plan. The inner one: it could not be started.
 async fn start(
     processes: &LocalProcesses,
-    request: RunRequest,
+    (request, limits): (RunRequest, LimitFacts),
     compiled: Compiled,
     (id, rollout): (RunId, Option<AbsPath>),
     streams: Streams,
@@ -199,7 +213,7 @@ async fn start(
     let told = |failure: &StartFailure| {
         note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
     };
-    match sandbar_exec::start::start(processes, request, compiled, options, told).await {
+    match sandbar_exec::start::start(processes, (request, &limits), compiled, options, told).await {
         Ok(process) => Ok(Ok(process)),
         Err(NotStarted::Start(error)) => Ok(Err(error)),
         Err(NotStarted::Options(problem)) => Err(problem),
@@ -214,6 +228,17 @@ fn cannot_run(what: String) -> Problem {
 fn replace(env: &mut Vec<EnvVar>, name: &str, value: &[u8]) {
     env.retain(|var| var.name.as_bytes() != name.as_bytes());
     env.push(EnvVar { name: name.into(), value: value.into() });
+}
+
+/// Says which of the caller's resource limits its command does not have.
+fn tell_lowered(lowered: &[(u32, u64)]) {
+    for (resource, value) in lowered {
+        let (name, option) = sandbar_sandbox::caller::resource_name(*resource);
+        note(format_args!(
+            "the limit on {name} is {value} in this run (`ulimit {option}`): the keeper was started under a lower one than \
+             yours; `sandbar keeper stop` lets the next run start another when nothing runs."
+        ));
+    }
 }
 
 fn tell_notes(compiled: &Compiled, env: &ResolvedEnv) {

@@ -260,7 +260,7 @@ fn the_time_limit_of_a_plan_ends_the_tree_and_is_written_down() {
     let mut talk = Talk::with(&home);
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::from_millis(100)) };
+    spec.limits = Limits { wall: Some(Duration::from_millis(100)), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     let Event::Exited { end, .. } = talk.next_event() else { panic!("not told of the exit") };
     assert_eq!((end.status, end.timed_out), (ExitStatus::Signaled { signal: 15 }, true));
@@ -275,7 +275,7 @@ fn times_beyond_all_clocks_harm_no_keeper() {
     let keeper = home.keeper();
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::MAX) };
+    spec.limits = Limits { wall: Some(Duration::MAX), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     assert_eq!(talk.ask(Request::Terminate { id, signal: 15, grace_ms: u64::MAX }), Reply::Done);
     talk.wait_closed(id);

@@ -27,6 +27,7 @@ pub(super) struct LocalProcess {
     written: OutputTotals,
     terminal: Option<TerminalSize>,
     was_stopped: bool,
+    lowered: Vec<(u32, u64)>,
     told_stops: u64,
     told_exit: bool,
     told_close: bool,
@@ -79,6 +80,7 @@ impl LocalProcess {
             written: state.output,
             terminal: state.terminal,
             was_stopped: state.stopped,
+            lowered: state.lowered,
             told_stops,
             told_exit,
             last: after,
@@ -254,6 +256,10 @@ impl Process for LocalProcess {
 
     fn terminal(&self) -> Option<TerminalSize> {
         self.terminal
+    }
+
+    fn lowered(&self) -> &[(u32, u64)] {
+        &self.lowered
     }
 
     fn was_stopped(&self) -> bool {

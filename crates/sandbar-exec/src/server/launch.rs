@@ -7,8 +7,8 @@ use sandbar_policy::{CacheMode, Compiled, GitMode, Profile, RunRequest};
 use sandbar_proto::exec::{FileSystemSandbox, LegacyPolicy, StartParams, StartResult};
 use sandbar_proto::rpc::RpcError;
 use sandbar_proto::{
-    AbsPath, AfterLeader, Blob, ByteString, Lifetime, Limits, NetworkMode, OutputMode, Owner, RunId,
-    StdinMode, Stdio, Terminal, TerminalSize,
+    AbsPath, AfterLeader, Blob, ByteString, Lifetime, LimitFacts, Limits, NetworkMode, OutputMode, Owner,
+    RunId, StdinMode, Stdio, Terminal, TerminalSize,
 };
 
 use super::environment::{self, Surroundings};
@@ -171,7 +171,8 @@ async fn carry_out(
         })
     };
     let (request, compiled) = plan(request).await?;
-    let started = start::start(&shared.processes, request, compiled, options, |_| {}).await;
+    let started =
+        start::start(&shared.processes, (request, &LimitFacts::default()), compiled, options, |_| {}).await;
     let process = started.map_err(|error| match error {
         NotStarted::Options(never) => match never {},
         NotStarted::Plan(error) => refusal::plan(&error),
@@ -246,7 +247,7 @@ pub(super) fn request(host: &Host, cwd: AbsPath, wanted: Wanted) -> RunRequest {
 /// The policy refuses the request.
 pub(super) async fn plan(request: RunRequest) -> Result<(RunRequest, Compiled), RpcError> {
     let planned = tokio::task::spawn_blocking(move || {
-        let compiled = facts::plan(&request);
+        let compiled = facts::plan(&request, &LimitFacts::default());
         (request, compiled)
     });
     let (request, compiled) = planned.await.map_err(|error| refusal::invalid("plan", error.to_string()))?;

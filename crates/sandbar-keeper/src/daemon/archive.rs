@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use sandbar_proto::{EndRecord, ExitStatus, ResourceUse, RunId, SessionId, Timestamp};
 
-use super::placeholders;
 use super::process::Process;
+use super::{cgroups, placeholders};
 use crate::log::LogWriter;
 use crate::records::{self, Record};
 use crate::runtime_dir::KeeperDir;
@@ -171,6 +171,9 @@ fn directory(home: &KeeperDir, id: RunId) -> std::path::PathBuf {
 /// Writes down that a run was lost, and removes what it had reserved on the host.
 fn bury(record: &Record, now: Timestamp) {
     placeholders::reclaim(&record.path, record.start.started);
+    if let Some(cgroup) = &record.start.cgroup {
+        cgroups::reclaim(cgroup);
+    }
     let end = EndRecord {
         id: record.start.id,
         status: ExitStatus::Lost,
@@ -178,6 +181,8 @@ fn bury(record: &Record, now: Timestamp) {
         usage: ResourceUse::default(),
         output: records::lost_output(&record.path),
         timed_out: false,
+        limits: Vec::new(),
+        out_of_memory: None,
     };
     // A full directory keeps the run without an end, and the next keeper tries again.
     let _ = records::write_lost(record, &end);
@@ -225,6 +230,8 @@ mod tests {
             terminal: false,
             rollout: None,
             owner: None,
+            limits: Vec::new(),
+            cgroup: None,
         };
         let mut process = records::ProcessDir::create(home, &start).unwrap();
         if let Some(ended) = ended {
@@ -235,6 +242,8 @@ mod tests {
                 usage: ResourceUse::default(),
                 output: OutputTotals::default(),
                 timed_out: false,
+                limits: Vec::new(),
+                out_of_memory: None,
             };
             process.finish(&end).unwrap();
         }

@@ -102,6 +102,9 @@ fn before_sandbox(failure: &StartFailure, command: &str) -> Problem {
             .advise("if it is a symbolic link, replace it by what it leads to"),
         StartStep::CacheStore => start("the store of a cache could not be made")
             .advise("make the folder writable, or set XDG_CACHE_HOME to another place"),
+        StartStep::Cgroup => start("a cgroup for its limits could not be made")
+            .at("cgroups(7), below the keeper's own")
+            .advise("`sandbar doctor` shows what enforces limits here"),
         StartStep::NulByte => Problem::new(format!(
             "could not start `{command}`: an argument, a variable or a path contains a NUL byte"
         ))
@@ -150,6 +153,9 @@ fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
             .at("mount of procfs in a new pid namespace")
             .advise("this container hides parts of /proc; start it with an unmasked /proc"),
         Step::RunAs => start(format!("the command can't run as the owner of its workspace: {text}")),
+        Step::Cgroup => start(format!("it could not be moved into the cgroup of its limits: {text}"))
+            .at("cgroups(7), below the keeper's own")
+            .advise("`sandbar doctor` shows what enforces limits here"),
         Step::Terminal => start(format!("a terminal can't be opened: {text}"))
             .at("a pseudoterminal of its own devpts; without a sandbox, of the host's")
             .advise(
@@ -205,6 +211,7 @@ fn words(step: Step) -> &'static str {
         Step::Interpreter => "finding the interpreter",
         Step::Plan => "reading the plan",
         Step::Terminal => "opening a terminal",
+        Step::Cgroup => "entering the cgroup of the run's limits",
     }
 }
 
