@@ -116,9 +116,13 @@ pub(crate) fn enforce(
                 }
                 let (resource, soft, hard) = rlimit(limit, value);
                 let given = lower(attributes, resource, soft, hard);
-                if per == LimitScope::Process && limit != Limit::Cpu {
-                    value = given;
-                }
+                value = match limit {
+                    // The caller's own may be lower, and one in whole seconds is never lower than what was asked for.
+                    Limit::Cpu => value.min(given.saturating_mul(1_000_000)),
+                    Limit::Memory | Limit::Files | Limit::FileSize => given,
+                    // Counted with ours.
+                    Limit::Procs | Limit::Wall => value,
+                };
             }
             enforced.push(EnforcedLimit { limit, value, by, per });
         }

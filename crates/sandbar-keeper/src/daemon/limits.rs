@@ -38,11 +38,11 @@ impl Process {
             let seen = self.held.contains(&limit.limit);
             let held = match (limit.limit, limit.by) {
                 (Limit::Wall, _) => Some(self.timed_out),
-                (Limit::Cpu, _) => {
-                    // The kernel counts for its limit by ticks, and for what it tells exactly; they differ a little.
-                    let is_near = used >= limit.value / 10 * 9;
-                    Some(seen || used >= limit.value || is_near && is_signal(status, libc::SIGXCPU))
+                // The kernel counts for its own limit by ticks, which may run ahead of the time that was used.
+                (Limit::Cpu, LimitMechanism::Rlimit) => {
+                    Some(seen || used >= limit.value || is_signal(status, libc::SIGXCPU))
                 }
+                (Limit::Cpu, _) => Some(seen || used >= limit.value),
                 (Limit::Procs, LimitMechanism::Cgroup) => Some(events.refused_forks > 0),
                 (Limit::Memory, LimitMechanism::Cgroup) => Some(events.oom_kills > 0),
                 (Limit::Memory, LimitMechanism::Watchdog) => Some(seen),
