@@ -138,12 +138,15 @@ fn run(
 
 /// Written past the test harness, which keeps what tests print: a process that ends itself would lose it.
 fn tell(name: &str, seed: u64, number: u64, what: &str, input: &[u8]) {
-    let shown = if input.len() <= USUAL_BYTES { input.escape_ascii().to_string() } else { String::new() };
+    let shown = match input.len() {
+        0 => String::new(),
+        length @ 1..=USUAL_BYTES => format!(" ({length} bytes): b\"{}\"", input.escape_ascii()),
+        length => format!(" ({length} bytes)"),
+    };
     let _ = writeln!(
         std::io::stderr(),
-        "\n{name}: input {number} of seed {seed} {what} ({} bytes): b\"{shown}\"\n\
-         again: SANDBAR_SOAK_SEED={seed} {ONLY}={number} and this test",
-        input.len()
+        "\n{name}: input {number} of seed {seed} {what}{shown}\n\
+         again: SANDBAR_SOAK_SEED={seed} {ONLY}={number} and this test"
     );
 }
 

@@ -40,13 +40,15 @@ impl Mapping {
         let permissions = fields.next()?.as_bytes();
         let [b'r', write, _, b'p'] = permissions else { return None };
         let number = |text| usize::from_str_radix(text, 16).ok();
-        Some(Self { start: number(start)?, end: number(end)?, is_writable: *write == b'w' })
+        let (start, end) = (number(start)?, number(end)?);
+        (start < end).then_some(Self { start, end, is_writable: *write == b'w' })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn private_mappings_are_found() {
@@ -61,6 +63,23 @@ mod tests {
             let expected = expected.map(|(start, end, is_writable)| Mapping { start, end, is_writable });
             assert_eq!(Mapping::parse(line), expected, "{line}");
         }
+    }
+
+    #[test]
+    fn fuzz_a_mapping_is_private_and_readable() {
+        let samples = Samples {
+            whole: &[b"7f00-8f00 rw-p 00000000 00:00 0   [heap]", b"1000-2000 r-xp 00000000 fe:00 1 /bin/x"],
+            words: &[b"-", b" ", b"rw-p", b"r--p", b"r--s", b"ffffffffffffffff", b"0", b"\n", b"+"],
+        };
+        fuzz("process maps", samples, |input| {
+            let text = String::from_utf8_lossy(input);
+            let found = Mapping::parse(&text);
+            if let Some(mapping) = &found {
+                assert!(mapping.start < mapping.end);
+                assert!(text.contains(if mapping.is_writable { "rw" } else { "r" }));
+            }
+            Took::if_understood(found.is_some())
+        });
     }
 
     #[test]
