@@ -2,13 +2,16 @@
 //!
 //! Input number `n` of a target is a function of the seed, the target's name and `n`, and of nothing else: whoever
 //! knows the two numbers has the input, also when the process died of it. Needs no instrumentation and no other
-//! toolchain, so the same targets run among the tests, with a few hundred inputs, and for as long as somebody wants
-//! in `cargo xtask soak`. Does not look at coverage: samples and dictionaries are what leads inputs into a parser.
+//! toolchain, so the same targets run among the tests, with a few thousand inputs, and for as long as somebody wants
+//! in `cargo xtask soak`. That builds them with counters of what ran, too (`cfg(sandbar_coverage)`): then an input
+//! that ran something new becomes a sample itself, and failing inputs are kept as files, since no number repeats them.
 
 #![allow(clippy::print_stdout, reason = "what a target tried is told as test output")]
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,8 +20,14 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::soak::{self, Random};
 
-/// Runs one input alone, by its number.
+/// Runs one input alone: by its number, or from a file.
 const ONLY: &str = "SANDBAR_FUZZ_INPUT";
+
+/// A directory for samples that were found, and for inputs that failed.
+const CORPUS: &str = "SANDBAR_FUZZ_CORPUS";
+
+/// Most samples of a target; more would be a sign that it runs differently each time.
+const MOST_SAMPLES: usize = 4096;
 
 /// Inputs of a target among the tests. All targets together stay below ten seconds on two processors.
 const INPUTS: u64 = 4000;
@@ -36,8 +45,9 @@ const LONG_ONES: u64 = 64;
 /// takes time in proportion to its input.
 const MOST_TIME: Duration = Duration::from_secs(1);
 
-/// Of so many inputs at least one must be understood without being a sample.
-const LEAST_UNDERSTOOD: u64 = 100;
+/// Of so many inputs at least one must be understood without being a sample. What runs something new is mostly
+/// another way to refuse, so guided inputs are understood less often.
+const LEAST_UNDERSTOOD: u64 = if cfg!(sandbar_coverage) { 1000 } else { 100 };
 
 /// How long one input may take by the clock before the process says so and ends itself: a parser that never
 /// returns can't be stopped otherwise.
@@ -81,9 +91,13 @@ pub struct Samples<'a> {
 #[track_caller]
 pub fn fuzz(name: &str, samples: Samples<'_>, target: impl Fn(&[u8]) -> Took) {
     let seed = soak::seed();
-    if let Some(number) = std::env::var(ONLY).ok().and_then(|number| number.parse().ok()) {
-        let input = input(seed, name, number, samples);
-        println!("input {number} of seed {seed}, {} bytes: {}", input.len(), input.escape_ascii());
+    let mut pool = Pool::new(name, samples);
+    if let Ok(only) = std::env::var(ONLY) {
+        let input = match only.parse() {
+            Ok(number) => pool.input(seed, name, number),
+            Err(_) => std::fs::read(&only).expect("an input by its number or its file"),
+        };
+        println!("input {only} of seed {seed}, {} bytes: {}", input.len(), input.escape_ascii());
         target(&input);
         return;
     }
@@ -91,24 +105,109 @@ pub fn fuzz(name: &str, samples: Samples<'_>, target: impl Fn(&[u8]) -> Took) {
     watch(name, seed, Arc::clone(&current));
     let end = soak::time().map(|time| Instant::now() + time);
     let (mut number, mut understood, mut slowest) = (0, 0_u64, Duration::ZERO);
+    take_news();
     while end.map_or(number < INPUTS, |end| Instant::now() < end) || number < samples.whole.len() as u64 {
         current.store(number, Ordering::Relaxed);
-        let input = input(seed, name, number, samples);
-        let (took, time) = run(name, seed, number, &input, &target);
+        let input = pool.input(seed, name, number);
+        let (took, time) = run(&pool, seed, number, &input, &target);
         let is_sample = samples.whole.contains(&input.as_slice());
         understood += u64::from(took == Took::Understood && !is_sample);
         slowest = slowest.max(time);
         number += 1;
+        if take_news() > 0 && !is_sample {
+            pool.keep(input);
+        }
     }
     current.store(u64::MAX, Ordering::Relaxed);
-    let slowest = slowest.as_millis();
-    println!("SOAK: {name}: seed {seed}, {number} inputs, {understood} understood, slowest {slowest} ms");
+    let (slowest, guided) = (slowest.as_millis(), pool.told());
+    println!(
+        "SOAK: {name}: seed {seed}, {number} inputs, {understood} understood, slowest {slowest} ms{guided}"
+    );
     assert!(understood * LEAST_UNDERSTOOD >= number, "{name}: nearly nothing but samples was understood");
+}
+
+#[cfg(sandbar_coverage)]
+use sandbar_coverage::take_news;
+
+/// Nothing counts what runs.
+#[cfg(not(sandbar_coverage))]
+fn take_news() -> usize {
+    0
+}
+
+/// What inputs are made of: the samples, and what was found to run something new.
+struct Pool<'a> {
+    name: &'a str,
+    whole: Vec<Cow<'a, [u8]>>,
+    /// How many of them were given.
+    given: usize,
+    words: &'a [&'a [u8]],
+    /// Where found samples are kept.
+    folder: Option<PathBuf>,
+}
+
+impl<'a> Pool<'a> {
+    fn new(name: &'a str, samples: Samples<'a>) -> Self {
+        let mut whole: Vec<Cow<'a, [u8]>> =
+            samples.whole.iter().map(|sample| Cow::Borrowed(*sample)).collect();
+        let folder =
+            std::env::var_os(CORPUS).map(|folder| PathBuf::from(folder).join(name.replace(' ', "-")));
+        if cfg!(sandbar_coverage)
+            && let Some(folder) = &folder
+        {
+            std::fs::create_dir_all(folder).expect("a folder for samples");
+            let mut files: Vec<_> =
+                std::fs::read_dir(folder).expect("the folder").flatten().map(|entry| entry.path()).collect();
+            files.sort();
+            whole.extend(
+                files
+                    .iter()
+                    .take(MOST_SAMPLES)
+                    .map(|file| Cow::Owned(std::fs::read(file).expect("a sample"))),
+            );
+        }
+        Self { name, whole, given: samples.whole.len(), words: samples.words, folder }
+    }
+
+    /// Makes an input that ran something new a sample.
+    fn keep(&mut self, input: Vec<u8>) {
+        if self.whole.len() >= MOST_SAMPLES {
+            return;
+        }
+        if let Some(folder) = &self.folder {
+            let file = folder.join(format!("{:016x}", soak::hash(&input)));
+            std::fs::write(file, &input).expect("a sample that was found");
+        }
+        self.whole.push(Cow::Owned(input));
+    }
+
+    /// Keeps an input that failed, and says where.
+    fn keep_failed(&self, input: &[u8]) -> String {
+        let Some(folder) = self.folder.as_deref().and_then(|folder| folder.parent()) else {
+            return String::new();
+        };
+        let file = folder.join(format!("failed-{}-{:016x}", self.name.replace(' ', "-"), soak::hash(input)));
+        match std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, input)) {
+            Ok(()) => format!("\nkept: {ONLY}={}", file.display()),
+            Err(error) => format!("\nnot kept: {}: {error}", file.display()),
+        }
+    }
+
+    #[cfg(sandbar_coverage)]
+    fn told(&self) -> String {
+        let (ran, all) = sandbar_coverage::edges();
+        format!(", {} samples, {ran} of {all} edges", self.whole.len())
+    }
+
+    #[cfg(not(sandbar_coverage))]
+    fn told(&self) -> String {
+        String::new()
+    }
 }
 
 /// Runs one input; a failure is told with the shortest input that has it.
 fn run(
-    name: &str,
+    pool: &Pool<'_>,
     seed: u64,
     number: u64,
     input: &[u8],
@@ -124,13 +223,21 @@ fn run(
             let shortest =
                 minimise(input.to_vec(), |input| catch_unwind(AssertUnwindSafe(|| target(input))).is_err());
             set_hook(hook);
-            tell(name, seed, number, "fails", &shortest);
+            tell(pool.name, seed, number, &format!("fails{}", pool.keep_failed(&shortest)), &shortest);
             resume_unwind(panic);
         }
     };
     let time = processor_time().saturating_sub(before);
     if time > MOST_TIME {
-        tell(name, seed, number, &format!("takes {} ms of processor time", time.as_millis()), input);
+        let kept = pool.keep_failed(input);
+        tell(
+            pool.name,
+            seed,
+            number,
+            &format!("takes {} ms of processor time{kept}", time.as_millis()),
+            input,
+        );
+        let name = pool.name;
         panic!("{name} takes too long for {} bytes", input.len());
     }
     (took, time)
@@ -193,28 +300,32 @@ fn minimise(mut input: Vec<u8>, fails: impl Fn(&[u8]) -> bool) -> Vec<u8> {
     input
 }
 
-/// Input `number`: first the samples themselves, then changed ones and noise.
-fn input(seed: u64, name: &str, number: u64, samples: Samples<'_>) -> Vec<u8> {
-    let index = usize::try_from(number).unwrap_or(usize::MAX);
-    if let Some(sample) = samples.whole.get(index) {
-        return sample.to_vec();
+impl Pool<'_> {
+    /// Input `number`: first the samples themselves, then changed ones and noise.
+    fn input(&self, seed: u64, name: &str, number: u64) -> Vec<u8> {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        if let Some(sample) = self.whole.get(index) {
+            return sample.to_vec();
+        }
+        let mut random = Random::of(seed, name, number);
+        let most = if random.one_in(LONG_ONES) { MOST_BYTES } else { USUAL_BYTES };
+        let mut input = match random.below(8) {
+            // What takes more than its share of time or memory shows in repetitions.
+            _ if most == MOST_BYTES && random.one_in(2) => litany(&mut random, self.words, most),
+            0 => random.bytes(most.min(256)),
+            1 => soup(&mut random, self.words, most),
+            // Samples that were given and those that were found in equal parts: most of the latter are refused.
+            2..5 => random.choose(&self.whole[..self.given]).map_or_else(Vec::new, |sample| sample.to_vec()),
+            _ => random.choose(&self.whole).map_or_else(Vec::new, |sample| sample.to_vec()),
+        };
+        let most = most.max(input.len());
+        // One change mostly, so that what follows it is still understood; sometimes a heap of them.
+        for _ in 0..1 + random.below(2) * random.below(12) {
+            change(&mut random, &mut input, self);
+            input.truncate(most);
+        }
+        input
     }
-    let mut random = Random::of(seed, name, number);
-    let most = if random.one_in(LONG_ONES) { MOST_BYTES } else { USUAL_BYTES };
-    let mut input = match random.below(8) {
-        // What takes more than its share of time or memory shows in repetitions.
-        _ if most == MOST_BYTES && random.one_in(2) => litany(&mut random, samples.words, most),
-        0 => random.bytes(most.min(256)),
-        1 => soup(&mut random, samples.words, most),
-        _ => random.choose(samples.whole).map_or_else(Vec::new, |sample| sample.to_vec()),
-    };
-    let most = most.max(input.len());
-    // One change mostly, so that what follows it is still understood; sometimes a heap of them.
-    for _ in 0..1 + random.below(2) * random.below(12) {
-        change(&mut random, &mut input, samples);
-        input.truncate(most);
-    }
-    input
 }
 
 /// Words of the format in any order.
@@ -260,7 +371,7 @@ const EDGES: [u64; 14] = [
 ];
 
 /// Makes one change to `input`.
-fn change(random: &mut Random, input: &mut Vec<u8>, samples: Samples<'_>) {
+fn change(random: &mut Random, input: &mut Vec<u8>, samples: &Pool<'_>) {
     let at = random.below_size(input.len() + 1);
     let part = at..(at + 1 + random.below_size(32)).min(input.len());
     match random.below(11) {
@@ -299,7 +410,7 @@ fn change(random: &mut Random, input: &mut Vec<u8>, samples: Samples<'_>) {
             input.splice(to..to, copy);
         }
         _ => {
-            if let Some(other) = random.choose(samples.whole) {
+            if let Some(other) = random.choose(&samples.whole) {
                 let from = random.below_size(other.len() + 1);
                 input.truncate(at);
                 input.extend_from_slice(&other[from..]);
@@ -339,6 +450,7 @@ mod tests {
 
     #[test]
     fn an_input_is_known_by_its_numbers() {
+        let input = |seed, name, number, samples| Pool::new("t", samples).input(seed, name, number);
         for number in 0..200 {
             assert_eq!(input(7, "t", number, SAMPLES), input(7, "t", number, SAMPLES));
         }
@@ -349,7 +461,8 @@ mod tests {
 
     #[test]
     fn inputs_are_of_many_kinds_and_bounded() {
-        let inputs: Vec<Vec<u8>> = (0..5000).map(|number| input(1, "t", number, SAMPLES)).collect();
+        let inputs: Vec<Vec<u8>> =
+            (0..5000).map(|number| Pool::new("t", SAMPLES).input(1, "t", number)).collect();
         assert!(inputs.iter().all(|input| input.len() <= MOST_BYTES));
         let has = |what: &dyn Fn(&[u8]) -> bool| inputs.iter().any(|input| what(input));
         assert!(has(&|input| input.len() > MOST_BYTES / 2));

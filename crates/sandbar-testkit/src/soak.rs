@@ -9,8 +9,8 @@ use std::time::Duration;
 const SEED: &str = "SANDBAR_SOAK_SEED";
 /// Seconds that a test goes on.
 const SECONDS: &str = "SANDBAR_SOAK_SECONDS";
-/// How often a test repeats itself.
-const TIMES: &str = "SANDBAR_SOAK_TIMES";
+/// How much of its full number a test takes, in percent. Without it, it takes the few that fit among the tests.
+const PERCENT: &str = "SANDBAR_SOAK_PERCENT";
 /// What proptest itself reads.
 const CASES: &str = "PROPTEST_CASES";
 
@@ -26,10 +26,17 @@ pub fn time() -> Option<Duration> {
     number(SECONDS).map(Duration::from_secs)
 }
 
-/// How often this run repeats what a test does `usually` times.
+/// How many of something a test takes: `few` among the tests, in a soak as much of `full` as was asked for.
 #[must_use]
-pub fn times(usually: u64) -> u64 {
-    number(TIMES).unwrap_or(usually)
+pub fn number_of(few: usize, full: usize) -> usize {
+    let percent = number(PERCENT).and_then(|percent| usize::try_from(percent).ok());
+    percent.map_or(few, |percent| full.saturating_mul(percent).div_ceil(100).max(1))
+}
+
+/// Whether this is a soak, which waits longer for what is larger.
+#[must_use]
+pub fn is_soak() -> bool {
+    number(PERCENT).is_some()
 }
 
 /// Cases of a property whose cases are so dear that it has only `usually` of them: as many more as others get.
@@ -45,6 +52,13 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// A number for a text, the same at every run (FNV-1a).
+pub(crate) fn hash(text: &[u8]) -> u64 {
+    text.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    })
+}
+
 /// Random numbers that a seed repeats (SplitMix64: Steele, Lea, Flood 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
@@ -53,10 +67,8 @@ impl Random {
     /// The numbers of step `number` of the test `name`.
     #[must_use]
     pub fn of(seed: u64, name: &str, number: u64) -> Self {
-        // FNV-1a tells the names apart, one step of the generator the neighbouring numbers.
-        let name = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+        let name = hash(name.as_bytes());
+        // One step of the generator tells neighbouring numbers apart.
         let mut mixed = Self(seed);
         let mut mixed = Self(mixed.next() ^ name);
         Self(mixed.next() ^ number)
