@@ -22,7 +22,7 @@ pub use home::{Home, PATH};
 pub use running::{Finished, Running, finish};
 pub use terminal::Terminal;
 pub use tmux::Tmux;
-pub use wait::{DEADLINE, eventually};
+pub use wait::{DEADLINE, eventually, patience};
 
 /// Takes what a test needs, or says by name that the test is skipped and returns from it.
 #[macro_export]
