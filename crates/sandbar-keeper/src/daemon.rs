@@ -921,6 +921,9 @@ impl Keeper {
             // Not before: making a spare takes the processor that the run needs.
             self.spares.wanted = process.network;
             self.archive.add(id, &process, self.recordings.is_open(id));
+            if !reserved.is_empty() {
+                placeholders::forget(process.directory.fd());
+            }
             self.wait_for_holder(id, process.holder);
         }
     }

@@ -15,7 +15,7 @@ use sandbar_sandbox::report::{SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
 
 use super::caches::Leases;
-use super::placeholders::Placeholders;
+use super::placeholders::{Placeholders, Run};
 use super::process::{Output, Outputs, Phase, Process, Stdin};
 use crate::log::LogWriter;
 use crate::protocol::{StartFailure, StartStep};
@@ -130,7 +130,7 @@ impl Starter<'_> {
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
-        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory) {
+        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory, now) {
             Ok(prepared) => prepared,
             Err(failure) => {
                 directory.discard();
@@ -207,7 +207,12 @@ impl Starter<'_> {
     }
 
     /// Log, placeholders and caches.
-    fn prepare(&mut self, spec: &LaunchSpec, directory: &ProcessDir) -> Result<Prepared, StartFailure> {
+    fn prepare(
+        &mut self,
+        spec: &LaunchSpec,
+        directory: &ProcessDir,
+        started: Timestamp,
+    ) -> Result<Prepared, StartFailure> {
         let logged = [spec.stdio.stdout, spec.stdio.stderr].iter().any(|mode| *mode != OutputMode::Direct);
         let log = logged
             .then(|| LogWriter::create(directory.fd(), spec.retention_bytes))
@@ -233,7 +238,8 @@ impl Starter<'_> {
         });
         let joined = self.placeholders.join(sources);
         let pool = sandbox.placeholder_pool.as_ref();
-        match self.placeholders.reserve(directory.fd(), &sandbox.placeholders, pool) {
+        let run = Run { directory: directory.fd(), started };
+        match self.placeholders.reserve(run, &joined, &sandbox.placeholders, pool) {
             Ok(reserved) => Ok(Prepared { log, reserved, joined, leases }),
             Err(error) => {
                 self.placeholders.release(&joined);
