@@ -154,8 +154,10 @@ impl Home {
     #[track_caller]
     pub fn in_small_runtime(&self, size: &str, script: &str) -> Need<Finished> {
         let mounts = need::private_mounts()?;
+        // Nobody else sees the keeper's lock in there, so the script itself ends it.
         let whole = format!(
-            "run=$SANDBAR_HOME/run; mkdir $run && mount -t tmpfs -o mode=700,size={size} tmpfs $run || exit 99\n{script}"
+            "run=$SANDBAR_HOME/run; mkdir $run && mount -t tmpfs -o mode=700,size={size} tmpfs $run || exit 99
+            trap 'cat $run/*/lock | xargs -r kill -9' EXIT\n{script}"
         );
         let mut command = self.command(mounts[0]);
         command.args(&mounts[1..]).args(["sh", "-c", &whole]).arg(&self.program);

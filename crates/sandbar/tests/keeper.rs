@@ -495,18 +495,22 @@ fn a_full_runtime_directory_refuses_a_start_clearly_and_loses_nothing() {
 
 #[test]
 fn a_runtime_directory_that_fills_up_makes_a_command_wait_and_loses_nothing() {
-    let home = need!(sandbox());
-    let finished = need!(home.in_small_runtime(
-        "1m",
-        r#"
-        "$0" run -- sh -c 'touch ready; until test -e go; do sleep 0.01; done; seq 500000; exit 7' >out 2>err &
-        until test -e ready; do sleep 0.01; done
-        head -c 4000000 /dev/zero > $run/fill 2>/dev/null
-        touch go
-        until grep -q 'runtime directory is full' err; do sleep 0.01; done
-        rm $run/fill
-        wait $!; echo $?
-        seq 500000 | cmp - out && echo complete"#
-    ));
-    assert_eq!(finished, Finished::with(0, "7\ncomplete\n", ""));
+    // The second command is silent for so long that nothing is looked at any more when it finds no room at once.
+    for pause in ["0", "0.3"] {
+        let home = need!(sandbox());
+        let script = format!(
+            r#"
+            "$0" run -- sh -c 'touch ready; until test -e go; do sleep 0.01; done; sleep {pause}; seq 500000; exit 7' \
+                >out 2>err &
+            until test -e ready; do sleep 0.01; done
+            head -c 4000000 /dev/zero > $run/fill 2>/dev/null
+            touch go
+            until grep -q 'runtime directory is full' err; do sleep 0.01; done
+            rm $run/fill
+            wait $!; echo $?
+            seq 500000 | cmp - out && echo complete"#
+        );
+        let finished = need!(home.in_small_runtime("1m", &script));
+        assert_eq!(finished, Finished::with(0, "7\ncomplete\n", ""), "after a silence of {pause} s");
+    }
 }

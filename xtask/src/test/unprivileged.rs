@@ -195,10 +195,12 @@ fn end_leftovers(stage: &Path) -> Vec<String> {
         .filter_map(|entry| {
             let program = std::fs::read_link(entry.path().join("exe")).ok()?;
             program.starts_with(stage).then_some(())?;
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let pid = rustix::process::Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok()?;
-            let program = program.file_name()?.to_string_lossy().into_owned();
-            Some(format!("a process of {program} outlived its test and was ended"))
+            let line =
+                line.iter().map(|&byte| if byte == 0 { ' ' } else { char::from(byte) }).collect::<String>();
+            Some(format!("a process outlived its test and was ended: {}", line.trim_end().escape_debug()))
         })
         .collect()
 }
