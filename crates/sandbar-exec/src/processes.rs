@@ -231,6 +231,9 @@ pub trait Process: Send {
     /// Whether its output waits for room in the keeper's directory.
     fn is_stalled(&self) -> bool;
 
+    /// Waits until [`Process::is_stalled`]. For ever, if that never comes: not even the end of the process ends it.
+    fn stalled(&self) -> BoxFuture<'static, ()>;
+
     /// A handle to act on it.
     fn control(&self) -> Box<dyn ProcessControl>;
 }

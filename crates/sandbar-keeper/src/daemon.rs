@@ -31,6 +31,7 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions};
 use sandbar_proto::{ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
@@ -98,8 +99,8 @@ enum Target {
     Holder(RunId),
     Stream(RunId, Stream),
     Stdin(RunId),
-    /// A spare that was thrown away, by its process id.
-    Leaving(i32),
+    /// A holder that is not counted on any more.
+    Leaving,
     /// The host's mount table.
     Mounts,
     /// The attendant's end.
@@ -132,10 +133,9 @@ struct Keeper {
     next_token: u64,
     connections: BTreeMap<u64, Connection>,
     processes: BTreeMap<RunId, Process>,
-    /// Holders without a tree, on their way out.
-    leaving: BTreeMap<RunId, Holder>,
-    /// Spares that were thrown away, until they have ended.
-    discarded: BTreeMap<i32, OwnedFd>,
+    /// Holders on their way out, by the token that tells their end. Not by their run: one that is started again has
+    /// another holder.
+    leaving: HashMap<u64, Leaving>,
     spares: Spares,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
@@ -196,8 +196,7 @@ impl Keeper {
             next_token: 0,
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
-            leaving: BTreeMap::new(),
-            discarded: BTreeMap::new(),
+            leaving: HashMap::new(),
             spares: Spares::new().map_err(set_up("open /proc/self/mountinfo"))?,
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
@@ -267,8 +266,10 @@ impl Keeper {
     /// Has a spare ready behind a start, and none for long.
     fn keep_spare(&mut self) {
         let now = Instant::now();
-        let expired = self.spares.take_expired(now);
-        self.discard(expired);
+        if let Some(expired) = self.spares.take_expired(now) {
+            self.discard(Some(expired));
+            self.spawner.rest();
+        }
         let starting = self.processes.values().any(|process| matches!(process.phase, Phase::Starting { .. }));
         if !starting && self.spares.may_make() {
             // SAFETY: the keeper has one thread.
@@ -283,14 +284,9 @@ impl Keeper {
     /// Throws a spare away: it ends when its channel closes.
     fn discard(&mut self, spare: Option<Spare>) {
         if let Some(spare) = spare {
-            let Holder { pid, pidfd, control } = spare.into_holder();
+            let Holder { pidfd, control, .. } = spare.into_holder();
             drop(control);
-            let token = self.token(Target::Leaving(pid));
-            if epoll::add(&self.epoll, &pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
-                self.discarded.insert(pid, pidfd);
-            } else {
-                reap(pid);
-            }
+            self.wait_for(Leaving { pidfd, _control: None });
         }
     }
 
@@ -324,10 +320,11 @@ impl Keeper {
                 self.targets.remove(&token);
                 self.pump_stdin(id);
             }
-            Target::Leaving(pid) => {
+            Target::Leaving => {
                 self.targets.remove(&token);
-                self.discarded.remove(&pid);
-                reap(pid);
+                if let Some(leaving) = self.leaving.remove(&token) {
+                    leaving.reap();
+                }
             }
             Target::Attendant => {
                 self.targets.remove(&token);
@@ -798,7 +795,7 @@ impl Keeper {
         self.recordings.forget(id);
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         process.directory.discard();
-        self.wait_for_holder(id, process.holder);
+        self.wait_for_holder(process.holder);
         if let Phase::Starting { spec, waiting } = phase {
             let failure = start::setup_failure(&spec, failed);
             for (client, req) in waiting {
@@ -821,7 +818,7 @@ impl Keeper {
             }
             Target::Listener
             | Target::Connection(_)
-            | Target::Leaving(_)
+            | Target::Leaving
             | Target::Mounts
             | Target::Attendant => false,
         });
@@ -853,11 +850,7 @@ impl Keeper {
     fn holder_ended(&mut self, id: RunId) {
         // Its last words may still be in the channel.
         self.hear_holder(id);
-        if let Some(leaving) = self.leaving.remove(&id) {
-            self.forget_targets(|target| *target == Target::Holder(id));
-            reap(leaving.pid);
-            return;
-        }
+        // If they were that nothing runs, it is waited for as one that leaves.
         let Some(process) = self.processes.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &process.holder.pidfd);
         let usage = reap(process.holder.pid);
@@ -965,19 +958,26 @@ impl Keeper {
             // Not before: making a spare takes the processor that the run needs.
             self.spares.wanted = process.network;
             self.archive.add(id, &process, self.recordings.is_open(id));
-            self.wait_for_holder(id, process.holder);
+            if !reserved.is_empty() {
+                placeholders::forget(process.directory.fd());
+            }
+            self.wait_for_holder(process.holder);
         }
     }
 
     /// Waits for a holder whose tree has ended, without making anybody else wait for it.
-    fn wait_for_holder(&mut self, id: RunId, holder: Holder) {
-        let _ = epoll::delete(&self.epoll, &holder.pidfd);
-        let token = self.token(Target::Holder(id));
-        if epoll::add(&self.epoll, &holder.pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
-            self.leaving.insert(id, holder);
+    fn wait_for_holder(&mut self, Holder { pidfd, control, .. }: Holder) {
+        let _ = epoll::delete(&self.epoll, &pidfd);
+        self.wait_for(Leaving { pidfd, _control: Some(control) });
+    }
+
+    fn wait_for(&mut self, leaving: Leaving) {
+        let token = self.token(Target::Leaving);
+        if epoll::add(&self.epoll, &leaving.pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
+            self.leaving.insert(token, leaving);
         } else {
             self.targets.remove(&token);
-            reap(holder.pid);
+            leaving.reap();
         }
     }
 
@@ -1152,6 +1152,22 @@ fn told(mut state: ProcessState) -> ProcessState {
         left -= length.min(left);
     }
     state
+}
+
+/// A holder that ends, or has ended, by itself.
+#[derive(Debug)]
+struct Leaving {
+    pidfd: OwnedFd,
+    /// Our end of its channel, until nothing can come out of it any more.
+    _control: Option<OwnedFd>,
+}
+
+impl Leaving {
+    /// Waits for its end. By its descriptor: one that was waited for already may have given its id to another.
+    fn reap(self) {
+        // ECHILD where it was waited for already.
+        let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
 }
 
 /// Waits for an ended holder, and returns what its tree used as far as it was waited for.

@@ -472,7 +472,8 @@ fn assigned(before: &[u8], after: &[u8], how: Assigns) -> Option<Shape> {
     let unquoted = before.strip_suffix(b"\"").or_else(|| before.strip_suffix(b"'"));
     if ends_with(unquoted.unwrap_or(before), b"authorization") {
         // The scheme comes first, a reference to a variable may follow.
-        let line = after.split(|byte| matches!(byte, b'\n' | b'"' | b'\'')).find(|part| !part.is_empty());
+        let near = &after[..after.len().min(LONGEST_LOOK)];
+        let line = near.split(|byte| matches!(byte, b'\n' | b'"' | b'\'')).find(|part| !part.is_empty());
         let is_reference = line.is_none_or(|line| line.trim_ascii().is_empty() || line.contains(&b'$'));
         return (!is_reference).then_some(Shape::Authorization);
     }
@@ -488,12 +489,17 @@ fn assigned(before: &[u8], after: &[u8], how: Assigns) -> Option<Shape> {
     shape.filter(|_| is_secret(value_at(after)))
 }
 
-/// The value that begins here, without its quotes.
+/// How far a value is looked at: its beginning tells what it is. Without a bound, assignments that do not end
+/// would each be followed to the end of the text.
+const LONGEST_LOOK: usize = 512;
+
+/// The value that begins here, without its quotes; of a long one the beginning.
 fn value_at(after: &[u8]) -> &[u8] {
     let after = after.trim_ascii_start();
     let after = after.strip_prefix(b"\"").or_else(|| after.strip_prefix(b"'")).unwrap_or(after);
     let is_end =
         |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b';' | b'&' | b',');
+    let after = &after[..after.len().min(LONGEST_LOOK)];
     &after[..after.iter().position(is_end).unwrap_or(after.len())]
 }
 

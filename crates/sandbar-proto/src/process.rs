@@ -61,7 +61,7 @@ impl ExitStatus {
     pub fn shell_code(self) -> Option<u8> {
         match self {
             Self::Exited { code } => Some(code),
-            Self::Signaled { signal } => u8::try_from(128 + signal).ok(),
+            Self::Signaled { signal } => signal.checked_add(128).and_then(|code| u8::try_from(code).ok()),
             Self::Lost => None,
         }
     }
@@ -178,6 +178,9 @@ mod tests {
         assert_eq!(ExitStatus::Exited { code: 7 }.shell_code(), Some(7));
         assert_eq!(ExitStatus::Signaled { signal: 9 }.shell_code(), Some(137));
         assert_eq!(ExitStatus::Lost.shell_code(), None);
+        for signal in [i32::MIN, -129, 128, i32::MAX] {
+            assert_eq!(ExitStatus::Signaled { signal }.shell_code(), None, "no platform has it");
+        }
     }
 
     #[test]

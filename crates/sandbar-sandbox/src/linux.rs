@@ -141,6 +141,11 @@ impl Spawner {
         }
     }
 
+    /// Gives back the memory that [`Spawner::spare`] had at hand for the next start, when none is expected.
+    pub fn rest(&self) {
+        memory::release();
+    }
+
     /// Launches `spec` in a spare that fits it and was fed with it. `mounts` come behind those of the plan that it was
     /// fed with. From then on [`Spare::into_holder`] is the holder of the launch.
     ///

@@ -353,7 +353,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn every_step_survives_its_number_and_its_name() {
@@ -391,12 +391,33 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn foreign_packets_never_panic(bytes in any::<[u8; 32]>()) {
+    #[test]
+    fn fuzz_a_packet_that_is_understood_survives_being_sent() {
+        let usage = ResourceUse { user_us: 1, system_us: 2, max_rss_kib: 3 };
+        let failed = Report::Failed(SetupFailure { step: Step::Mount, index: 7, errno: 13 }).encode();
+        let exited =
+            Report::LeaderExited { status: ExitStatus::Exited { code: 255 }, usage, ended: Timestamp(9) };
+        let killed =
+            Report::LeaderExited { status: ExitStatus::Signaled { signal: 9 }, usage, ended: Timestamp(9) };
+        let (exited, killed) = (exited.encode(), killed.encode());
+        let order = Order::SignalTree(15).encode();
+        let samples = Samples {
+            whole: &[&failed, &exited, &killed, &order],
+            words: &[b"\0", b"\x01", b"\xff\xff\xff\xff"],
+        };
+        fuzz("packets of a holder", samples, |input| {
             let mut packet = [0; PACKET_BYTES];
-            packet[..32].copy_from_slice(&bytes);
-            let _ = (Report::decode(&packet), Order::decode(&packet));
-        }
+            for (slot, byte) in packet.iter_mut().zip(input) {
+                *slot = *byte;
+            }
+            let (report, order) = (Report::decode(&packet), Order::decode(&packet));
+            assert!(report.is_none_or(|report| Report::decode(&report.encode()) == Some(report)));
+            assert!(order.is_none_or(|order| Order::decode(&order.encode()) == Some(order)));
+            assert!(report.is_none() || order.is_none(), "a packet has one direction");
+            if let Some(Report::LeaderExited { status, .. }) = report {
+                let _ = (status.shell_code(), status.to_string());
+            }
+            Took::if_understood(report.is_some() || order.is_some())
+        });
     }
 }

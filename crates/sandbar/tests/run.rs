@@ -597,27 +597,6 @@ fn sixty_four_megabytes_of_input_arrive_complete() {
 }
 
 #[test]
-fn fifty_runs_leave_no_zombie_and_no_descriptor_with_the_keeper() {
-    let home = need!(sandbox());
-    assert_eq!(home.run(&[], "echo first").ok(), "first\n");
-    let keeper = home.keeper();
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", keeper.pid)).map(Iterator::count).ok();
-    eventually(DEADLINE, "the end of the first run's holder", || {
-        keeper.descendants().is_empty().then_some(())
-    });
-    let before = descriptors();
-    for turn in 0..50 {
-        let options = if turn % 2 == 0 { &[][..] } else { &["--no-record"] };
-        assert_eq!(home.run(options, "true").code, Some(0));
-    }
-    assert_eq!(home.keeper(), keeper, "one keeper served all runs");
-    eventually(DEADLINE, "a keeper without children", || keeper.descendants().is_empty().then_some(()));
-    // The keeper is not dumpable: only root may count its descriptors.
-    need!(need::that(before.is_some(), "the keeper's descriptors can be seen by root only"));
-    eventually(DEADLINE, "as many descriptors as before", || (descriptors() == before).then_some(()));
-}
-
-#[test]
 fn a_grandchild_that_holds_the_output_does_not_hide_the_exit() {
     let home = need!(sandbox());
     for profile in ["workspace", "danger-full-access"] {

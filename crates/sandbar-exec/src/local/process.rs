@@ -270,6 +270,15 @@ impl Process for LocalProcess {
         self.news.borrow().stalled
     }
 
+    fn stalled(&self) -> BoxFuture<'static, ()> {
+        let mut news = self.news.clone();
+        Box::pin(async move {
+            if news.wait_for(|news| news.stalled).await.is_err() {
+                std::future::pending().await
+            }
+        })
+    }
+
     fn control(&self) -> Box<dyn ProcessControl> {
         Box::new(LocalControl { keeper: self.keeper.clone(), id: self.record.id })
     }

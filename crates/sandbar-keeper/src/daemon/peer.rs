@@ -162,6 +162,7 @@ fn is_alive(pidfd: impl AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     const STATUS: &str =
         "Name:\tx\nPPid:\t7\nNSpid:\t9\t1\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
@@ -178,6 +179,33 @@ mod tests {
     fn a_status_without_its_facts_is_no_status() {
         assert_eq!(Confinement::parse("Name:\tx\n"), None);
         assert_eq!(Confinement::parse(&STATUS.replace("NSpid", "Nspid")), None);
+    }
+
+    #[test]
+    fn fuzz_a_name_of_a_process_is_not_taken_for_its_walls() {
+        let samples = Samples {
+            whole: &[STATUS.as_bytes(), b"Name:\tx\nPPid:\t1\nNSpid:\t9\nNoNewPrivs:\t0\n"],
+            words: &[
+                b"\n",
+                b"\t",
+                b":",
+                b"PPid",
+                b"NSpid:",
+                b"NoNewPrivs:\t0",
+                b"Seccomp:\t0",
+                b"Seccomp_filters",
+                b"1",
+            ],
+        };
+        fuzz("process status", samples, |input| {
+            let text = String::from_utf8_lossy(input);
+            let found = Confinement::parse(&text);
+            // The kernel writes a name with its line ends escaped (proc_pid_status(5)).
+            let name = text.replace(['\n', '\r'], "\\n");
+            let real = Confinement::parse(&format!("Name:\t{name}\n{STATUS}"));
+            assert_eq!(real, Confinement::parse(STATUS));
+            Took::if_understood(found.is_some())
+        });
     }
 
     #[test]

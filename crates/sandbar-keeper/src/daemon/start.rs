@@ -16,7 +16,7 @@ use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
 
 use super::caches::Leases;
 use super::cgroups::{Cgroups, RunCgroup};
-use super::placeholders::Placeholders;
+use super::placeholders::{Placeholders, Run};
 use super::process::{Output, Outputs, Phase, Process, Stdin};
 use crate::log::LogWriter;
 use crate::protocol::{StartFailure, StartStep};
@@ -58,8 +58,14 @@ pub(super) fn read_plan(memfd: &OwnedFd) -> Result<LaunchSpec, StartFailure> {
             Err(errno) => return Err(fail(errno)),
         }
     }
-    serde_json::from_slice(&text[..done])
-        .map_err(|error| StartFailure { detail: shortened(error.to_string()), ..fail(Errno::INVAL) })
+    decode_plan(&text[..done])
+}
+
+fn decode_plan(text: &[u8]) -> Result<LaunchSpec, StartFailure> {
+    serde_json::from_slice(text).map_err(|error| StartFailure {
+        detail: shortened(error.to_string()),
+        ..failure(StartStep::Plan, Errno::INVAL)
+    })
 }
 
 /// A decoder's complaint repeats what it did not understand, which may be a whole plan.
@@ -177,7 +183,7 @@ impl Starter<'_> {
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
-        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory) {
+        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory, now) {
             Ok(prepared) => prepared,
             Err(failure) => {
                 directory.discard();
@@ -260,7 +266,12 @@ impl Starter<'_> {
     }
 
     /// Log, placeholders and caches.
-    fn prepare(&mut self, spec: &LaunchSpec, directory: &ProcessDir) -> Result<Prepared, StartFailure> {
+    fn prepare(
+        &mut self,
+        spec: &LaunchSpec,
+        directory: &ProcessDir,
+        started: Timestamp,
+    ) -> Result<Prepared, StartFailure> {
         let logged = [spec.stdio.stdout, spec.stdio.stderr].iter().any(|mode| *mode != OutputMode::Direct);
         let log = logged
             .then(|| LogWriter::create(directory.fd(), spec.retention_bytes))
@@ -286,7 +297,8 @@ impl Starter<'_> {
         });
         let joined = self.placeholders.join(sources);
         let pool = sandbox.placeholder_pool.as_ref();
-        match self.placeholders.reserve(directory.fd(), &sandbox.placeholders, pool) {
+        let run = Run { directory: directory.fd(), started };
+        match self.placeholders.reserve(run, &joined, &sandbox.placeholders, pool) {
             Ok(reserved) => Ok(Prepared { log, reserved, joined, leases }),
             Err(error) => {
                 self.placeholders.release(&joined);
@@ -443,6 +455,7 @@ fn mount_path(op: &MountOp) -> Option<AbsPath> {
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, memfd_create};
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     fn memfd(text: &[u8], seals: SealFlags) -> OwnedFd {
         let fd = memfd_create("plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -465,5 +478,67 @@ mod tests {
         let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
         let failure = read_plan(&memfd(b"{\"argv\":7}", all)).unwrap_err();
         assert!(failure.detail.contains("line 1"), "{}", failure.detail);
+    }
+
+    /// Plans as a client sends them: one without a sandbox, one with most of what a sandbox may have.
+    const PLANS: [&str; 2] = [
+        r#"{"argv":["sh","-c",{"bytes":"/w=="}],"arg0":"-sh","cwd":{"path":"/","identity":{"dev":1,"ino":2,
+        "kind":"directory"}},"env":[{"name":"A","value":"b"}],"stdio":{"stdin":"null","stdout":"logged",
+        "stderr":"direct"},"attributes":{"umask":18,"nice":0,"rlimits":[[7,1024,null]]},"limits":{"wall":
+        {"secs":1,"nanos":5}},"lifetime":"connection","after_leader":"kill","retention_bytes":16777216,
+        "profile":"danger-full-access","sandbox":"none"}"#,
+        r#"{"argv":["true"],"cwd":{"path":"/w","identity":{"dev":1,"ino":3,"kind":"directory"}},"env":[],
+        "stdio":{"stdin":"terminal","stdout":"terminal","stderr":"terminal"},"attributes":{"umask":18,
+        "nice":-20,"rlimits":[]},"lifetime":"detached","after_leader":"wait","retention_bytes":0,"profile":"w",
+        "sandbox":{"linux":{"identity":{"users":[{"first":0,"count":1}],"groups":[{"first":0,"count":4294967295}],
+        "run_as":{"uid":1,"gid":2}},"network":"off","mounts":[{"bind":{"source":{"path":"/w","identity":{"dev":1,
+        "ino":3,"kind":"directory"}},"target":"/w","access":"write"}},{"mask":{"target":{"path":"/w/s","identity":
+        {"dev":1,"ino":9,"kind":"file"}}}},{"tmpfs":{"target":"/tmp","mode":511,"access":"write"}},{"symlink":
+        {"path":"/l","to":"x"}},"proc","dev"],"caches":[{"name":"c","target":{"path":"/c","identity":{"dev":1,
+        "ino":5,"kind":"directory"}},"store":"/s","writes":"kept"}],"placeholders":[{"parent":{"path":"/w",
+        "identity":{"dev":1,"ino":3,"kind":"directory"}},"name":".git","what":{"file":{"content":""}}}],
+        "landlock":{"min_abi":3,"rules":[{"path":"/","access":"read"}]},"seccomp":{"allow":"read write","rules":
+        [{"name":"socket","when":[[[{"arg":0,"mask":255,"value":1}],{"errno":1}]],"otherwise":"allow"}],"default":
+        "kill"}}}}"#,
+    ];
+
+    #[test]
+    fn fuzz_a_plan_that_is_understood_survives_being_sent() {
+        let whole = PLANS.map(str::as_bytes);
+        let words: [&[u8]; 22] = [
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b"\"",
+            b":",
+            b",",
+            b"null",
+            b"-1",
+            b"\"none\"",
+            b"\"proc\"",
+            b"\"/\"",
+            b"..",
+            b"\\u0000",
+            b"{\"bytes\":\"",
+            b"\"limits\":{\"wall\":{\"secs\":18446744073709551615,\"nanos\":4294967295}}",
+            b"1e400",
+            b"\"mounts\":[",
+            b"\"name\":",
+            b"\xff",
+            b"\n",
+            b" ",
+        ];
+        fuzz("launch plan", Samples { whole: &whole, words: &words }, |input| match decode_plan(input) {
+            Ok(plan) => {
+                let again = serde_json::to_vec(&plan).unwrap();
+                assert_eq!(decode_plan(&again).as_ref(), Ok(&plan));
+                Took::Understood
+            }
+            Err(failure) => {
+                assert!(failure.detail.len() < 1024 && failure.step == StartStep::Plan);
+                Took::Refused
+            }
+        });
     }
 }

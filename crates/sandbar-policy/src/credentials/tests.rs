@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use sandbar_testkit::{Samples, Took, fuzz};
 
 /// What decides a variable written as `NAME=value`.
 fn decided(variable: &str) -> Option<String> {
@@ -232,16 +233,64 @@ fn no_word_or_prefix_hides_behind_another() {
     }
 }
 
-proptest! {
-    #[test]
-    fn any_bytes_are_looked_at_without_a_panic(
-        name in proptest::collection::vec(any::<u8>(), 0..24),
-        value in proptest::collection::vec(any::<u8>(), 0..96),
-    ) {
-        let _ = word_in_name(&name, &value);
-        let _ = shape_of_value(&name, &value);
-    }
+#[test]
+fn fuzz_no_text_hides_a_url_with_a_password() {
+    let samples = Samples {
+        whole: &[
+            b"https://u:hunter2@example.com/x",
+            b"Authorization: Bearer x\n\"auth\": \"x\"",
+            b"Server=db;Password=hunter2;Database=x",
+            b"eyJhb.x.y",
+        ],
+        words: &[
+            b"https",
+            b"://",
+            b":",
+            b"//",
+            b"@",
+            b"/",
+            b"?",
+            b"=",
+            b"&",
+            b";",
+            b"\"",
+            b"'",
+            b"$",
+            b"{",
+            b"*",
+            b"%s",
+            b"\n",
+            b"password",
+            b"authorization",
+            b"AKIA",
+            b"eyJ",
+            b".",
+            b"ghp_",
+            b"sk-",
+            b"a1B2c3D4e5F6g7H8i9J0",
+            b" ",
+            b"-----BEGIN",
+            b" PRIVATE KEY",
+            b"hooks.slack.com/services/",
+            b"x-amz-signature",
+            b"&sig",
+        ],
+    };
+    fuzz("credentials", samples, |input| {
+        let found = shape(input);
+        assert!(shape(&[input, b" https://user:hunter2@example.com/"].concat()).is_some());
+        assert_eq!(shape(&[b" ", input].concat()).is_some(), found.is_some());
+        for name in [&b"URL"[..], b"DSN", b"MY_PASSWORD", b"X"] {
+            assert!(found.is_none() || shape_of_value(name, input) == found);
+            let _ = word_in_name(name, input);
+        }
+        // A name is as foreign as a value.
+        let _ = (word_in_name(input, b"/a/b"), shape_of_value(input, b"a:b@c"));
+        Took::if_understood(found.is_some())
+    });
+}
 
+proptest! {
     #[test]
     fn text_of_the_alphabet_of_credentials_is_looked_at_without_a_panic(
         value in "([:=@/?&;\"'<>-]|https?|password|user|BUNDLE_A__B|[$]|/t/|<!--|-->|value| |\n){0,24}",

@@ -10,6 +10,8 @@ use std::path::Path;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use sandbar_proto::{AbsPath, ByteString, FileFact, FileIdentity, FileKind, LimitFacts, PinnedPath};
 
+use sandbar_testkit::{Samples, Took, fuzz};
+
 use super::*;
 
 /// A fresh directory under its real path.
@@ -269,6 +271,43 @@ fn a_user_is_the_first_entry_of_its_id() {
     assert_eq!(passwd::find(text, 7), user(b"m\xfcller", "/home/m", 8));
     assert_eq!(passwd::find(text, 10), user(b"last", "/l", 11));
     assert_eq!(passwd::find(text, 0), None);
+}
+
+#[test]
+fn fuzz_a_user_is_found_behind_any_lines_and_has_what_its_line_says() {
+    let samples = Samples {
+        whole: &[
+            b"root:x:0:0:root:/root:/bin/sh\ndaemon:*:1:1::/:/usr/sbin/nologin\n",
+            b"+nis::::::\n# root:x:7:7::/:\nshort:x:7\nbad:x:7:g::/bad:\n\xff:x:7:8:M,,,:/home/m:/bin/sh\n",
+        ],
+        words: &[
+            b":",
+            b"\n",
+            b"x",
+            b"7",
+            b"-1",
+            b"+",
+            b"#",
+            b"4294967295",
+            b"4294967296",
+            b"\r",
+            b"\0",
+            b"u:x:7:7::/u:",
+        ],
+    };
+    let is_missing = |found: &Option<FactAnswer>| found.is_none();
+    fuzz("passwd", samples, |input| {
+        let found: Vec<_> = [0, 7, u32::MAX].map(|uid| passwd::find(input, uid)).into();
+        for answer in found.iter().flatten() {
+            let FactAnswer::User { name, home, .. } = answer else { panic!("{answer:?}") };
+            let line = [name.as_bytes(), b":"].concat();
+            assert!(!name.as_bytes().is_empty() && input.windows(line.len()).any(|part| part == line));
+            assert!(!home.as_bytes().contains(&b':') && !home.as_bytes().contains(&b'\n'));
+        }
+        let last = passwd::find(&[input, b"\nlast:x:424242:1::/last:"].concat(), 424_242);
+        assert!(last.is_some());
+        Took::if_understood(!found.iter().all(is_missing))
+    });
 }
 
 #[test]

@@ -74,11 +74,25 @@ fn descendants(root: i32, parents: &HashMap<i32, i32>) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn a_command_name_with_parentheses_does_not_hide_its_parent() {
         assert_eq!(parse_parent(b"42 (a) S 7) S 5 42 42 0"), Some(5));
         assert_eq!(parse_parent(b"42 (a"), None);
+    }
+
+    #[test]
+    fn fuzz_no_name_hides_the_parent_of_a_process() {
+        let samples = Samples {
+            whole: &[b"42 (a) S 7) S 5 42 42 0", b"1 (systemd) S 0 1 1 0 -1", b"7 ((sd-pam)) S 6 7"],
+            words: &[b"(", b")", b" ", b") S 7", b"S", b"-1", b"2147483647", b"2147483648", b"\n"],
+        };
+        fuzz("process stat", samples, |input| {
+            let real = [b"42 (", input, b") S 5 42 42 0 -1 4194560"].concat();
+            assert_eq!(parse_parent(&real), Some(5));
+            Took::if_understood(parse_parent(input).is_some())
+        });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use sandbar_exec::{Process, ProcessControl, ProcessError};
+use sandbar_exec::{BoxFuture, Process, ProcessControl, ProcessError};
 use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, RunId, Stream, TerminalSize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -89,7 +89,16 @@ enum Wake {
     Wish(Wish),
     Report(Report),
     Terminal(Occurrence),
+    Stall,
     Silence,
+}
+
+/// Waits for a stall that nobody knows of yet.
+async fn next_stall(stall: &mut Option<BoxFuture<'static, ()>>) {
+    match stall {
+        Some(stall) => stall.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Something for the one who passes on what is typed.
@@ -165,6 +174,8 @@ impl Follower {
             self.catch_up().await.map_err(|error| lost(self.process.record().id, &error))?;
         }
         let mut quiet_since_output = false;
+        // Does not show as an event, and may come when nothing has been written for long.
+        let mut stall = Some(self.process.stalled());
         while self.leaving.is_none() {
             let wake = tokio::select! {
                 biased;
@@ -172,13 +183,21 @@ impl Follower {
                 report = self.output.report() => Wake::Report(report),
                 event = self.process.next_event() => Wake::Event(event),
                 occurrence = next_of(&mut self.terminal, &self.typing) => Wake::Terminal(occurrence),
+                () = next_stall(&mut stall) => Wake::Stall,
                 () = tokio::time::sleep(SILENCE), if !quiet_since_output => Wake::Silence,
             };
             quiet_since_output = matches!(wake, Wake::Silence);
             match wake {
                 Wake::Wish(wish) => self.obey(wish),
                 Wake::Report(report) => self.hear(report),
-                Wake::Silence => self.use_silence(),
+                // What is over within the silence behind it is not worth a word.
+                Wake::Stall => stall = None,
+                Wake::Silence => {
+                    self.use_silence();
+                    if stall.is_none() && !self.told_stall {
+                        stall = Some(self.process.stalled());
+                    }
+                }
                 Wake::Terminal(occurrence) => self.see(occurrence).await,
                 Wake::Event(Ok(Some(event))) => self.take(event).await,
                 Wake::Event(Ok(None)) => return self.finish().await,
@@ -311,7 +330,7 @@ impl Follower {
             match wake {
                 Wake::Wish(wish) => self.obey(wish),
                 Wake::Report(report) => self.hear(report),
-                Wake::Event(_) | Wake::Silence | Wake::Terminal(_) => {}
+                Wake::Event(_) | Wake::Stall | Wake::Silence | Wake::Terminal(_) => {}
             }
             if self.leaving.is_some() || self.unheeded.is_some() {
                 return;
