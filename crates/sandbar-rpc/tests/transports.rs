@@ -1,5 +1,7 @@
 //! Round trips over what carries messages in earnest: TCP, unix sockets, standard streams of a program, threads.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use std::ffi::OsString;
