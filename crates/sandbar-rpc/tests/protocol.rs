@@ -82,7 +82,7 @@ async fn receive_text(socket: &mut Websocket) -> String {
         match receive(socket).await.unwrap().unwrap() {
             Wire::Text(text) => return text.as_str().to_owned(),
             Wire::Ping(_) | Wire::Pong(_) => {}
-            other => panic!("{other:?}"),
+            other @ (Wire::Binary(_) | Wire::Close(_) | Wire::Frame(_)) => panic!("{other:?}"),
         }
     }
 }
