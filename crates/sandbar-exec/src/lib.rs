@@ -9,7 +9,10 @@
 pub mod facts;
 pub mod local;
 mod processes;
+pub mod server;
+pub mod start;
 
 pub use processes::{
-    BoxFuture, Handles, Process, ProcessControl, ProcessError, Processes, StartError, StartOptions, Watching,
+    BoxFuture, Handles, Process, ProcessControl, ProcessError, Processes, Sessions, StartError, StartOptions,
+    Watching,
 };

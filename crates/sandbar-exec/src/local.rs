@@ -12,15 +12,16 @@
 mod actor;
 mod plan;
 mod process;
+mod sessions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbar_keeper::protocol::{ProcessState, Refusal, Reply, Request, Watch};
-use sandbar_keeper::{Client, Patience};
+use sandbar_keeper::protocol::{ProcessState, Refusal, Reply, Request, SESSIONS_MINOR, Watch};
+use sandbar_keeper::{Client, Patience, Peer};
 use sandbar_policy::LaunchPlan;
-use sandbar_proto::{RunId, Stream, TerminalSize};
+use sandbar_proto::{RunId, Seq, Stream, TerminalSize};
 
 use crate::processes::{
     BoxFuture, Process, ProcessControl, ProcessError, Processes, StartError, StartOptions, Watching,
@@ -35,6 +36,13 @@ pub struct LocalProcesses {
     keeper: Handle,
     /// Where the keeper writes the directories of processes.
     directories: Arc<PathBuf>,
+    peer: Option<Arc<Peer>>,
+}
+
+impl std::fmt::Debug for LocalProcesses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalProcesses").field("directories", &self.directories).finish_non_exhaustive()
+    }
 }
 
 impl LocalProcesses {
@@ -44,7 +52,8 @@ impl LocalProcesses {
     /// # Errors
     /// The runtime can't watch the connection.
     pub fn new(client: Client, directories: PathBuf, patience: Patience) -> std::io::Result<Self> {
-        Ok(Self { keeper: actor::spawn(client, patience)?, directories: Arc::new(directories) })
+        let peer = client.peer().cloned().map(Arc::new);
+        Ok(Self { keeper: actor::spawn(client, patience)?, directories: Arc::new(directories), peer })
     }
 
     fn log(&self, id: RunId) -> PathBuf {
@@ -56,11 +65,16 @@ impl LocalProcesses {
         plan: LaunchPlan,
         options: StartOptions,
     ) -> Result<Box<dyn Process>, StartError> {
+        if let Some(owner) = &options.owner {
+            self.needs(SESSIONS_MINOR)?;
+            sessions::check_blob(&owner.blob).map_err(StartError::Refused)?;
+        }
         let fds = plan::descriptors(plan.spec(), options.handles)?;
         let logged = plan::is_logged(plan.spec());
         let news = self.keeper.register(options.id).await?;
         let watch = watch(options.watching);
-        let request = Request::Start { id: options.id, watch, rollout: options.rollout };
+        let request =
+            Request::Start { id: options.id, watch, rollout: options.rollout, owner: options.owner };
         let reply = self.keeper.request(Outgoing { request, body: Vec::new(), fds }).await;
         let state = match reply {
             // The keeper tells no more of a command than fits into its message; here it is known.
@@ -75,26 +89,43 @@ impl LocalProcesses {
             Err(error) => return Err(error.into()),
         };
         let log = logged.then(|| self.log(options.id));
-        Ok(Box::new(LocalProcess::new(self.keeper.clone(), state, news, log, options.watching)))
+        let process = LocalProcess::new(self.keeper.clone(), *state, news, log, options.watching, Seq(0));
+        Ok(Box::new(process))
     }
 
     async fn follow_process(
         &self,
         id: RunId,
         watching: Watching,
-        record: bool,
+        Follow { record, ended, after }: Follow,
     ) -> Result<Box<dyn Process>, ProcessError> {
+        if ended {
+            self.needs(SESSIONS_MINOR)?;
+        }
         let news = self.keeper.register(id).await?;
-        let request = Request::Watch { id, watch: watch(watching), record };
+        let request = Request::Watch { id, watch: watch(watching), record, ended };
         match self.keeper.request(Outgoing::plain(request)).await? {
             Reply::Process { state } => {
+                if state.closed {
+                    // From its record: no news come that would end the news.
+                    self.keeper.unregister(id).await;
+                }
                 let log = Some(self.log(id));
-                Ok(Box::new(LocalProcess::new(self.keeper.clone(), state, news, log, watching)))
+                Ok(Box::new(LocalProcess::new(self.keeper.clone(), *state, news, log, watching, after)))
             }
             other => {
                 self.keeper.unregister(id).await;
                 Err(refused(other))
             }
+        }
+    }
+
+    /// Whether the keeper knows what came with `minor`. One that was never greeted knows nothing.
+    fn needs(&self, minor: u32) -> Result<(), ProcessError> {
+        match &self.peer {
+            Some(peer) if peer.minor >= minor => Ok(()),
+            Some(peer) => Err(ProcessError::TooOld { version: peer.version.clone() }),
+            None => Err(ProcessError::TooOld { version: "?".to_owned() }),
         }
     }
 
@@ -131,7 +162,8 @@ impl LocalProcesses {
     /// # Errors
     /// The keeper does not hold it, or is gone.
     pub async fn take_over(&self, id: RunId) -> Result<Box<dyn Process>, ProcessError> {
-        self.follow_process(id, Watching::Lossless, true).await
+        let follow = Follow { record: true, ended: false, after: Seq(0) };
+        self.follow_process(id, Watching::Lossless, follow).await
     }
 
     /// Says what became of a record.
@@ -161,7 +193,17 @@ impl Processes for LocalProcesses {
     }
 
     fn follow(&self, id: RunId, watching: Watching) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>> {
-        Box::pin(self.follow_process(id, watching, false))
+        let follow = Follow { record: false, ended: false, after: Seq(0) };
+        Box::pin(self.follow_process(id, watching, follow))
+    }
+
+    fn follow_from(
+        &self,
+        id: RunId,
+        watching: Watching,
+        after: Seq,
+    ) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>> {
+        Box::pin(self.follow_process(id, watching, Follow { record: false, ended: true, after }))
     }
 
     fn list(&self) -> BoxFuture<'_, Result<Vec<ProcessState>, ProcessError>> {
@@ -171,6 +213,16 @@ impl Processes for LocalProcesses {
     fn control(&self, id: RunId) -> Box<dyn ProcessControl> {
         Box::new(LocalControl { keeper: self.keeper.clone(), id })
     }
+}
+
+/// How a process that runs already is followed.
+struct Follow {
+    /// Whether by its recorder.
+    record: bool,
+    /// Whether also when it has ended.
+    ended: bool,
+    /// What is seen of it already.
+    after: Seq,
 }
 
 /// Acts on one process of the keeper.
@@ -301,6 +353,8 @@ fn refused(reply: Reply) -> ProcessError {
         | Reply::Process { .. }
         | Reply::Written { .. }
         | Reply::Listed { .. }
+        | Reply::Sessions { .. }
+        | Reply::Limits { .. }
         | Reply::Done => ProcessError::Lost("it answered something else than was asked".to_owned()),
     }
 }

@@ -6,9 +6,12 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use sandbar_keeper::ReadError;
-use sandbar_keeper::protocol::{ProcessState, Refusal, StartFailure};
+use sandbar_keeper::protocol::{ProcessState, Refusal, SessionState, StartFailure};
 use sandbar_policy::LaunchPlan;
-use sandbar_proto::{AbsPath, OutputTotals, ProcessEvent, RunId, StartRecord, Stream, TerminalSize};
+use sandbar_proto::{
+    AbsPath, Blob, OutputTotals, Owner, ProcessEvent, RunId, Seq, SessionId, StartRecord, Stream,
+    TerminalSize,
+};
 
 /// A future behind a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -47,6 +50,9 @@ pub struct StartOptions {
     /// The rollout that the starter records it in. Somebody else goes on if the starter goes before it said
     /// [`ProcessControl::recorded`].
     pub rollout: Option<AbsPath>,
+    /// Who it belongs to, for a starter that wants to find it again after its own end. A session that it names must
+    /// live; a plan with [`sandbar_proto::Lifetime::Session`] needs one.
+    pub owner: Option<Owner>,
 }
 
 /// Why a process was not started.
@@ -84,6 +90,12 @@ pub enum ProcessError {
     /// Its standard input takes nothing any more.
     #[error("standard input is closed")]
     StdinClosed,
+    /// The keeper is older than what was asked of it.
+    #[error("the keeper of sandbar {version} can't do this")]
+    TooOld {
+        /// Its release.
+        version: String,
+    },
 }
 
 /// The capability itself.
@@ -98,11 +110,61 @@ pub trait Processes: Send + Sync {
     /// Follows a process that runs already.
     fn follow(&self, id: RunId, watching: Watching) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>>;
 
+    /// Follows a process behind the event with the number `after`: for a reader that has seen everything up to there, in
+    /// another connection or in another life. `Seq(0)` is the beginning. What comes is what is not seen yet, in the same
+    /// numbers, each once: output, missing output, the end and the close.
+    ///
+    /// One that has ended is answered like one that runs as long as it is on record: its log, its end, its close.
+    fn follow_from(
+        &self,
+        id: RunId,
+        watching: Watching,
+        after: Seq,
+    ) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>>;
+
     /// The processes that live, oldest first.
     fn list(&self) -> BoxFuture<'_, Result<Vec<ProcessState>, ProcessError>>;
 
     /// A handle on a process that is not followed.
     fn control(&self, id: RunId) -> Box<dyn ProcessControl>;
+}
+
+/// Sessions: what a server leaves with whatever holds its processes, to find them again after its own end.
+///
+/// A session is a lease that its server renews, at least three times within its time, as long as it serves. After the
+/// server was killed the next one lists the sessions, reads from their blobs and from [`StartRecord::owner`] what was
+/// whose, renews them, and follows each process with [`Processes::follow_from`] behind what its client has seen.
+///
+/// A lease that is not renewed in time is over, and so are the processes of the session whose lifetime is
+/// [`sandbar_proto::Lifetime::Session`]: they get SIGTERM, and SIGKILL two seconds later. The other processes of the
+/// session go on. A renewal that comes too late is refused with [`Refusal::SessionExpired`]: the name is not used again.
+pub trait Sessions: Send + Sync {
+    /// Makes a session with a lease of `ttl` from now on, or renews it and replaces its blob.
+    ///
+    /// # Errors
+    /// [`ProcessError::Refused`] with [`Refusal::SessionExpired`], [`Refusal::BlobTooLarge`] or
+    /// [`Refusal::TooManySessions`]; [`ProcessError::TooOld`].
+    fn session(
+        &self,
+        session: SessionId,
+        blob: Blob,
+        ttl: Duration,
+    ) -> BoxFuture<'_, Result<(), ProcessError>>;
+
+    /// Ends a session and its processes whose lifetime that is.
+    ///
+    /// # Errors
+    /// [`ProcessError::Refused`] with [`Refusal::SessionExpired`] or [`Refusal::UnknownSession`];
+    /// [`ProcessError::TooOld`].
+    fn end_session(&self, session: SessionId) -> BoxFuture<'_, Result<(), ProcessError>>;
+
+    /// The sessions that live, by name.
+    fn sessions(&self) -> BoxFuture<'_, Result<Vec<SessionState>, ProcessError>>;
+
+    /// The processes of a session, oldest first: those that run, and those that ended as long as they are on record,
+    /// also when the session has ended.
+    fn session_processes(&self, session: SessionId)
+    -> BoxFuture<'_, Result<Vec<ProcessState>, ProcessError>>;
 }
 
 /// What can be done to a process from anywhere.
@@ -145,7 +207,9 @@ pub trait Process: Send {
     /// How it was started.
     fn record(&self) -> &StartRecord;
 
-    /// The next event, in the order of sequence numbers; `None` after [`ProcessEvent::Closed`].
+    /// The next event, in the order of sequence numbers; `None` after [`ProcessEvent::Closed`]. The end comes in its
+    /// place, [`sandbar_proto::EndRecord::seq`]: before output that was written behind it, and before a gap that reaches
+    /// over it.
     fn next_event(&mut self) -> BoxFuture<'_, Result<Option<ProcessEvent>, ProcessError>>;
 
     /// Says up to which offset of the output nothing is needed a second time, by this reader or by one who takes its
@@ -160,6 +224,9 @@ pub trait Process: Send {
 
     /// Whether its leader was stopped when it began to be followed.
     fn was_stopped(&self) -> bool;
+
+    /// Resource limits of its plan that could not be given, by the number of the resource, and what was given instead.
+    fn lowered(&self) -> &[(u32, u64)];
 
     /// Whether its output waits for room in the keeper's directory.
     fn is_stalled(&self) -> bool;

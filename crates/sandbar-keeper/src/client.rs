@@ -39,9 +39,21 @@ struct Outgoing {
     fds: Vec<OwnedFd>,
 }
 
+/// The keeper at the other end, as it introduced itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its [`protocol::MINOR`].
+    pub minor: u32,
+    /// Its release.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+}
+
 /// One connection to a keeper.
 pub struct Client {
     socket: OwnedFd,
+    peer: Option<Peer>,
     last_req: u64,
     queue: VecDeque<Outgoing>,
     buffer: Box<[u8]>,
@@ -53,10 +65,17 @@ impl Client {
     pub fn new(socket: OwnedFd) -> Self {
         Self {
             socket,
+            peer: None,
             last_req: 0,
             queue: VecDeque::new(),
             buffer: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
         }
+    }
+
+    /// The keeper, once it has introduced itself.
+    #[must_use]
+    pub fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
     }
 
     /// Queues a request and returns its number, which its answer repeats.
@@ -106,6 +125,9 @@ impl Client {
         match transport::receive(&self.socket, &mut self.buffer) {
             Ok(Received::Packet(length, _)) => {
                 let (message, _) = protocol::decode::<Message>(&self.buffer[..length])?;
+                if let Message::Reply { reply: Reply::Hello { minor, version, pid }, .. } = &message {
+                    self.peer = Some(Peer { minor: *minor, version: version.clone(), pid: *pid });
+                }
                 Ok(Some(match message {
                     Message::Reply { req, reply } => Incoming::Reply(req, reply),
                     Message::Event(event) => Incoming::Event(event),

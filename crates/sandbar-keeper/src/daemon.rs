@@ -8,11 +8,14 @@
 
 mod archive;
 mod caches;
+mod cgroups;
 mod connection;
+mod limits;
 mod peer;
 mod placeholders;
 mod process;
 mod recordings;
+mod sessions;
 mod spares;
 mod start;
 mod terminal;
@@ -28,24 +31,26 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
-use sandbar_proto::{AbsPath, ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
+use sandbar_proto::{ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
 
 use crate::protocol::{
-    self, Event, LIST_PAGE, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader,
-    StartFailure, Watch,
+    self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, Watch,
 };
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 use crate::transport::{self, Received};
 use archive::Archive;
+use cgroups::Cgroups;
 use connection::Connection;
 use peer::Confinement;
+pub use peer::Gate;
 use placeholders::Placeholders;
 use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
 use recordings::Recordings;
+use sessions::Sessions;
 use spares::Spares;
-use start::Starter;
+use start::{Origin, Starter, Wanted};
 
 /// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
 const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -106,6 +111,8 @@ enum Target {
 enum Timer {
     /// The wall-clock limit of a run.
     WallLimit(RunId),
+    /// Another look at the CPU time of a run.
+    CpuLimit(RunId),
     /// The end of the grace after a terminate.
     Kill(RunId),
     /// Output that found no room.
@@ -132,9 +139,13 @@ struct Keeper {
     spares: Spares,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
+    cgroups: Cgroups,
+    /// The most that a plan can give its command.
+    hard_limits: Vec<(u32, Option<u64>)>,
     spawner: Spawner,
     archive: Archive,
     recordings: Recordings,
+    sessions: Sessions,
     packet: Box<[u8]>,
     chunk: Box<[u8]>,
     idle_since: Option<Instant>,
@@ -190,9 +201,12 @@ impl Keeper {
             spares: Spares::new().map_err(set_up("open /proc/self/mountinfo"))?,
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
+            cgroups: Cgroups::default(),
+            hard_limits: sandbar_sandbox::caller::hard_limits(),
             spawner: Spawner::default(),
             archive,
             recordings,
+            sessions: Sessions::default(),
             packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
             chunk: vec![0; READ_BYTES].into_boxed_slice(),
             idle_since: Some(Instant::now()),
@@ -223,12 +237,14 @@ impl Keeper {
                 }
             }
             self.fire_timers();
+            self.expire_sessions();
             self.see_to_recordings();
             self.flush_all();
             self.keep_spare();
             self.archive.trim(&self.home);
             self.note_idleness();
         }
+        self.cgroups.leave();
         Ok(())
     }
 
@@ -245,7 +261,7 @@ impl Keeper {
     fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let idle = self.idle_since.map(|since| since + IDLE);
-        timer.into_iter().chain(idle).chain(self.spares.deadline()).min()
+        timer.into_iter().chain(idle).chain(self.spares.deadline()).chain(self.sessions.deadline()).min()
     }
 
     /// Has a spare ready behind a start, and none for long.
@@ -279,7 +295,8 @@ impl Keeper {
     }
 
     fn note_idleness(&mut self) {
-        if !self.processes.is_empty() || !self.connections.is_empty() {
+        let serves = !self.connections.is_empty() || self.sessions.count() > 0;
+        if !self.processes.is_empty() || serves {
             self.idle_since = None;
             return;
         }
@@ -393,7 +410,9 @@ impl Keeper {
             Ok((header, body)) => (header, body.to_vec()),
             Err(error) => {
                 let refusal = Refusal::Malformed { message: error.to_string() };
-                return self.reply(id, u64::MAX, Reply::Refused { error: refusal });
+                // A newer client's request, more often than nonsense: who asked is to hear of it.
+                let req = protocol::decode::<Numbered>(packet).map_or(u64::MAX, |(numbered, _)| numbered.req);
+                return self.reply(id, req, Reply::Refused { error: refusal });
             }
         };
         if self.connections.get(&id).is_some_and(|connection| connection.refused.is_some()) {
@@ -434,8 +453,14 @@ impl Keeper {
                 let version = env!("CARGO_PKG_VERSION").to_owned();
                 Ok(Some(Reply::Hello { minor: MINOR, version, pid: std::process::id() }))
             }
-            Request::Start { id, watch, rollout } => self.start(client, req, id, watch, rollout, fds),
-            Request::Watch { id, watch, record } => {
+            Request::Start { id, watch, rollout, owner } => {
+                self.start((client, req), id, watch, Origin { rollout, owner }, fds)
+            }
+            Request::Watch { id, ended: true, .. } if !self.processes.contains_key(&id) => {
+                let state = self.ended_state(id).ok_or(Refusal::Unknown { id })?;
+                Ok(Some(Reply::Process { state: state.into() }))
+            }
+            Request::Watch { id, watch, record, .. } => {
                 if !self.processes.contains_key(&id) {
                     return Err(Refusal::Unknown { id });
                 }
@@ -446,7 +471,7 @@ impl Keeper {
                         watcher.attends = true;
                     }
                 }
-                Ok(self.state(id).map(|state| Reply::Process { state }))
+                Ok(self.state(id).map(|state| Reply::Process { state: state.into() }))
             }
             Request::Release { id } => {
                 self.release(client, id);
@@ -490,19 +515,29 @@ impl Keeper {
                 check_signal(signal)?;
                 let process = self.process(id)?;
                 process.stopped &= signal != libc::SIGCONT;
+                process.killed |= signal == libc::SIGKILL;
                 self.order(id, Order::SignalLeader(signal));
                 Ok(Some(Reply::Done))
             }
             Request::Terminate { id, signal, grace_ms } => {
                 check_signal(signal)?;
-                self.process(id)?;
+                self.process(id)?.killed |= signal == libc::SIGKILL;
                 self.terminate(id, signal, Duration::from_millis(grace_ms));
                 Ok(Some(Reply::Done))
             }
+            Request::Limits => Ok(Some(Reply::Limits { facts: self.cgroups.facts() })),
             Request::List { after } => Ok(Some(self.list(after))),
+            Request::Session { session, blob, ttl_ms } => self.renew_session(session, blob, ttl_ms).map(Some),
+            Request::EndSession { session } => self.end_session(&session).map(Some),
+            Request::Sessions { after } => Ok(Some(self.list_sessions(after))),
+            Request::SessionProcesses { session, after } => Ok(Some(self.list_session(&session, after))),
             Request::Stop => {
                 if !self.processes.is_empty() {
                     return Err(Refusal::Busy { processes: self.processes.len() });
+                }
+                self.expire_sessions();
+                if self.sessions.count() > 0 {
+                    return Err(Refusal::SessionsHeld { sessions: self.sessions.count() });
                 }
                 self.stop();
                 Ok(Some(Reply::Done))
@@ -522,20 +557,8 @@ impl Keeper {
     fn list(&self, after: Option<RunId>) -> Reply {
         use std::ops::Bound;
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let mut rest = self.processes.range((from, Bound::Unbounded)).map(|(_, process)| process);
-        let mut processes = Vec::new();
-        let mut bytes = 0;
-        for process in rest.by_ref() {
-            let state = told(process.state());
-            bytes +=
-                state.start.argv.iter().map(|argument| argument.as_bytes().len() + 8).sum::<usize>() + 4500;
-            processes.push(state);
-            // A page stays within one packet: at most twice the text for JSON's escapes.
-            if processes.len() == LIST_PAGE || bytes > MAX_PACKET_BYTES / 3 {
-                break;
-            }
-        }
-        let more = rest.next().is_some();
+        let rest = self.processes.range((from, Bound::Unbounded)).map(|(_, process)| told(process.state()));
+        let (processes, more) = sessions::page(rest);
         Reply::Listed { processes, more }
     }
 
@@ -556,13 +579,28 @@ impl Keeper {
 
     // --- starting ---
 
+    /// The state of a process that ended, as far as it is on record.
+    fn ended_state(&self, id: RunId) -> Option<ProcessState> {
+        let record = crate::records::read(&self.home.processes().join(id.to_string()))?;
+        let output = record.output();
+        Some(told(ProcessState {
+            start: record.start,
+            output,
+            end: record.end,
+            closed: true,
+            terminal: None,
+            viewers: 0,
+            lowered: Vec::new(),
+            stopped: false,
+        }))
+    }
+
     fn start(
         &mut self,
-        client: u64,
-        req: u64,
+        (client, req): (u64, u64),
         id: RunId,
         watch: Watch,
-        rollout: Option<AbsPath>,
+        origin: Origin,
         mut fds: Vec<OwnedFd>,
     ) -> Result<Option<Reply>, Refusal> {
         if self.processes.contains_key(&id) {
@@ -572,28 +610,20 @@ impl Keeper {
                 waiting.push((client, req));
                 return Ok(None);
             }
-            return Ok(Some(Reply::Process { state: told(process.state()) }));
+            return Ok(Some(Reply::Process { state: told(process.state()).into() }));
         }
-        if let Some(record) = crate::records::read(&self.home.processes().join(id.to_string())) {
-            let output = record.end.as_ref().map(|end| end.output).unwrap_or_default();
-            let state = ProcessState {
-                start: record.start,
-                output,
-                end: record.end,
-                closed: true,
-                terminal: None,
-                viewers: 0,
-                stopped: false,
-            };
-            return Ok(Some(Reply::Process { state: told(state) }));
+        if let Some(state) = self.ended_state(id) {
+            return Ok(Some(Reply::Process { state: state.into() }));
+        }
+        if let Some(owner) = &origin.owner {
+            self.check_owner(owner)?;
         }
         if fds.is_empty() {
             return Err(Refusal::Malformed { message: "a start without a plan".to_owned() });
         }
         let plan = fds.remove(0);
-        let recorded = rollout.is_some();
-        self.begin((client, req), id, watch, rollout, &plan, fds)
-            .map_err(|failure| Refusal::Start { failure })?;
+        let recorded = origin.rollout.is_some();
+        self.begin((client, req), id, watch, origin, &plan, fds)?;
         if recorded {
             self.recordings.begin(id, client);
         }
@@ -605,19 +635,24 @@ impl Keeper {
         (client, req): (u64, u64),
         id: RunId,
         watch: Watch,
-        rollout: Option<AbsPath>,
+        origin: Origin,
         plan: &OwnedFd,
         direct: Vec<OwnedFd>,
-    ) -> Result<(), StartFailure> {
+    ) -> Result<(), Refusal> {
         // A spare reads its plan while we read ours.
         let spare = self.spares.feed(plan);
         let spec = match start::read_plan(plan) {
             Ok(spec) => spec,
             Err(failure) => {
                 self.discard(spare);
-                return Err(failure);
+                return Err(Refusal::Start { failure });
             }
         };
+        let session = origin.owner.as_ref().and_then(|owner| owner.session.as_ref());
+        if spec.lifetime == Lifetime::Session && session.is_none() {
+            self.discard(spare);
+            return Err(Refusal::NoSession);
+        }
         let mut spare = match spare {
             Some(spare) if spare.fits(&spec) => Some(spare),
             unfit => {
@@ -632,10 +667,13 @@ impl Keeper {
             placeholders: &mut self.placeholders,
             spawner: &mut self.spawner,
             null: &self.null,
+            cgroups: &mut self.cgroups,
+            hard_limits: &self.hard_limits,
         };
-        let started = starter.start(id, spec, direct, rollout, &mut spare, now());
+        let wanted = Wanted { id, direct, origin };
+        let started = starter.start(wanted, spec, &mut spare, now());
         self.discard(spare);
-        let mut process = started?;
+        let mut process = started.map_err(|failure| Refusal::Start { failure })?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
             waiting.push((client, req));
         }
@@ -645,6 +683,7 @@ impl Keeper {
         if let (Lifetime::Connection, Some(connection)) = (lifetime, self.connections.get_mut(&client)) {
             connection.bound.insert(id);
         }
+        self.watch_limits(id);
         // A limit that no clock reaches is none.
         if let Some(end) = wall.and_then(|wall| Instant::now().checked_add(wall)) {
             self.timers.push(Reverse((end, Timer::WallLimit(id))));
@@ -723,6 +762,7 @@ impl Keeper {
                 Ok(Received::Packet(PACKET_BYTES, fds)) => match Report::decode(&packet) {
                     Some(Report::Terminal) => self.take_terminal(id, fds),
                     Some(Report::Running) => self.started(id),
+                    Some(Report::LimitHeld(limit)) => self.limit_held(id, limit),
                     Some(Report::LeaderStopped(signal)) => self.leader_stopped(id, signal),
                     Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
                     Some(Report::TreeEnded) => return self.tree_ended(id, ResourceUse::default()),
@@ -745,7 +785,7 @@ impl Keeper {
     fn started(&mut self, id: RunId) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
-        let state = told(process.state());
+        let state = Box::new(told(process.state()));
         if let Phase::Starting { waiting, .. } = phase {
             for (client, req) in waiting {
                 self.reply(client, req, Reply::Process { state: state.clone() });
@@ -770,8 +810,11 @@ impl Keeper {
 
     /// Takes a process out of everything that knows it.
     fn remove(&mut self, id: RunId) -> Option<Process> {
-        let process = self.processes.remove(&id)?;
+        let mut process = self.processes.remove(&id)?;
         self.placeholders.release(&process.placeholders);
+        if let Some(cgroup) = process.cgroup.take() {
+            self.cgroups.remove(cgroup);
+        }
         self.forget_targets(|target| match target {
             Target::Control(run) | Target::Holder(run) | Target::Stream(run, _) | Target::Stdin(run) => {
                 *run == id
@@ -916,6 +959,7 @@ impl Keeper {
             None => sandbar_proto::Seq(2),
         };
         let output = process.totals();
+        process.record_close(seq);
         self.tell(id, &Event::Closed { id, seq, output });
         if let Some(process) = self.remove(id) {
             // Not before: making a spare takes the processor that the run needs.
@@ -984,7 +1028,12 @@ impl Keeper {
     /// Kills everything a process started. In a sandbox the end of pid 1 is the end of all
     /// (pid_namespaces(7)); elsewhere the reaper walks.
     fn kill_tree(&mut self, id: RunId) {
-        let Some(process) = self.processes.get(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.killed = true;
+        if let Some(run) = &process.cgroup {
+            // At once, however fast it forks; the holder ends what is not in it.
+            let _ = run.cgroup.kill();
+        }
         if process.network.is_some() {
             let _ = rustix::process::pidfd_send_signal(&process.holder.pidfd, rustix::process::Signal::KILL);
         } else {
@@ -1009,6 +1058,7 @@ impl Keeper {
                     }
                 }
                 Timer::Kill(id) => self.kill_tree(id),
+                Timer::CpuLimit(id) => self.look_at_cpu(id),
                 Timer::Attendant => self.attendant_may_start(),
                 Timer::Retry(id) => {
                     self.resume_streams(id);
@@ -1056,6 +1106,12 @@ impl Keeper {
             }
         }
     }
+}
+
+/// What every request has.
+#[derive(serde::Deserialize)]
+struct Numbered {
+    req: u64,
 }
 
 fn tell_growth_and(

@@ -14,10 +14,11 @@ mod records;
 mod runtime_dir;
 mod transport;
 
-pub use client::{Client, ClientError, Incoming};
-pub use daemon::{KeeperError, serve};
+pub use client::{Client, ClientError, Incoming, Peer};
+pub use daemon::{Gate, KeeperError, serve};
 pub use launcher::{
     ATTENDANT_ARGUMENT, ConnectError, KEEPER_ARGUMENT, Knock, connect, connect_or_start, keeper_main, knock,
+    limits,
 };
 pub use log::{LogItem, LogReader, ReadError, RecordError, RecordHeader};
 pub use patience::{Patience, Unanswered};

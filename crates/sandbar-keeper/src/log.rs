@@ -10,6 +10,7 @@ mod record;
 mod segment;
 mod writer;
 
+pub(crate) use reader::last_record;
 pub use reader::{LogItem, LogReader, ReadError};
 pub use record::{RecordError, RecordHeader};
 pub(crate) use writer::{AppendError, Keep, LogWriter};

@@ -8,15 +8,19 @@
 use std::fmt;
 
 use sandbar_proto::{
-    AbsPath, EndRecord, OutputTotals, RunId, Seq, StartRecord, Stream, TakeoverReason, TerminalSize,
+    AbsPath, Blob, EndRecord, LimitFacts, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord, Stream,
+    TakeoverReason, TerminalSize,
 };
+use sandbar_sandbox::report::Step;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Version that peers must share; part of the keeper's directory name.
 pub const MAJOR: u32 = 1;
 /// Version that says which messages a peer understands; grows with every addition.
-pub const MINOR: u32 = 1;
+pub const MINOR: u32 = 2;
+/// First [`MINOR`] with sessions, owners, and processes that can be watched after their end.
+pub const SESSIONS_MINOR: u32 = 2;
 /// Largest packet, header and body together. The default socket buffer (net.core.wmem_default, 208 KiB) holds
 /// one of them with its bookkeeping.
 pub const MAX_PACKET_BYTES: usize = 128 * 1024;
@@ -26,6 +30,10 @@ pub const MAX_WRITE_BYTES: usize = 64 * 1024;
 pub const MAX_FDS: usize = 4;
 /// Most entries in one [`Reply::Listed`].
 pub const LIST_PAGE: usize = 64;
+/// Most sessions that a keeper holds at a time: their blobs are its memory.
+pub const MAX_SESSIONS: usize = 1024;
+/// Most process ids in one [`SessionState`].
+pub const MAX_SESSION_IDS: usize = 256;
 
 /// From a client to the keeper.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +56,9 @@ pub enum Request {
         /// The rollout that this client records it in. If it goes before [`Request::Recorded`], somebody else goes on.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         rollout: Option<AbsPath>,
+        /// Who it belongs to. A session that it names must live.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        owner: Option<Owner>,
     },
     /// Asks to hear of a running process from now on.
     Watch {
@@ -58,6 +69,38 @@ pub enum Request {
         /// Whether this client records it from now on.
         #[serde(default)]
         record: bool,
+        /// Whether one that has ended and is on record is answered like one that runs: its state has its end and is
+        /// closed, and nothing more is told of it. Otherwise it is unknown.
+        #[serde(default)]
+        ended: bool,
+    },
+    /// Makes a session, or renews its lease and replaces its blob. A session whose lease was not renewed in time has
+    /// ended, and stays so.
+    Session {
+        /// The session.
+        session: SessionId,
+        /// What the client wants to know of it later, at most [`Blob::MAX_BYTES`].
+        blob: Blob,
+        /// Milliseconds from now on until it ends by itself. Time in which the machine sleeps does not count.
+        ttl_ms: u64,
+    },
+    /// Ends a session, and with it its processes whose lifetime that is.
+    EndSession {
+        /// The session.
+        session: SessionId,
+    },
+    /// Lists sessions that live, by name.
+    Sessions {
+        /// Last name of the page before.
+        after: Option<SessionId>,
+    },
+    /// Lists the processes of a session, oldest first: those that run and those on record, also when the session itself
+    /// has ended.
+    SessionProcesses {
+        /// The session.
+        session: SessionId,
+        /// Last id of the page before.
+        after: Option<RunId>,
     },
     /// Says that this client records a run no more, and that somebody else is to go on.
     Release {
@@ -134,6 +177,8 @@ pub enum Request {
         /// Milliseconds until SIGKILL.
         grace_ms: u64,
     },
+    /// Asks what the keeper can enforce limits with, and has it prepared. Since minor 2.
+    Limits,
     /// Lists live processes, oldest first.
     List {
         /// Last id of the page before.
@@ -171,7 +216,7 @@ pub enum Reply {
     /// To [`Request::Start`] and [`Request::Watch`].
     Process {
         /// Its state now.
-        state: ProcessState,
+        state: Box<ProcessState>,
     },
     /// To [`Request::Write`]: how many bytes of stdin are accepted in total. To [`Request::Input`]: how many of its
     /// own. Fewer than were sent means that the queue is full; [`Event::StdinReady`] says when to go on.
@@ -179,12 +224,24 @@ pub enum Reply {
         /// Accepted bytes.
         accepted_bytes: u64,
     },
-    /// To [`Request::List`].
+    /// To [`Request::List`] and [`Request::SessionProcesses`].
     Listed {
-        /// Live processes.
+        /// The processes.
         processes: Vec<ProcessState>,
         /// Whether more follow.
         more: bool,
+    },
+    /// To [`Request::Sessions`].
+    Sessions {
+        /// Live sessions.
+        sessions: Vec<SessionState>,
+        /// Whether more follow.
+        more: bool,
+    },
+    /// To [`Request::Limits`].
+    Limits {
+        /// What there is.
+        facts: LimitFacts,
     },
     /// To everything else.
     Done,
@@ -212,9 +269,30 @@ pub struct ProcessState {
     /// How many clients follow its output, those that record it left out.
     #[serde(default)]
     pub viewers: usize,
+    /// Resource limits of the plan that the keeper could not give, by the number of the resource, and what it gave
+    /// instead: its own hard limits were lower.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<(u32, u64)>,
     /// Whether its leader is stopped and was not continued by anybody who asked the keeper.
     #[serde(default)]
     pub stopped: bool,
+}
+
+/// A session that lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionState {
+    /// Its name.
+    pub session: SessionId,
+    /// What was left with it last.
+    pub blob: Blob,
+    /// Milliseconds until it ends unless it is renewed.
+    pub remaining_ms: u64,
+    /// Its processes, oldest first: those that run and those on record. At most [`MAX_SESSION_IDS`];
+    /// [`Request::SessionProcesses`] has them all.
+    pub processes: Vec<RunId>,
+    /// Whether it has more of them.
+    #[serde(default)]
+    pub more_processes: bool,
 }
 
 /// What the keeper says without being asked.
@@ -315,6 +393,35 @@ pub enum Refusal {
         /// The number.
         signal: i32,
     },
+    /// The session has ended: nobody renewed it in time, or somebody ended it. It does not come back.
+    SessionExpired {
+        /// The session.
+        session: SessionId,
+    },
+    /// No session has that name.
+    UnknownSession {
+        /// The name.
+        session: SessionId,
+    },
+    /// The process is to live as long as a session, and its owner names none.
+    NoSession,
+    /// The blob of an owner or of a session is too large.
+    BlobTooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// Most bytes.
+        limit_bytes: usize,
+    },
+    /// There are as many sessions as a keeper holds.
+    TooManySessions {
+        /// How many.
+        limit: usize,
+    },
+    /// The keeper still has sessions.
+    SessionsHeld {
+        /// How many.
+        sessions: usize,
+    },
 }
 
 /// Which condition a caller does not meet.
@@ -375,12 +482,50 @@ pub enum StartStep {
     Placeholder,
     /// A cache's store could not be made.
     CacheStore,
+    /// The run's cgroup could not be made.
+    Cgroup,
     /// An argument, a variable or a path has a NUL byte.
     NulByte,
     /// The kernel's Landlock is too old.
     LandlockAbi,
     /// A step inside the sandbox, by `sandbar_sandbox::report::Step::name`.
     Sandbox(String),
+}
+
+impl StartStep {
+    /// Its name, for records and for programs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sandbox(name) => name,
+            Self::Plan => "plan",
+            Self::Stream => "stream",
+            Self::Record => "record",
+            Self::Log => "log",
+            Self::Placeholder => "placeholder",
+            Self::CacheStore => "cache_store",
+            Self::Cgroup => "cgroup",
+            Self::NulByte => "nul_byte",
+            Self::LandlockAbi => "landlock_abi",
+        }
+    }
+
+    /// The step inside the sandbox, if it is one that this release knows.
+    #[must_use]
+    pub fn in_sandbox(&self) -> Option<Step> {
+        match self {
+            Self::Sandbox(name) => Step::from_name(name),
+            Self::Plan
+            | Self::Stream
+            | Self::Record
+            | Self::Log
+            | Self::Placeholder
+            | Self::CacheStore
+            | Self::Cgroup
+            | Self::NulByte
+            | Self::LandlockAbi => None,
+        }
+    }
 }
 
 /// The JSON part of a packet from a client.

@@ -10,14 +10,18 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use sandbar_proto::{EndRecord, RunId, StartRecord};
+use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq, StartRecord};
 use serde::de::DeserializeOwned;
 
+use crate::log::last_record;
 use crate::runtime_dir::KeeperDir;
 
 const START: &str = "start.json";
 const END: &str = "end.json";
 const END_RESERVED: &str = "end.json.new";
+/// Everything that was written, where something was behind the end: its last sequence number is the one before the
+/// close.
+const CLOSED: &str = "closed.json";
 /// An empty file that says that the run's rollout is complete.
 const RECORDED: &str = "recorded";
 
@@ -77,6 +81,16 @@ impl ProcessDir {
         rustix::fs::renameat(&self.directory, END_RESERVED, &self.directory, END)
     }
 
+    /// Writes down what was written in all. `closing` has the number of the close as its last.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn close(&self, closing: &OutputTotals) -> Result<(), Errno> {
+        let last_seq = Seq(closing.last_seq.0.saturating_sub(1));
+        let text = serde_json::to_vec(&OutputTotals { last_seq, ..*closing }).map_err(|_| Errno::INVAL)?;
+        write_new(self.directory.as_fd(), CLOSED, &text)
+    }
+
     /// Removes the directory and everything in it: the process never ran.
     pub(crate) fn discard(self) {
         // What can't be removed is trimmed as a lost run by the next keeper.
@@ -118,6 +132,16 @@ impl Record {
     #[must_use]
     pub fn is_unrecorded(&self) -> bool {
         self.start.rollout.is_some() && !self.path.join(RECORDED).exists()
+    }
+
+    /// What was written in all; its last sequence number is the highest before that of the close. Of a process that
+    /// runs, what is in its log by now.
+    #[must_use]
+    pub fn output(&self) -> OutputTotals {
+        let Some(end) = &self.end else { return logged(&self.path) };
+        // Its keeper may have died after the end and before the close.
+        let found = read_json(&self.path.join(CLOSED)).unwrap_or_else(|| logged(&self.path));
+        if found.last_seq > end.output.last_seq { found } else { end.output }
     }
 }
 
@@ -162,6 +186,25 @@ pub fn read(path: &Path) -> Option<Record> {
     Some(Record { start, end: read_json(&path.join(END)), path: path.to_owned() })
 }
 
+/// What the log in `directory` says of what was written; what was dropped from it is not known.
+fn logged(directory: &Path) -> OutputTotals {
+    // A log that can't be read says nothing; its readers are told why.
+    match last_record(directory) {
+        Ok(Some(header)) => OutputTotals {
+            bytes: header.offset_bytes + u64::from(header.length),
+            dropped_bytes: 0,
+            last_seq: header.seq,
+        },
+        Ok(None) | Err(_) => OutputTotals::default(),
+    }
+}
+
+/// The output of a process that was lost with its keeper, with the number of its end behind it.
+pub(crate) fn lost_output(directory: &Path) -> OutputTotals {
+    let logged = logged(directory);
+    OutputTotals { last_seq: logged.last_seq.next(), ..logged }
+}
+
 fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
 }
@@ -201,7 +244,7 @@ pub(crate) fn write_lost(record: &Record, end: &EndRecord) -> Result<(), Errno> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sandbar_proto::{AbsPath, ExitStatus, Lifetime, OutputTotals, ResourceUse, Timestamp};
+    use sandbar_proto::{AbsPath, ExitStatus, Lifetime, ResourceUse, Timestamp};
 
     fn start(id: RunId) -> StartRecord {
         StartRecord {
@@ -214,6 +257,9 @@ mod tests {
             holder_pid: None,
             terminal: false,
             rollout: None,
+            owner: None,
+            limits: Vec::new(),
+            cgroup: None,
         }
     }
 
@@ -225,6 +271,8 @@ mod tests {
             usage: ResourceUse::default(),
             output: OutputTotals::default(),
             timed_out: false,
+            limits: Vec::new(),
+            out_of_memory: None,
         }
     }
 

@@ -13,12 +13,13 @@ use sandbar_proto::{
 use crate::git::{self, Scope, WatchedIndex};
 use crate::grants::{ALLOW_READ, ALLOW_WRITE, Draft, Grant, GrantKind, Root, settle};
 use crate::identity::{self, Subject};
+use crate::managed;
 use crate::mounts::{Arrangement, arrange};
 use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
-    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, Profile, RunRequest,
-    StricterBecause, caches, own, secrets, syscalls, workspace,
+    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, ProcessCount, Profile,
+    RunRequest, StricterBecause, caches, carve, limits, own, secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -87,7 +88,7 @@ fn plan(request: &RunRequest, reader: &Reader<'_>) -> Result<Compiled, CompileEr
     }
     let cwd = working_directory(request, reader)?;
     match request.profile {
-        Profile::DangerFullAccess => Ok(unconfined(request, &cwd)),
+        Profile::DangerFullAccess => unconfined(request, reader, &cwd),
         Profile::ReadOnly | Profile::Workspace => confined(request, reader, &cwd),
     }
 }
@@ -102,37 +103,55 @@ fn working_directory(request: &RunRequest, reader: &Reader<'_>) -> Result<FileFa
     }
 }
 
-fn unconfined(request: &RunRequest, cwd: &FileFact) -> Compiled {
+fn unconfined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
     let everything = Entry {
         pattern: EntryPath::Path(AbsPath::root()),
         access: Access::Write,
         origin: Origin::Profile(request.profile.name()),
     };
-    Compiled {
-        plan: launch(request, &cwd.pinned, request.env.clone(), Sandbox::None),
+    Ok(Compiled {
+        plan: launch(request, reader, &cwd.pinned, request.env.clone(), Sandbox::None)?,
         permissions: Permissions::new(vec![everything]),
         network: request.network.unwrap_or(request.profile.network()),
         notes: Vec::new(),
         watched: Vec::new(),
-    }
+    })
 }
 
-fn launch(request: &RunRequest, cwd: &PinnedPath, env: Vec<EnvVar>, sandbox: Sandbox) -> LaunchPlan {
-    LaunchPlan(LaunchSpec {
+fn launch(
+    request: &RunRequest,
+    reader: &Reader<'_>,
+    cwd: &PinnedPath,
+    env: Vec<EnvVar>,
+    sandbox: Sandbox,
+) -> Result<LaunchPlan, CompileError> {
+    let count = match &sandbox {
+        Sandbox::None => ProcessCount::OfUser,
+        Sandbox::Linux(sandbox) => {
+            let host = reader.host();
+            let uid = sandbox.identity.run_as.map_or(host.uid, |subject| subject.uid);
+            ProcessCount::sandboxed(uid, host)
+        }
+    };
+    let mut attributes = request.attributes.clone();
+    let enforced = limits::enforce(&request.limits, reader.limits(), count, &mut attributes)
+        .map_err(|(limit, obstacle)| CompileError::Limit { limit, obstacle })?;
+    Ok(LaunchPlan(LaunchSpec {
         argv: request.argv.clone(),
         arg0: request.arg0.clone(),
         cwd: cwd.clone(),
         env,
         stdio: request.stdio,
         terminal: request.terminal.clone(),
-        attributes: request.attributes.clone(),
+        attributes,
         limits: request.limits,
+        enforced,
         lifetime: request.lifetime,
         after_leader: request.after_leader,
         retention_bytes: request.retention_bytes,
         profile: request.profile.name().to_owned(),
         sandbox,
-    })
+    }))
 }
 
 fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
@@ -155,6 +174,7 @@ fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result
     }
     secrets::hide(&mut draft, &homes);
     allow_reads(&mut draft)?;
+    carve::out(&mut draft)?;
     if let Some(subject) = &subject {
         identity::adopt(&draft, subject, &mut env);
     }
@@ -275,6 +295,14 @@ fn refuse_kernel(path: &AbsPath) -> Result<(), CompileError> {
     }
 }
 
+/// Cgroups lie there, and much else that changes the machine.
+fn refuse_kernel_files(path: &AbsPath) -> Result<(), CompileError> {
+    if path.starts_with(&below(&AbsPath::root(), "sys")) {
+        return Err(CompileError::KernelFiles { path: path.clone() });
+    }
+    Ok(())
+}
+
 fn named(draft: &Draft<'_>, flag: &'static str, path: &AbsPath) -> Result<FileFact, CompileError> {
     let failed = |problem| CompileError::Allowed { flag, path: path.clone(), problem };
     let fact = draft.reader.resolve_or_guess(path).map_err(failed)?;
@@ -287,11 +315,22 @@ fn allowed_roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
     let mut roots = Vec::new();
     for path in &draft.request.allow_write {
         let fact = named(draft, ALLOW_WRITE, path)?;
+        refuse_kernel_files(&fact.pinned.path)?;
         if let Some(because) = too_broad(draft, &fact.pinned.path) {
             let path = fact.pinned.path;
             return Err(CompileError::AllowedTooBroad { flag: ALLOW_WRITE, path, because });
         }
         roots.push(Root { fact, origin: Origin::Flag(ALLOW_WRITE) });
+    }
+    for path in &draft.request.may_write {
+        let Found::File(fact) = draft.reader.resolve(path) else { continue };
+        let real = &fact.pinned.path;
+        let is_ours = own::refuse(draft, real).is_err() || refuse_kernel(real).is_err();
+        if is_ours || too_broad(draft, real).is_some() {
+            draft.notes.push(Note::LeftOut { path: path.clone() });
+            continue;
+        }
+        roots.push(Root { fact: fact.clone(), origin: Origin::Profile(managed::NAME) });
     }
     Ok(roots)
 }
@@ -351,7 +390,7 @@ fn allow_reads(draft: &mut Draft<'_>) -> Result<(), CompileError> {
 }
 
 /// Whether the host's file at `path` may be written, going by the nearest grant above it.
-fn is_writable(grants: &[Grant], path: &AbsPath) -> bool {
+pub(crate) fn is_writable(grants: &[Grant], path: &AbsPath) -> bool {
     let covering = grants.iter().filter(|grant| path.starts_with(&grant.path));
     let nearest = covering.max_by_key(|grant| (grant.path.depth(), grant.access()));
     nearest.is_some_and(|grant| grant.kind == GrantKind::Write)
@@ -382,7 +421,7 @@ fn finish(
         placeholder_pool: Some(below(&cache, "placeholders")),
         seccomp: syscalls::command_filter(network),
     };
-    let plan = launch(request, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)));
+    let plan = launch(request, reader, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)))?;
     let (notes, watched) = (unique(draft.notes), unique(draft.watched));
     Ok(Compiled { plan, permissions, network, notes, watched })
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use sandbar_proto::{
     AbsPath, AfterLeader, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind,
-    GitLinks, HostFacts, IdRange, Lifetime, Limits, LinuxSandbox, MountOp, OutputMode, PinnedPath,
-    ProcessAttributes, Sandbox, StdinMode, Stdio,
+    GitLinks, HostFacts, IdRange, Lifetime, LimitFacts, Limits, LinuxSandbox, MountOp, OutputMode,
+    PinnedPath, ProcessAttributes, Sandbox, StdinMode, Stdio,
 };
 
 use crate::simulator::Simulator;
@@ -30,6 +30,8 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         network: None,
         allow_write: vec![],
         allow_read: vec![],
+        may_write: Vec::new(),
+        carve_outs: Vec::new(),
         git: GitMode::Commit,
         caches: crate::CacheMode::CopyOnWrite,
         env: vec![],
@@ -65,6 +67,7 @@ pub(crate) struct FakeHost {
     nodes: BTreeMap<AbsPath, Node>,
     owners: BTreeMap<AbsPath, u32>,
     host: HostFacts,
+    limits: LimitFacts,
 }
 
 impl FakeHost {
@@ -79,8 +82,10 @@ impl FakeHost {
             groups: only(1000),
             landlock_abi: 7,
             kernel: (6, 18),
+            outer_root: None,
         };
-        let mut made = Self { nodes: BTreeMap::new(), owners: BTreeMap::new(), host };
+        let mut made =
+            Self { nodes: BTreeMap::new(), owners: BTreeMap::new(), host, limits: LimitFacts::default() };
         made.nodes.insert(AbsPath::root(), Node::Directory);
         for directory in ["/tmp", "/var/tmp", "/run/user/1000/sandbar", "/proc", "/dev/shm", "/etc"] {
             made = made.dir(directory);
@@ -93,9 +98,20 @@ impl FakeHost {
 
     pub(crate) fn called_by_root(mut self) -> Self {
         let all = vec![IdRange { first: 0, count: 65_536 }];
-        self.host =
-            HostFacts { uid: 0, gid: 0, may_map_ids: true, users: all.clone(), groups: all, ..self.host };
+        self.host = HostFacts {
+            uid: 0,
+            gid: 0,
+            may_map_ids: true,
+            users: all.clone(),
+            groups: all,
+            outer_root: Some(0),
+            ..self.host
+        };
         self
+    }
+
+    pub(crate) fn facts_of_host(&self) -> HostFacts {
+        self.host.clone()
     }
 
     pub(crate) fn without_landlock(mut self) -> Self {
@@ -241,7 +257,8 @@ impl FakeHost {
         &self,
         asked: &RunRequest,
     ) -> (Result<Compiled, CompileError>, usize, Vec<FactQuery>) {
-        let mut facts = Facts { host: self.host.clone(), answers: BTreeMap::new() };
+        let mut facts =
+            Facts { host: self.host.clone(), answers: BTreeMap::new(), limits: self.limits.clone() };
         for round in 1..=Step::MAX_ROUNDS {
             match compile(asked, &facts) {
                 Err(error) => return (Err(error), round, facts.answers.into_keys().collect()),

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod caches;
+mod carve;
 mod compile;
 mod credentials;
 pub mod env_policy;
@@ -26,6 +27,8 @@ mod git;
 mod glob;
 mod grants;
 mod identity;
+mod limits;
+pub mod managed;
 mod mounts;
 mod notes;
 mod own;
@@ -49,7 +52,8 @@ pub use env_policy::{Decision, EnvPolicy, Inherit, Platform, ResolvedEnv, Rule};
 pub use explain::{Explanation, explain};
 pub use git::WatchedIndex;
 pub use glob::{BadGlob, Glob};
+pub use limits::{LimitObstacle, ProcessCount, mechanisms};
 pub use notes::{CompileError, GitDoubt, Note, PathProblem, StricterBecause};
 pub use permissions::{Access, Entry, EntryPath, Origin, Permissions};
 pub use profile::{Profile, UnknownProfile};
-pub use request::{CacheMode, GitMode, OwnDirectories, RunRequest};
+pub use request::{CacheMode, CarveOut, GitMode, Left, OwnDirectories, RunRequest};

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use sandbar_proto::{AbsPath, ByteString};
+use sandbar_proto::{AbsPath, ByteString, Limit};
 use serde::Serialize;
 
-use crate::Origin;
+use crate::{LimitObstacle, Origin};
 
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,10 +86,36 @@ pub enum CompileError {
         /// `/proc` or `/dev`.
         remade: &'static str,
     },
+    /// Cgroups are how runs are limited; a run that could write there would choose its own limits.
+    #[error("{} lies among the kernel's own files, where a run could change its limits and this machine", path.to_display())]
+    KernelFiles {
+        /// The real path.
+        path: AbsPath,
+    },
+    /// Nothing on this machine enforces a limit.
+    #[error("the limit on {limit} cannot be enforced here: {obstacle}")]
+    Limit {
+        /// Which.
+        limit: Limit,
+        /// Why not.
+        obstacle: LimitObstacle,
+    },
     /// A protected name is a symbolic link in a writable directory, where it could be replaced.
     #[error("the protected name {} is a symbolic link, which cannot be protected", path.to_display())]
     ProtectedSymlink {
         /// The link.
+        path: AbsPath,
+    },
+    /// A place that is to be hidden holds the home directory, or everything.
+    #[error("{} cannot be hidden: too much lies in it", path.to_display())]
+    HiddenTooBroad {
+        /// The place.
+        path: AbsPath,
+    },
+    /// A place that is to stay missing has no directory yet that could be watched over.
+    #[error("{} cannot be kept missing: the directory above it is missing too", path.to_display())]
+    CannotReserve {
+        /// The place.
         path: AbsPath,
     },
     /// Something that has to be known to plan safely could not be found out.
@@ -162,6 +188,11 @@ pub enum Note {
         cwd: AbsPath,
         /// Why.
         because: StricterBecause,
+    },
+    /// A place is not writable although it was wished for: it is missing, or holds too much.
+    LeftOut {
+        /// The place.
+        path: AbsPath,
     },
     /// The command runs as another user.
     RunsAs {
@@ -244,6 +275,9 @@ impl fmt::Display for Note {
                 "{} is read-only here because it {because}; name a folder with --allow-write",
                 cwd.to_display()
             ),
+            Self::LeftOut { path } => {
+                write!(f, "{} is not made writable: it is missing, or holds too much", path.to_display())
+            }
             Self::RunsAs { name: Some(name), uid, owner_of } => {
                 write!(f, "runs as {} (uid {uid}), who owns {}", name.to_display(), owner_of.to_display())
             }

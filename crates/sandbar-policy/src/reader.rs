@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sandbar_proto::{
     AbsPath, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind, GitLinks, HostFacts,
-    PinnedPath,
+    LimitFacts, PinnedPath,
 };
 
 use crate::PathProblem;
@@ -84,6 +84,11 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(facts: &'a Facts) -> Self {
         Self { facts, missing: RefCell::new(BTreeSet::new()) }
+    }
+
+    /// What enforces limits.
+    pub(crate) fn limits(&self) -> &'a LimitFacts {
+        &self.facts.limits
     }
 
     pub(crate) fn host(&self) -> &'a HostFacts {

@@ -30,6 +30,28 @@ pub enum CacheMode {
     Off,
 }
 
+/// A restriction of a place that would otherwise have more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarveOut {
+    /// Where.
+    pub path: AbsPath,
+    /// What is left of it.
+    pub left: Left,
+    /// Whether a missing path must stay missing, where its directory is writable. Otherwise the restriction does not
+    /// count as long as nothing is there.
+    pub reserve: bool,
+}
+
+/// What a [`CarveOut`] leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Left {
+    /// Reading.
+    Read,
+    /// Nothing.
+    Nothing,
+}
+
 /// Where Sandbar keeps its own files. Hidden from every sandboxed run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnDirectories {
@@ -69,8 +91,12 @@ pub struct RunRequest {
     pub network: Option<NetworkMode>,
     /// Further writable roots (`--allow-write`).
     pub allow_write: Vec<AbsPath>,
+    /// Further writable roots that are left out, with a note, where they are missing or hold too much.
+    pub may_write: Vec<AbsPath>,
     /// What to reopen for reading (`--allow-read`).
     pub allow_read: Vec<AbsPath>,
+    /// What is less than its surroundings; never more.
+    pub carve_outs: Vec<CarveOut>,
     /// How much of git may change.
     pub git: GitMode,
     /// Whether the host's caches are offered.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsPath, ByteString, FileKind, IdRange, PinnedPath};
+use crate::{AbsPath, ByteString, FileKind, IdRange, LimitFacts, PinnedPath};
 
 /// One question about a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -104,6 +104,10 @@ pub struct HostFacts {
     pub landlock_abi: u32,
     /// Kernel release, major and minor.
     pub kernel: (u32, u32),
+    /// The user id here that is 0 in the parent user namespace, where that is known: the kernel's own root, or one whom
+    /// the parent takes for it.
+    #[serde(default)]
+    pub outer_root: Option<u32>,
 }
 
 /// Everything that is known so far.
@@ -113,4 +117,7 @@ pub struct Facts {
     pub host: HostFacts,
     /// About paths and users.
     pub answers: BTreeMap<FactQuery, FactAnswer>,
+    /// About what enforces limits. Asked of who carries the plan out, and only where something is limited.
+    #[serde(default)]
+    pub limits: LimitFacts,
 }

@@ -11,6 +11,8 @@ pub mod exec;
 mod facts;
 mod id;
 mod launch;
+mod limits;
+mod owner;
 mod path;
 mod process;
 mod rollout;
@@ -23,9 +25,13 @@ pub use event::{Gap, ProcessEvent};
 pub use facts::{FactAnswer, FactQuery, Facts, FileFact, GitLinks, HostFacts};
 pub use id::{ParseRunIdError, RunId, Seq};
 pub use launch::{
-    AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode,
-    Stdio,
+    AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, OutputMode, ProcessAttributes, StdinMode, Stdio,
 };
+pub use limits::{
+    CgroupObstacle, EnforcedLimit, Limit, LimitFacts, LimitMechanism, LimitReport, LimitScope, Limits,
+    OutOfMemory,
+};
+pub use owner::{Blob, Owner, SessionId, SessionIdError};
 pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};
 pub use process::{EndRecord, ExitStatus, OutputTotals, ResourceUse, StartRecord, Stream, Timestamp};
 pub use rollout::{

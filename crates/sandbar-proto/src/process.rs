@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsPath, ByteString, Lifetime, RunId, Seq};
+use crate::{AbsPath, ByteString, EnforcedLimit, Lifetime, LimitReport, OutOfMemory, Owner, RunId, Seq};
 
 /// Wall-clock time in nanoseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -124,6 +124,15 @@ pub struct StartRecord {
     /// The rollout that it is recorded in, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<AbsPath>,
+    /// Who it belongs to, if its starter said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// The limits that it runs under.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<EnforcedLimit>,
+    /// Directory of its own cgroup, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<AbsPath>,
 }
 
 /// Written before anybody is told that a process ended.
@@ -137,11 +146,27 @@ pub struct EndRecord {
     pub ended: Timestamp,
     /// What the leader and its waited-for children used.
     pub usage: ResourceUse,
-    /// What was written until the record was made.
+    /// What was written until the record was made. Its last sequence number is that of the end itself, [`EndRecord::seq`].
     pub output: OutputTotals,
     /// Whether the plan's wall-clock limit ended it.
     #[serde(default)]
     pub timed_out: bool,
+    /// The limits that it ran under, and which of them held it back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitReport>,
+    /// What ran out of memory, if it was ended for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
+}
+
+impl EndRecord {
+    /// The place of the end among the events of the process. Output behind it has higher numbers: of what the leader left
+    /// behind, or of what was still in a pipe. `None` in records of keepers that did not number the end of every
+    /// process.
+    #[must_use]
+    pub fn seq(&self) -> Option<Seq> {
+        (self.output.last_seq > Seq(0)).then_some(self.output.last_seq)
+    }
 }
 
 #[cfg(test)]

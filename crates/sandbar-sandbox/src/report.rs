@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use sandbar_proto::{ExitStatus, ResourceUse, Timestamp};
+use sandbar_proto::{ExitStatus, Limit, ResourceUse, Timestamp};
 
 /// Bytes of every packet.
 pub const PACKET_BYTES: usize = 48;
@@ -65,13 +65,15 @@ pub enum Step {
     Plan = 24,
     /// Opening the command's terminal.
     Terminal = 25,
+    /// Entering the run's cgroup.
+    Cgroup = 26,
 }
 
 impl Step {
     /// The index of a step that has none.
     pub const NO_INDEX: u32 = u32::MAX;
 
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::Namespaces,
         Self::IdMap,
         Self::Source,
@@ -97,6 +99,7 @@ impl Step {
         Self::Holder,
         Self::Plan,
         Self::Terminal,
+        Self::Cgroup,
     ];
 
     fn from_u8(value: u8) -> Option<Self> {
@@ -132,6 +135,7 @@ impl Step {
             Self::Holder => "holder",
             Self::Plan => "plan",
             Self::Terminal => "terminal",
+            Self::Cgroup => "cgroup",
         }
     }
 
@@ -178,6 +182,8 @@ pub enum Report {
     Running,
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
+    /// The tree reached a limit that the holder watches.
+    LimitHeld(Limit),
     /// The leader ended.
     LeaderExited {
         /// How.
@@ -214,6 +220,7 @@ const LEADER_EXITED: u8 = 3;
 const TREE_ENDED: u8 = 4;
 const TERMINAL: u8 = 5;
 const LEADER_STOPPED: u8 = 6;
+const LIMIT_HELD: u8 = 7;
 const GO: u8 = 16;
 const SIGNAL_LEADER: u8 = 17;
 const SIGNAL_TREE: u8 = 18;
@@ -258,6 +265,7 @@ impl Report {
             }
             Self::TreeEnded => packet(TREE_ENDED, 0, 0, 0, [0; 4]),
             Self::Terminal => packet(TERMINAL, 0, 0, 0, [0; 4]),
+            Self::LimitHeld(limit) => packet(LIMIT_HELD, limit as u8, 0, 0, [0; 4]),
             Self::Running => packet(RUNNING, 0, 0, 0, [0; 4]),
             Self::LeaderStopped(signal) => packet(LEADER_STOPPED, 0, signal, 0, [0; 4]),
             Self::LeaderExited { status, usage, ended } => {
@@ -290,6 +298,10 @@ impl Report {
             RUNNING => Some(Self::Running),
             LEADER_STOPPED => Some(Self::LeaderStopped(number(bytes))),
             TREE_ENDED => Some(Self::TreeEnded),
+            LIMIT_HELD => {
+                let limit = Limit::ALL.into_iter().find(|limit| *limit as u8 == bytes[1])?;
+                Some(Self::LimitHeld(limit))
+            }
             LEADER_EXITED => {
                 let status = match bytes[1] {
                     EXITED => ExitStatus::Exited { code: u8::try_from(number(bytes)).ok()? },
@@ -360,6 +372,7 @@ mod tests {
             Report::Running,
             Report::LeaderStopped(20),
             Report::TreeEnded,
+            Report::LimitHeld(Limit::Memory),
             Report::LeaderExited { status: ExitStatus::Exited { code: 255 }, usage, ended: Timestamp(9) },
             Report::LeaderExited { status: ExitStatus::Signaled { signal: 9 }, usage, ended: Timestamp(9) },
         ];

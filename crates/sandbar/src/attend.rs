@@ -173,5 +173,7 @@ fn lost(id: RunId, bytes: u64) -> EndRecord {
         usage: ResourceUse::default(),
         output: OutputTotals { bytes, ..OutputTotals::default() },
         timed_out: false,
+        limits: Vec::new(),
+        out_of_memory: None,
     }
 }

@@ -19,6 +19,7 @@ mod host;
 mod ids;
 mod json;
 mod keepers;
+mod limits;
 mod output;
 mod plan;
 mod render;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use sandbar_exec::facts::PlanError;
 use sandbar_policy::{CacheMode, CompileError, Compiled, GitMode, PathProblem, Profile, RunRequest};
 use sandbar_proto::{
-    AbsPath, AfterLeader, ByteString, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode, Stdio,
+    AbsPath, AfterLeader, ByteString, CgroupObstacle, Lifetime, LimitFacts, Limits, OutputMode,
+    ProcessAttributes, StdinMode, Stdio,
 };
 
 use crate::cli::{Git, SandboxArgs};
@@ -37,6 +38,8 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         network: args.network(),
         allow_write: paths("--allow-write", &args.allow_write)?,
         allow_read: paths("--allow-read", &args.allow_read)?,
+        may_write: Vec::new(),
+        carve_outs: Vec::new(),
         git: match args.git {
             Git::Commit => GitMode::Commit,
             Git::Protect => GitMode::Protect,
@@ -57,12 +60,12 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
     })
 }
 
-/// Compiles a request on this machine.
+/// Compiles a request on this machine. `limits` is what its keeper can enforce; the default where nothing is limited.
 ///
 /// # Errors
 /// The policy refuses it.
-pub(crate) fn compile(request: &RunRequest) -> Result<Compiled, Problem> {
-    sandbar_exec::facts::plan(request).map_err(|error| plan_problem(&error, request.profile))
+pub(crate) fn compile(request: &RunRequest, limits: &LimitFacts) -> Result<Compiled, Problem> {
+    sandbar_exec::facts::plan(request, limits).map_err(|error| problem(&error, request.profile))
 }
 
 fn working_directory(given: Option<&OsStr>) -> Result<PathBuf, Problem> {
@@ -109,7 +112,8 @@ fn abs_path(flag: &str, path: &Path) -> Result<AbsPath, Problem> {
     })
 }
 
-fn plan_problem(error: &PlanError, profile: Profile) -> Problem {
+/// A plan that can't be made, for people.
+pub(crate) fn problem(error: &PlanError, profile: Profile) -> Problem {
     let problem = Problem::new(format!("could not plan the run: {error}"))
         .at(format!("profile {profile}"))
         .status(exit::CANNOT_RUN);
@@ -141,10 +145,34 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
             Some("sandbar's own files are hidden from every run, whatever is allowed")
         }
         CompileError::KernelDirectory { .. } => Some("leave it out"),
+        CompileError::KernelFiles { .. } => Some("leave it out"),
+        CompileError::Limit { obstacle, .. } => Some(limit_advice(obstacle.cgroup)),
         CompileError::ProtectedSymlink { .. } => {
             Some("replace the link by what it leads to, or name exactly the link with --allow-write")
         }
+        CompileError::HiddenTooBroad { .. } => Some("hide the folders below it that need it"),
+        CompileError::CannotReserve { .. } => Some("create the folder above it first"),
         CompileError::Fact { .. } => Some("look at the path with ls -ld"),
+    }
+}
+
+/// How a keeper gets a cgroup that it can make others in.
+pub(crate) fn limit_advice(obstacle: CgroupObstacle) -> &'static str {
+    match obstacle {
+        CgroupObstacle::NotDelegated | CgroupObstacle::Shared { .. } => {
+            "start the keeper in a cgroup of its own: `sandbar keeper stop`, then `systemd-run --user --scope -p \
+             Delegate=yes sandbar keeper start` (without --user for root)"
+        }
+        CgroupObstacle::NoControllers => {
+            "boot with cgroups of version 2 alone (`systemd.unified_cgroup_hierarchy=1`), and delegate pids and memory \
+             to where the keeper is started"
+        }
+        CgroupObstacle::NotMounted => {
+            "mount cgroups of version 2 on /sys/fs/cgroup, in a container writable and with a cgroup namespace of its own"
+        }
+        CgroupObstacle::Unknown | CgroupObstacle::Failed { .. } => {
+            "leave the limit out, or run as an ordinary user in a sandbox; `sandbar doctor` shows what enforces limits here"
+        }
     }
 }
 

@@ -5,158 +5,23 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
+mod talk;
+
 use std::collections::VecDeque;
 use std::fs;
-use std::os::fd::{AsFd as _, OwnedFd};
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{MemfdFlags, SealFlags, memfd_create};
+use rustix::fs::SealFlags;
 use rustix::io::Errno;
 use sandbar_keeper::protocol::{
-    self, Event, LIST_PAGE, PeerRefusal, ProcessState, Refusal, Reply, Request, RequestHeader, StartStep,
-    Watch,
+    self, Event, LIST_PAGE, PeerRefusal, Refusal, Reply, Request, RequestHeader, StartStep, Watch,
 };
-use sandbar_keeper::{Client, Incoming, KeeperDir, LogItem, LogReader, Patience, RuntimeDir};
-use sandbar_proto::{
-    AbsPath, AfterLeader, EnvVar, ExitStatus, FileIdentity, FileKind, LaunchSpec, Lifetime, Limits,
-    OutputMode, OutputTotals, PinnedPath, ProcessAttributes, RunId, Sandbox, StdinMode, Stdio, Stream,
-};
-use sandbar_testkit::{DEADLINE, Home, PATH, eventually, finish, need, processes};
+use sandbar_keeper::{Client, Incoming, LogItem, LogReader};
+use sandbar_proto::{AfterLeader, ExitStatus, Lifetime, Limits, RunId, StdinMode, Stream};
+use sandbar_testkit::{DEADLINE, eventually, finish, need, processes};
 
-const MEBIBYTE: u64 = 1024 * 1024;
-
-/// A conversation with a keeper that waits for every answer.
-struct Talk {
-    client: Client,
-    news: VecDeque<Event>,
-    keeper: KeeperDir,
-}
-
-impl Talk {
-    fn with(home: &Home) -> Self {
-        let runtime = RuntimeDir::open(&home.sandbar_home().join("run")).unwrap();
-        let keeper = runtime.keeper().unwrap();
-        let patience = Patience::new(keeper.clone(), DEADLINE, |late| panic!("{late:?}"));
-        let client = sandbar_keeper::connect_or_start(&keeper, home.program(), &patience).unwrap();
-        Self { client, news: VecDeque::new(), keeper }
-    }
-
-    /// The next thing that the keeper says.
-    fn hear(&mut self) -> Incoming {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            if let Some(incoming) = self.client.receive().unwrap() {
-                return incoming;
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "the keeper says nothing");
-            let timeout = rustix::time::Timespec {
-                tv_sec: i64::try_from(left.as_secs()).unwrap(),
-                tv_nsec: i64::from(left.subsec_nanos()),
-            };
-            let _ = poll(&mut [PollFd::new(&self.client, PollFlags::IN)], Some(&timeout)).unwrap();
-        }
-    }
-
-    /// The answer to a request; news that come before it wait.
-    fn ask_with(&mut self, request: Request, body: &[u8], fds: Vec<OwnedFd>) -> Reply {
-        let number = self.client.request(request, body, fds).unwrap();
-        eventually(DEADLINE, "the request to be sent", || self.client.flush().unwrap().then_some(()));
-        loop {
-            match self.hear() {
-                Incoming::Reply(of, reply) => {
-                    assert_eq!(of, number);
-                    return reply;
-                }
-                Incoming::Event(event) => self.news.push_back(event),
-            }
-        }
-    }
-
-    fn ask(&mut self, request: Request) -> Reply {
-        self.ask_with(request, &[], Vec::new())
-    }
-
-    fn start(&mut self, id: RunId, watch: Watch, spec: &LaunchSpec) -> ProcessState {
-        let reply = self.ask_with(Request::Start { id, watch, rollout: None }, &[], vec![sealed(spec)]);
-        let Reply::Process { state } = reply else { panic!("{reply:?}") };
-        state
-    }
-
-    fn write(&mut self, id: RunId, offset_bytes: u64, bytes: &[u8]) -> Reply {
-        self.ask_with(Request::Write { id, offset_bytes }, bytes, Vec::new())
-    }
-
-    fn live(&mut self) -> Vec<ProcessState> {
-        let reply = self.ask(Request::List { after: None });
-        let Reply::Listed { processes, .. } = reply else { panic!("{reply:?}") };
-        processes
-    }
-
-    fn next_event(&mut self) -> Event {
-        self.news.pop_front().unwrap_or_else(|| match self.hear() {
-            Incoming::Event(event) => event,
-            Incoming::Reply(number, reply) => panic!("an answer to nothing: {number} {reply:?}"),
-        })
-    }
-
-    /// Waits until everything of a process is over.
-    fn wait_closed(&mut self, id: RunId) -> OutputTotals {
-        loop {
-            if let Event::Closed { id: of, output, .. } = self.next_event()
-                && of == id
-            {
-                return output;
-            }
-        }
-    }
-
-    fn log(&self, id: RunId) -> LogReader {
-        LogReader::open(&self.keeper.processes().join(id.to_string())).unwrap()
-    }
-}
-
-fn home() -> Home {
-    Home::new(env!("CARGO_BIN_EXE_sandbar"))
-}
-
-fn pinned(path: &Path) -> PinnedPath {
-    let stat = rustix::fs::stat(path).unwrap();
-    let identity = FileIdentity { dev: stat.st_dev, ino: stat.st_ino, kind: FileKind::Directory };
-    PinnedPath { path: AbsPath::new(path.as_os_str().to_owned()).unwrap(), identity }
-}
-
-/// A shell script in the workspace, without a sandbox.
-fn script(home: &Home, text: &str) -> LaunchSpec {
-    LaunchSpec {
-        argv: ["sh", "-c", text].map(Into::into).to_vec(),
-        arg0: None,
-        cwd: pinned(&home.workspace()),
-        env: vec![EnvVar { name: "PATH".into(), value: PATH.into() }],
-        stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
-        terminal: None,
-        attributes: ProcessAttributes::default(),
-        limits: Limits::default(),
-        lifetime: Lifetime::Detached,
-        after_leader: AfterLeader::Kill,
-        retention_bytes: 16 * MEBIBYTE,
-        profile: "test".to_owned(),
-        sandbox: Sandbox::None,
-    }
-}
-
-fn memfd(text: &[u8], seals: SealFlags) -> OwnedFd {
-    let fd = memfd_create("plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
-    assert_eq!(rustix::io::write(&fd, text), Ok(text.len()));
-    rustix::fs::fcntl_add_seals(&fd, seals).unwrap();
-    fd
-}
-
-fn sealed(spec: &LaunchSpec) -> OwnedFd {
-    memfd(&serde_json::to_vec(spec).unwrap(), SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW)
-}
+use talk::{MEBIBYTE, Talk, home, memfd, script, sealed};
 
 /// What a log holds: bytes that are there, and bytes of gaps.
 fn read_to_end(reader: &mut LogReader) -> (u64, u64) {
@@ -194,7 +59,7 @@ fn a_start_without_a_plan_or_with_one_that_may_still_change_is_refused() {
     let home = home();
     let mut talk = Talk::with(&home);
     let id = RunId::generate();
-    let request = || Request::Start { id, watch: Watch::End, rollout: None };
+    let request = || Request::Start { id, watch: Watch::End, rollout: None, owner: None };
     let none = talk.ask(request());
     assert!(matches!(none, Reply::Refused { error: Refusal::Malformed { .. } }), "{none:?}");
     let text = serde_json::to_vec(&script(&home, "touch ran")).unwrap();
@@ -218,7 +83,7 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let mut talk = Talk::with(&home);
     let mut spec = script(&home, "true");
     spec.argv = vec!["no-such-program".into()];
-    let request = Request::Start { id: RunId::generate(), watch: Watch::End, rollout: None };
+    let request = Request::Start { id: RunId::generate(), watch: Watch::End, rollout: None, owner: None };
     let reply = talk.ask_with(request, &[], vec![sealed(&spec)]);
     let Reply::Refused { error: Refusal::Start { failure } } = reply else { panic!("{reply:?}") };
     assert_eq!(failure.step, StartStep::Sandbox("program_not_found".to_owned()));
@@ -395,7 +260,7 @@ fn the_time_limit_of_a_plan_ends_the_tree_and_is_written_down() {
     let mut talk = Talk::with(&home);
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::from_millis(100)) };
+    spec.limits = Limits { wall: Some(Duration::from_millis(100)), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     let Event::Exited { end, .. } = talk.next_event() else { panic!("not told of the exit") };
     assert_eq!((end.status, end.timed_out), (ExitStatus::Signaled { signal: 15 }, true));
@@ -410,7 +275,7 @@ fn times_beyond_all_clocks_harm_no_keeper() {
     let keeper = home.keeper();
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::MAX) };
+    spec.limits = Limits { wall: Some(Duration::MAX), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     assert_eq!(talk.ask(Request::Terminate { id, signal: 15, grace_ms: u64::MAX }), Reply::Done);
     talk.wait_closed(id);
@@ -456,7 +321,7 @@ fn a_lossless_reader_that_goes_away_lets_the_process_go_on() {
     let id = RunId::generate();
     let total = 32 * MEBIBYTE;
     reader.start(id, Watch::Lossless, &script(&home, &format!("head -c {total} /dev/zero")));
-    let state = other.ask(Request::Watch { id, watch: Watch::End, record: false });
+    let state = other.ask(Request::Watch { id, watch: Watch::End, record: false, ended: false });
     assert!(matches!(state, Reply::Process { .. }), "{state:?}");
     eventually(DEADLINE, "the bound", || (other.live()[0].output.bytes > 4 * MEBIBYTE).then_some(()));
     drop(reader);
@@ -531,15 +396,16 @@ fn a_malformed_packet_is_answered_and_the_connection_goes_on() {
         b"x".to_vec(),
         b"\xff\xff\xff\xff".to_vec(),
         header("not json"),
-        header(r#"{"req":1,"do":"no_such_request"}"#),
-        header(r#"{"req":1,"do":"watch"}"#),
+        header(r#"{"req":5,"do":"no_such_request"}"#),
+        header(r#"{"req":6,"do":"watch"}"#),
     ];
-    for packet in packets {
+    // Who asked for something that is understood only later than now is to hear that it is not.
+    for (packet, number) in packets.into_iter().zip([u64::MAX, u64::MAX, u64::MAX, 5, 6]) {
         let sent = rustix::net::send(talk.client.as_fd(), &packet, rustix::net::SendFlags::NOSIGNAL);
         assert_eq!(sent, Ok(packet.len()));
         let answer = talk.hear();
         assert!(
-            matches!(answer, Incoming::Reply(_, Reply::Refused { error: Refusal::Malformed { .. } })),
+            matches!(answer, Incoming::Reply(of, Reply::Refused { error: Refusal::Malformed { .. } }) if of == number),
             "{packet:?}: {answer:?}"
         );
     }

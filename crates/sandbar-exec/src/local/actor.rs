@@ -124,7 +124,8 @@ impl Handle {
         answered.await.map_err(|_| gone())
     }
 
-    /// Forgets a process whose start failed.
+    /// Forgets a process whose start failed, or that has ended before it was followed. Whoever asks holds one receiver
+    /// of its news; while there is another one, they are kept.
     pub(crate) async fn unregister(&self, id: RunId) {
         // A task that has ended remembers nothing.
         let _ = self.messages.send(Message::Unregister(id)).await;
@@ -298,7 +299,10 @@ impl Actor {
                 return Ok(());
             }
             Message::Unregister(id) => {
-                self.processes.remove(&id);
+                // Somebody else may follow it through this connection.
+                if self.processes.get(&id).is_some_and(|news| news.receiver_count() <= 1) {
+                    self.processes.remove(&id);
+                }
                 return Ok(());
             }
         }

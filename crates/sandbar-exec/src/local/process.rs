@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use sandbar_keeper::protocol::{ProcessState, Request};
 use sandbar_keeper::{LogItem, LogReader};
-use sandbar_proto::{EndRecord, OutputTotals, ProcessEvent, Seq, StartRecord, TerminalSize};
+use sandbar_proto::{EndRecord, Gap, OutputTotals, ProcessEvent, Seq, StartRecord, TerminalSize};
 use tokio::sync::watch;
 
 use super::LocalControl;
@@ -27,13 +27,20 @@ pub(super) struct LocalProcess {
     written: OutputTotals,
     terminal: Option<TerminalSize>,
     was_stopped: bool,
+    lowered: Vec<(u32, u64)>,
     told_stops: u64,
     told_exit: bool,
     told_close: bool,
+    /// The number of the last thing that was told, or that was told to somebody else before.
+    last: Seq,
+    /// Output that comes behind the end, and waits for it.
+    held: Option<ProcessEvent>,
 }
 
 struct Log {
     path: PathBuf,
+    /// Where in it we begin.
+    after: Seq,
     reader: Option<LogReader>,
     lossless: bool,
     acked_bytes: u64,
@@ -48,29 +55,36 @@ impl LocalProcess {
         news: watch::Receiver<News>,
         log: Option<PathBuf>,
         watching: Watching,
+        after: Seq,
     ) -> Self {
         let lossless = watching == Watching::Lossless;
         let follows = watching != Watching::End;
         let told_stops = news.borrow().stops;
+        let was_closed = state.closed.then(|| state.output.last_seq.next());
+        let told_exit = state.end.as_ref().and_then(EndRecord::seq).is_some_and(|seq| seq <= after);
         Self {
             keeper,
             record: state.start,
             news,
             log: log.filter(|_| follows).map(|path| Log {
                 path,
+                after,
                 reader: None,
                 lossless,
                 acked_bytes: 0,
                 needed_from: None,
             }),
             known_end: state.end,
-            was_closed: state.closed.then(|| state.output.last_seq.next()),
+            told_close: was_closed.is_some_and(|seq| seq <= after),
+            was_closed,
             written: state.output,
             terminal: state.terminal,
             was_stopped: state.stopped,
+            lowered: state.lowered,
             told_stops,
-            told_exit: false,
-            told_close: false,
+            told_exit,
+            last: after,
+            held: None,
         }
     }
 
@@ -81,7 +95,7 @@ impl LocalProcess {
             }
             // The state first, the log then: what the state counts is in the log by the time we look.
             let news = self.news.borrow_and_update().clone();
-            if let Some(event) = self.next_output()? {
+            if let Some(event) = self.next_in_order(&news)? {
                 return Ok(Some(event));
             }
             self.ack(AckWhen::Idle);
@@ -105,10 +119,38 @@ impl LocalProcess {
         }
     }
 
+    /// The next output, or the end that comes before it.
+    fn next_in_order(&mut self, news: &News) -> Result<Option<ProcessEvent>, ProcessError> {
+        let next = match self.held.take() {
+            Some(event) => Some(event),
+            None => self.next_output()?,
+        };
+        let Some(event) = next else { return Ok(None) };
+        let Some((first, last)) = numbers(&event) else { return Ok(Some(event)) };
+        if !self.told_exit {
+            match news.end.as_ref().or(self.known_end.as_ref()) {
+                Some(end) if end.seq().is_some_and(|seq| seq <= last) => {
+                    let end = end.clone();
+                    self.held = Some(event);
+                    self.told_exit = true;
+                    return Ok(Some(ProcessEvent::Exited(end)));
+                }
+                // A number without output is that of the end, which was written before and is told in a moment.
+                None if first > self.last.next() && news.lost.is_none() => {
+                    self.held = Some(event);
+                    return Ok(None);
+                }
+                Some(_) | None => {}
+            }
+        }
+        self.last = last;
+        Ok(Some(event))
+    }
+
     fn next_output(&mut self) -> Result<Option<ProcessEvent>, ProcessError> {
         let Some(log) = &mut self.log else { return Ok(None) };
         if log.reader.is_none() {
-            log.reader = Some(LogReader::open(&log.path)?);
+            log.reader = Some(LogReader::open_after(&log.path, log.after)?);
         }
         let Some(reader) = &mut log.reader else { return Ok(None) };
         let event = reader.next_item()?.map(|item| match item {
@@ -141,8 +183,10 @@ impl LocalProcess {
             }
         }
         let seq = news.closed.or(self.was_closed)?;
+        let written = news.output.bytes.max(self.written.bytes);
+        let before = Seq(seq.0.saturating_sub(1));
         if let Some(reader) = self.log.as_ref().and_then(|log| log.reader.as_ref())
-            && let Some(gap) = reader.missing_until(seq, news.output.bytes)
+            && let Some(gap) = reader.missing_until(before, written)
             && let Some(log) = self.log.take()
         {
             // Dropped before we came to it; there is nothing left to read.
@@ -170,6 +214,15 @@ impl LocalProcess {
         {
             log.acked_bytes = offset_bytes;
         }
+    }
+}
+
+/// First and last number of what was written or is missing.
+fn numbers(event: &ProcessEvent) -> Option<(Seq, Seq)> {
+    match event {
+        ProcessEvent::Output { seq, .. } => Some((*seq, *seq)),
+        ProcessEvent::Gap(Gap { from_seq, to_seq, .. }) => Some((*from_seq, *to_seq)),
+        ProcessEvent::Stopped { .. } | ProcessEvent::Exited(_) | ProcessEvent::Closed { .. } => None,
     }
 }
 
@@ -203,6 +256,10 @@ impl Process for LocalProcess {
 
     fn terminal(&self) -> Option<TerminalSize> {
         self.terminal
+    }
+
+    fn lowered(&self) -> &[(u32, u64)] {
+        &self.lowered
     }
 
     fn was_stopped(&self) -> bool {

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::Duration;
 
-use sandbar_proto::{EndRecord, ExitStatus, OutputTotals, ResourceUse, RunId, Timestamp};
+use sandbar_proto::{EndRecord, ExitStatus, ResourceUse, RunId, SessionId, Timestamp};
 
-use super::placeholders;
 use super::process::Process;
+use super::{cgroups, placeholders};
 use crate::log::LogWriter;
 use crate::records::{self, Record};
 use crate::runtime_dir::KeeperDir;
@@ -36,6 +36,8 @@ struct Ended {
     log_bytes: u64,
     /// Whether its record is not complete: then its log is kept.
     held: bool,
+    /// The session of its owner.
+    session: Option<SessionId>,
 }
 
 /// Everything that ended and is still on record, oldest end first.
@@ -61,7 +63,13 @@ impl Archive {
                     bury(&record, now);
                 }
                 let held = record.is_unrecorded();
-                Ended { id: record.start.id, at, log_bytes: log_bytes(&record.path), held }
+                Ended {
+                    id: record.start.id,
+                    at,
+                    log_bytes: log_bytes(&record.path),
+                    held,
+                    session: record.start.owner.and_then(|owner| owner.session),
+                }
             })
             .collect();
         ended.sort_by_key(|entry| entry.at);
@@ -73,8 +81,14 @@ impl Archive {
     pub(super) fn add(&mut self, id: RunId, process: &Process, held: bool) {
         let at = process.end.as_ref().map(|end| end.ended).unwrap_or_default();
         let log_bytes = process.log.as_ref().map_or(0, LogWriter::file_bytes);
-        self.ended.push_back(Ended { id, at, log_bytes, held });
+        let session = process.start.owner.as_ref().and_then(|owner| owner.session.clone());
+        self.ended.push_back(Ended { id, at, log_bytes, held, session });
         self.added += 1;
+    }
+
+    /// Everything on record that was started in a session.
+    pub(super) fn owned(&self) -> impl Iterator<Item = (&SessionId, RunId)> {
+        self.ended.iter().filter_map(|entry| Some((entry.session.as_ref()?, entry.id)))
     }
 
     /// Notes that nobody needs the log of a process any more.
@@ -157,13 +171,18 @@ fn directory(home: &KeeperDir, id: RunId) -> std::path::PathBuf {
 /// Writes down that a run was lost, and removes what it had reserved on the host.
 fn bury(record: &Record, now: Timestamp) {
     placeholders::reclaim(&record.path, record.start.started);
+    if let Some(cgroup) = &record.start.cgroup {
+        cgroups::reclaim(cgroup);
+    }
     let end = EndRecord {
         id: record.start.id,
         status: ExitStatus::Lost,
         ended: now,
         usage: ResourceUse::default(),
-        output: OutputTotals::default(),
+        output: records::lost_output(&record.path),
         timed_out: false,
+        limits: Vec::new(),
+        out_of_memory: None,
     };
     // A full directory keeps the run without an end, and the next keeper tries again.
     let _ = records::write_lost(record, &end);
@@ -189,7 +208,7 @@ fn remove_log(directory: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sandbar_proto::{AbsPath, Lifetime, StartRecord};
+    use sandbar_proto::{AbsPath, Lifetime, OutputTotals, StartRecord};
 
     fn keeper() -> (tempfile::TempDir, KeeperDir) {
         let parent = tempfile::tempdir().unwrap();
@@ -210,6 +229,9 @@ mod tests {
             holder_pid: None,
             terminal: false,
             rollout: None,
+            owner: None,
+            limits: Vec::new(),
+            cgroup: None,
         };
         let mut process = records::ProcessDir::create(home, &start).unwrap();
         if let Some(ended) = ended {
@@ -220,6 +242,8 @@ mod tests {
                 usage: ResourceUse::default(),
                 output: OutputTotals::default(),
                 timed_out: false,
+                limits: Vec::new(),
+                out_of_memory: None,
             };
             process.finish(&end).unwrap();
         }

@@ -60,6 +60,29 @@ impl Confinement {
     }
 }
 
+/// The same decision for other listeners of ours: whoever shares this process' user, pid namespace and confinement is
+/// let in. Unlike a keeper they can't tell what was started without a sandbox; that has the user's rights anyway.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    own: Confinement,
+}
+
+impl Gate {
+    /// A gate of the calling process; `None` if it can't read its own state in /proc.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        Confinement::own().map(|own| Self { own })
+    }
+
+    /// Decides about the peer of a connected unix socket.
+    ///
+    /// # Errors
+    /// The condition that it does not meet.
+    pub fn check(&self, socket: BorrowedFd<'_>) -> Result<(), PeerRefusal> {
+        check(socket, &self.own, &HashSet::new())
+    }
+}
+
 /// Decides about the peer of `socket`. `holders` are the processes that hold trees which share the keeper's pid
 /// namespace; the descendants of all others are told by theirs.
 ///

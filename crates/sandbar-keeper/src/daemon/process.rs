@@ -9,12 +9,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
-    AfterLeader, EndRecord, ExitStatus, LaunchSpec, NetworkMode, OutputTotals, PinnedPath, ResourceUse,
-    RunId, StartRecord, Stream, TerminalSize, Timestamp,
+    AfterLeader, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
+    ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
 
 use super::caches::Leases;
+use super::cgroups::RunCgroup;
 use crate::log::{AppendError, Keep, LogWriter};
 use crate::protocol::{ProcessState, Watch};
 use crate::records::ProcessDir;
@@ -53,7 +54,17 @@ pub(super) struct Process {
     pub(super) after_leader: AfterLeader,
     /// The network of its sandbox; `None` without a sandbox.
     pub(super) network: Option<NetworkMode>,
+    /// Its cgroup, if a limit needs one.
+    pub(super) cgroup: Option<RunCgroup>,
+    /// Resource limits that are lower than planned, and what they are.
+    pub(super) lowered: Vec<(u32, u64)>,
+    /// The limits that held it back as far as somebody saw.
+    pub(super) held: Vec<Limit>,
     pub(super) timed_out: bool,
+    /// Whether anybody had it killed.
+    pub(super) killed: bool,
+    /// What the kernel had killed for lack of memory when it was started, if that is of interest.
+    pub(super) host_oom_kills: Option<u64>,
     pub(super) placeholders: Vec<PinnedPath>,
     /// Held for their locks, which go with the process.
     #[expect(dead_code, reason = "owned so that the cache locks live exactly as long as the process")]
@@ -302,11 +313,14 @@ impl Process {
             terminal: self.terminal,
             viewers: self.watchers.values().filter(|watcher| watcher.is_viewer()).count(),
             stopped: self.stopped,
+            lowered: self.lowered.clone(),
         }
     }
 
     pub(super) fn totals(&self) -> OutputTotals {
-        self.log.as_ref().map(LogWriter::totals).unwrap_or_default()
+        // Without a log only the end has a number.
+        let end = || self.end.as_ref().map(|end| end.output);
+        self.log.as_ref().map(LogWriter::totals).or_else(end).unwrap_or_default()
     }
 
     /// What lossless readers have read and need, one included that died before everything was recorded.
@@ -398,15 +412,30 @@ impl Process {
 
     /// Writes the end record. Nothing may be announced before this.
     pub(super) fn record_end(&mut self, id: RunId, status: ExitStatus, usage: ResourceUse, ended: Timestamp) {
-        if let Some(log) = &mut self.log {
-            log.next_seq();
-        }
-        let output = self.totals();
-        let end = EndRecord { id, status, ended, usage, output, timed_out: self.timed_out };
+        let output = match &mut self.log {
+            Some(log) => {
+                log.next_seq();
+                log.totals()
+            }
+            None => OutputTotals { last_seq: Seq(1), ..OutputTotals::default() },
+        };
+        let limits = self.limits(status, usage);
+        let out_of_memory = self.out_of_memory(status, &limits);
+        let timed_out = self.timed_out;
+        let end = EndRecord { id, status, ended, usage, output, timed_out, limits, out_of_memory };
         // Its space was taken at the start; an error here is a broken file system, and those who watch still
         // hear how it ended.
         let _ = self.directory.finish(&end);
         self.end = Some(end);
+    }
+
+    /// Writes down what came behind the end, if anything did. `closed` is the number of the close.
+    pub(super) fn record_close(&self, closed: Seq) {
+        let Some(end) = &self.end else { return };
+        if end.output.last_seq.next() != closed {
+            // Without it readers see as much as the log itself says.
+            let _ = self.directory.close(&self.totals());
+        }
     }
 
     /// Whether nothing can come any more.

@@ -8,13 +8,14 @@ use rustix::fs::{FileType, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandbar_proto::{
-    AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, PinnedPath, RunId, Sandbox, StartRecord, StdinMode,
-    Stdio, Timestamp,
+    AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, Owner, PinnedPath, RunId, Sandbox, StartRecord,
+    StdinMode, Stdio, Timestamp,
 };
 use sandbar_sandbox::report::{SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
 
 use super::caches::Leases;
+use super::cgroups::{Cgroups, RunCgroup};
 use super::placeholders::Placeholders;
 use super::process::{Output, Outputs, Phase, Process, Stdin};
 use crate::log::LogWriter;
@@ -77,6 +78,32 @@ pub(super) struct Starter<'a> {
     pub(super) placeholders: &'a mut Placeholders,
     pub(super) spawner: &'a mut Spawner,
     pub(super) null: &'a OwnedFd,
+    pub(super) cgroups: &'a mut Cgroups,
+    /// The keeper's own.
+    pub(super) hard_limits: &'a [(u32, Option<u64>)],
+}
+
+/// What is to be started, besides its plan.
+pub(super) struct Wanted {
+    pub(super) id: RunId,
+    /// The caller's descriptors, in the order of the streams that are direct.
+    pub(super) direct: Vec<OwnedFd>,
+    /// Who starts it, and where it goes on record.
+    pub(super) origin: Origin,
+}
+
+/// What a command is started with that is open.
+struct Around<'a> {
+    stdio: [BorrowedFd<'a>; 3],
+    cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// Where a start comes from, and where it goes on record.
+pub(super) struct Origin {
+    /// The rollout that its starter records it in.
+    pub(super) rollout: Option<AbsPath>,
+    /// Who it belongs to.
+    pub(super) owner: Option<Owner>,
 }
 
 /// What a start made before its fork.
@@ -103,14 +130,37 @@ impl Starter<'_> {
     /// The step that failed before the fork; later ones arrive from the holder.
     pub(super) fn start(
         &mut self,
-        id: RunId,
+        wanted: Wanted,
+        spec: LaunchSpec,
+        spare: &mut Option<Spare>,
+        now: Timestamp,
+    ) -> Result<Process, StartFailure> {
+        let cgroup = self
+            .cgroups
+            .make(wanted.id, &spec.enforced)
+            .map_err(|errno| failure(StartStep::Cgroup, errno))?;
+        match self.start_in(cgroup.as_ref(), wanted, spec, spare, now) {
+            Ok(process) => Ok(Process { cgroup, ..process }),
+            Err(failure) => {
+                if let Some(cgroup) = cgroup {
+                    self.cgroups.remove(cgroup);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn start_in(
+        &mut self,
+        cgroup: Option<&RunCgroup>,
+        Wanted { id, direct, origin: Origin { rollout, owner } }: Wanted,
         mut spec: LaunchSpec,
-        direct: Vec<OwnedFd>,
-        rollout: Option<AbsPath>,
         spare: &mut Option<Spare>,
         now: Timestamp,
     ) -> Result<Process, StartFailure> {
         let streams = self.streams(&spec, direct)?;
+        let door = cgroup.map(|run| run.cgroup.door()).transpose();
+        let door = door.map_err(|errno| failure(StartStep::Cgroup, errno))?;
         let start = StartRecord {
             id,
             argv: spec.argv.clone(),
@@ -121,6 +171,9 @@ impl Starter<'_> {
             holder_pid: None,
             terminal: spec.terminal.is_some(),
             rollout,
+            owner,
+            limits: spec.enforced.clone(),
+            cgroup: cgroup.and_then(RunCgroup::path),
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
@@ -132,7 +185,8 @@ impl Starter<'_> {
             }
         };
         let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
-        let spawned = self.spawn(&mut spec, &reserved, stdio, &leases, spare);
+        let around = Around { stdio, cgroup: door.as_ref().map(OwnedFd::as_fd) };
+        let spawned = self.spawn(&mut spec, &reserved, &around, &leases, spare);
         let placeholders = [reserved, joined].concat();
         let holder = match spawned {
             Ok(holder) => holder,
@@ -162,7 +216,12 @@ impl Starter<'_> {
                 Sandbox::Linux(sandbox) => Some(sandbox.network),
                 Sandbox::None => None,
             },
+            cgroup: None,
+            lowered: sandbar_sandbox::caller::lowered(&spec.attributes, self.hard_limits),
+            held: Vec::new(),
             timed_out: false,
+            killed: false,
+            host_oom_kills: None,
             placeholders,
             leases,
             phase: Phase::Starting { spec: Box::new(spec), waiting: Vec::new() },
@@ -175,7 +234,7 @@ impl Starter<'_> {
         &mut self,
         spec: &mut LaunchSpec,
         placeholders: &[PinnedPath],
-        stdio: [BorrowedFd<'_>; 3],
+        around: &Around<'_>,
         leases: &Leases,
         spare: &mut Option<Spare>,
     ) -> Result<Holder, SpawnError> {
@@ -186,7 +245,7 @@ impl Starter<'_> {
         });
         let mut mounts: Vec<MountOp> = mounts.collect();
         if let Some(fed) = spare.take() {
-            match self.spawner.launch(&fed, spec, mounts.clone(), stdio, &leases.layers) {
+            match self.spawner.launch(&fed, spec, mounts.clone(), around.stdio, &leases.layers) {
                 Ok(()) => {
                     add_mounts(spec, &mut mounts);
                     return Ok(fed.into_holder());
@@ -197,7 +256,7 @@ impl Starter<'_> {
         }
         add_mounts(spec, &mut mounts);
         // SAFETY: the keeper has one thread.
-        unsafe { self.spawner.spawn(spec, stdio, &leases.layers) }
+        unsafe { self.spawner.spawn(spec, around.stdio, &leases.layers, around.cgroup) }
     }
 
     /// Log, placeholders and caches.
@@ -317,6 +376,7 @@ fn spawn_failure(error: &SpawnError) -> StartFailure {
         SpawnError::Landlock { .. } => (StartStep::LandlockAbi, Errno::OPNOTSUPP),
         SpawnError::Channel(errno) => (sandbox(Step::Holder), *errno),
         SpawnError::Namespaces(errno) => (sandbox(Step::Namespaces), *errno),
+        SpawnError::Cgroup => (StartStep::Cgroup, Errno::INVAL),
         SpawnError::IdMap(error) => (sandbox(Step::IdMap), Errno::from_io_error(error).unwrap_or(Errno::IO)),
     };
     StartFailure { detail: error.to_string(), ..failure(step, errno) }
@@ -363,6 +423,7 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
         | Step::Interpreter
         | Step::Holder
         | Step::Terminal
+        | Step::Cgroup
         | Step::Plan => None,
     }
 }

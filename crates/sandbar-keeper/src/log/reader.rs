@@ -51,6 +51,8 @@ pub struct LogReader {
     segment: Option<(u32, OwnedFd)>,
     position: u64,
     next_seq: Seq,
+    /// The last number that the caller has already.
+    after: Seq,
     offset_bytes: u64,
     found: Option<LogItem>,
     /// Bytes of the segment that were read ahead: many records are much smaller than one read.
@@ -73,11 +75,22 @@ impl LogReader {
             segment: None,
             position: 0,
             next_seq: Seq(1),
+            after: Seq(0),
             offset_bytes: 0,
             found: None,
             buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
             unread: 0..0,
         })
+    }
+
+    /// Opens the log in a process's directory behind the number `after`: what a reader has that read up to there. What
+    /// is before it is passed over and not stated as a gap. A gap that reaches over `after` begins behind it, and its
+    /// bytes are those of the whole gap: how many of them came before can't be told any more.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`].
+    pub fn open_after(path: &Path, after: Seq) -> Result<Self, ReadError> {
+        Ok(Self { after, ..Self::open(path)? })
     }
 
     /// Offset behind everything read so far, over both streams.
@@ -91,6 +104,21 @@ impl LogReader {
     /// # Errors
     /// [`ReadError`].
     pub fn next_item(&mut self) -> Result<Option<LogItem>, ReadError> {
+        let after = self.after;
+        loop {
+            match self.next_stored()? {
+                Some(LogItem::Record(header, _)) if header.seq <= after => {}
+                Some(LogItem::Gap(gap)) if gap.to_seq <= after => {}
+                Some(LogItem::Gap(gap)) => {
+                    let from_seq = gap.from_seq.max(after.next());
+                    return Ok(Some(LogItem::Gap(Gap { from_seq, ..gap })));
+                }
+                other => return Ok(other),
+            }
+        }
+    }
+
+    fn next_stored(&mut self) -> Result<Option<LogItem>, ReadError> {
         if let Some(item) = self.found.take() {
             return Ok(Some(item));
         }
@@ -125,7 +153,18 @@ impl LogReader {
     #[must_use]
     pub fn missing_until(&self, last: Seq, total_bytes: u64) -> Option<Gap> {
         let bytes = total_bytes.saturating_sub(self.offset_bytes);
-        (bytes > 0).then_some(Gap { from_seq: self.next_seq, to_seq: last, bytes })
+        let is_known = self.after > Seq(0) && last <= self.after;
+        let from_seq = self.next_seq.max(self.after.next());
+        (bytes > 0 && !is_known).then_some(Gap { from_seq, to_seq: last, bytes })
+    }
+
+    /// Reads the rest of the segment that is open, and returns the header of its last record.
+    fn last_in_segment(&mut self) -> Result<Option<RecordHeader>, ReadError> {
+        let mut last = None;
+        while let Read::Record(header, _) = self.read_record()? {
+            last = Some(header);
+        }
+        Ok(last)
     }
 
     fn io(&self, errno: Errno) -> ReadError {
@@ -222,6 +261,25 @@ impl LogReader {
         self.unread = 0..kept + count.map_err(|errno| self.io(errno))?;
         Ok(())
     }
+}
+
+/// The header of the last record in the log of a process's directory; `None` if there is none.
+///
+/// # Errors
+/// [`ReadError`].
+pub(crate) fn last_record(path: &Path) -> Result<Option<RecordHeader>, ReadError> {
+    let mut reader = LogReader::open(path)?;
+    let mut segments = segment::all(reader.directory.as_fd()).map_err(|errno| reader.io(errno))?;
+    segments.sort_unstable();
+    // A segment may have been begun and not been written to.
+    for index in segments.into_iter().rev() {
+        if reader.open_segment(index)?
+            && let Some(header) = reader.last_in_segment()?
+        {
+            return Ok(Some(header));
+        }
+    }
+    Ok(None)
 }
 
 enum Read {

@@ -30,6 +30,15 @@ pub(super) fn first_from(directory: impl AsFd, from: u32) -> Result<Option<u32>,
     Ok(lowest)
 }
 
+/// Indices of all segments in `directory`, in no order.
+pub(super) fn all(directory: impl AsFd) -> Result<Vec<u32>, Errno> {
+    let mut found = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        found.extend(parse(entry?.file_name()));
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

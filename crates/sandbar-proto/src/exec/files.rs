@@ -26,6 +26,9 @@ sandboxed! {
     pub struct PathParams {
         /// The path.
         pub path: WirePath,
+        /// Of `fs/getMetadata`: whether a symbolic link in its place is followed; it is, unless this says no.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub follow_symlinks: Option<bool>,
     }
 }
 
@@ -158,8 +161,8 @@ pub struct WalkOptions {
     /// Whether links to directories are entered.
     #[serde(default)]
     pub follow_directory_symlinks: bool,
-    /// Whether names that begin with a dot are left out.
-    #[serde(default)]
+    /// Whether directories whose names begin with a dot are left out.
+    #[serde(default, rename = "pruneHiddenDirectories", alias = "pruneHidden")]
     pub prune_hidden: bool,
 }
 

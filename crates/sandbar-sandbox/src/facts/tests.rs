@@ -8,7 +8,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use sandbar_proto::{AbsPath, ByteString, FileFact, FileIdentity, FileKind, PinnedPath};
+use sandbar_proto::{AbsPath, ByteString, FileFact, FileIdentity, FileKind, LimitFacts, PinnedPath};
 
 use super::*;
 
@@ -281,7 +281,11 @@ fn gathering_keeps_what_is_known() {
     let tree = Tree::new().file("new", "");
     let (new, known) = (FactQuery::Lookup(tree.path("new")), FactQuery::Lookup(tree.path("known")));
     let old = failed(Errno::ACCESS);
-    let mut facts = Facts { host: host_facts().unwrap(), answers: [(known.clone(), old.clone())].into() };
+    let mut facts = Facts {
+        host: host_facts().unwrap(),
+        answers: [(known.clone(), old.clone())].into(),
+        limits: LimitFacts::default(),
+    };
     gather(&mut facts, vec![new.clone(), known.clone()]);
     assert_eq!(facts.answers, [(new, tree.fact("new", FileKind::File)), (known, old)].into());
 }
@@ -302,6 +306,9 @@ fn the_host_is_described_by_its_kernel() {
 #[test]
 fn id_maps_tell_the_ids_inside() {
     let range = |first, count| Some(IdRange { first, count });
+    assert_eq!(outer_root("         0          0 4294967295\n"), Some(0));
+    assert_eq!(outer_root("1000 0 1\n"), Some(1000));
+    assert_eq!(outer_root("0 1000 1\n1 100000 65536\n"), None);
     assert_eq!(id_range("         0          0 4294967295"), range(0, u32::MAX));
     assert_eq!(id_range("0 100000 65536"), range(0, 65536));
     assert_eq!(id_range("1000 0 1"), range(1000, 1));

@@ -26,14 +26,23 @@ pub(super) fn signal_descendants(signal: i32) {
     }
 }
 
-/// Parent of every process, by id.
-fn snapshot() -> HashMap<i32, i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return HashMap::new() };
-    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
+/// Every process that /proc shows.
+pub(super) fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn parent(pid: i32) -> Option<i32> {
+/// Every descendant of this process.
+pub(super) fn own_descendants() -> Vec<i32> {
+    descendants(getpid().as_raw_pid(), &snapshot())
+}
+
+/// Parent of every process, by id.
+fn snapshot() -> HashMap<i32, i32> {
+    all().filter_map(|pid| Some((pid, parent(pid)?))).collect()
+}
+
+pub(super) fn parent(pid: i32) -> Option<i32> {
     parse_parent(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 

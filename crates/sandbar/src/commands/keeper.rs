@@ -1,4 +1,4 @@
-//! `sandbar keeper stop`: ends what holds the runs, if it holds none.
+//! `sandbar keeper start` and `stop`: has what holds the runs run, wherever it is called, and ends it if it holds none.
 
 use sandbar_exec::ProcessError;
 use sandbar_keeper::KeeperDir;
@@ -15,8 +15,16 @@ use crate::{event_loop, exit, keepers};
 /// A keeper can't be reached, or holds something.
 pub(super) fn execute(command: &KeeperCommand) -> Result<u8, Problem> {
     match command {
+        KeeperCommand::Start => start(),
         KeeperCommand::Stop => stop_all(),
     }
+}
+
+/// Starts this caller's keeper where the caller is: in its cgroup above all.
+fn start() -> Result<u8, Problem> {
+    let runtime = keepers::runtime(&Directories::find()?)?;
+    keepers::connect_or_start(&runtime)?;
+    Ok(exit::OK)
 }
 
 /// Stops every keeper that can be stopped; those that can't are told one by one.
@@ -39,6 +47,7 @@ async fn stop(keeper: &KeeperDir) -> Result<(), Problem> {
     match event_loop::answer(keepers::connect(keeper)?.stop_keeper()).await? {
         Ok(()) => Ok(()),
         Err(ProcessError::Refused(Refusal::Busy { processes })) => Err(busy(keeper, processes)),
+        Err(ProcessError::Refused(Refusal::SessionsHeld { sessions })) => Err(leased(keeper, sessions)),
         Err(error) => {
             Err(Problem::new(format!("could not stop the keeper: {error}")).at(keeper.path().display()))
         }
@@ -50,6 +59,13 @@ fn busy(keeper: &KeeperDir, processes: usize) -> Problem {
     Problem::new(format!("could not stop the keeper: it holds {processes} {runs}"))
         .at(keeper.path().display())
         .advise("end them with `sandbar kill`; `sandbar ps` lists them")
+}
+
+fn leased(keeper: &KeeperDir, sessions: usize) -> Problem {
+    let names = if sessions == 1 { "session" } else { "sessions" };
+    Problem::new(format!("could not stop the keeper: it holds {sessions} {names} of a server"))
+        .at(keeper.path().display())
+        .advise("end the server; its sessions end when their time is over")
 }
 
 #[cfg(test)]

@@ -182,9 +182,10 @@ fn not_done(known: &Known, error: &ProcessError) -> Outcome {
             Outcome::AlreadyEnded { status: status_on_record(known) }
         }
         ProcessError::Lost(_) => Outcome::AlreadyEnded { status: Status::Lost },
-        ProcessError::Refused(_) | ProcessError::Output(_) | ProcessError::StdinClosed => {
-            Outcome::Failed { reason: error.to_string() }
-        }
+        ProcessError::Refused(_)
+        | ProcessError::Output(_)
+        | ProcessError::StdinClosed
+        | ProcessError::TooOld { .. } => Outcome::Failed { reason: error.to_string() },
     }
 }
 

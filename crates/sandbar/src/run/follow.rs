@@ -14,10 +14,10 @@ use super::relay::{self, Output, Report, Written};
 use super::signals::{Signals, Wish};
 use super::streams::Input;
 use super::tail::Tail;
-use crate::exit;
 use crate::json::Line;
 use crate::render::{Problem, note};
 use crate::terminal::{DetachKeys, Left, Occurrence, Session};
+use crate::{exit, limits};
 
 /// How long a tree that is asked to end gets before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
@@ -477,6 +477,9 @@ impl Follower {
         let Some(end) = self.end else {
             return Err(Problem::new("the run ended without saying how").status(exit::CANNOT_RUN));
         };
+        if !self.manner.quiet {
+            limits::sentences(&end).into_iter().for_each(note);
+        }
         if end.timed_out {
             if let (Some(timeout), false) = (self.manner.timeout, self.manner.quiet) {
                 note(format_args!("ended after its time limit of {timeout:?}."));

@@ -1,0 +1,25 @@
+//! Files of the exec server: every file method of its dialect, carried out on this host.
+//!
+//! [`Files`] does the work with blocking system calls; it has no runtime and no threads. It decides nothing about what
+//! may be touched: that is the kernel's part, inside a sandbox that somebody else made, where the same code runs as a
+//! helper. Nothing here waits for anything but a disk: FIFOs and devices are refused, not opened.
+
+#![forbid(unsafe_code)]
+
+mod at;
+mod attributes;
+mod error;
+mod files;
+mod handles;
+mod metadata;
+mod read;
+mod replace;
+
+pub use error::{ErrorData, ErrorKind, FileError, Surroundings};
+pub use files::Files;
+pub use handles::{Block, Handles, MAX_BLOCK_BYTES, MAX_HANDLES};
+pub use read::{FileReader, Links, MAX_READ_BYTES};
+pub use replace::{Atomicity, Expected, Replacement, WriteOptions};
+
+#[cfg(test)]
+mod tests;
