@@ -291,3 +291,6 @@ impl<S: Service> Hearing<'_, S> {
 fn is_text(bytes: &[u8]) -> bool {
     bytes.first().is_none_or(|first| *first >= 0x20 || matches!(first, b'\t' | b'\n' | b'\r'))
 }
+
+#[cfg(test)]
+mod tests;

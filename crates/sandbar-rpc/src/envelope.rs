@@ -89,13 +89,20 @@ impl<'de> Visitor<'de> for IdSeed<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut found = None;
         while let Some(member) = map.next_key::<String>()? {
+            // Something stands behind it, so it was not cut off: a number that is, is another number.
+            *self.0 = found.clone();
             if member == "id" {
-                *self.0 = Some(map.next_value()?);
+                found = Some(map.next_value()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
         }
+        *self.0 = found;
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

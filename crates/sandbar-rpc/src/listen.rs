@@ -142,6 +142,8 @@ pub enum ListenError {
 /// Accepts peers.
 pub struct Listener {
     socket: Socket,
+    /// Only unix sockets have one.
+    check: Option<PeerCheck>,
     door: Arc<Door>,
     name: String,
     refusals: Option<Refusals>,
@@ -156,7 +158,7 @@ impl fmt::Debug for Listener {
 
 enum Socket {
     Tcp { listener: TcpListener, address: SocketAddr, tls: Option<TlsAcceptor> },
-    Unix { listener: UnixListener, file: SocketFile, check: Option<PeerCheck> },
+    Unix { listener: UnixListener, file: SocketFile },
 }
 
 enum Accepted {
@@ -189,8 +191,7 @@ impl Listener {
                     Failure::Io(source) => io(source),
                 })?;
                 let listener = UnixListener::from_std(StdUnixListener::from(socket)).map_err(io)?;
-                let check = if let Auth::PeerCredentials(check) = auth { Some(check) } else { None };
-                Socket::Unix { listener, file, check }
+                Socket::Unix { listener, file }
             }
             ListenUrl::Ws(address) | ListenUrl::Wss(address) => {
                 let tls = tls.as_ref().map(tls::server).transpose()?.map(TlsAcceptor::from);
@@ -202,8 +203,9 @@ impl Listener {
                 Socket::Tcp { listener, address, tls }
             }
         };
+        let check = if let Auth::PeerCredentials(check) = auth { Some(check) } else { None };
         let door = Arc::new(Door { verifier, origins, metrics, checks_host });
-        Ok(Self { socket, door, name, refusals, handshakes: JoinSet::new() })
+        Ok(Self { socket, check, door, name, refusals, handshakes: JoinSet::new() })
     }
 
     /// The address as it can be connected to: with the port that the system chose.
@@ -240,7 +242,7 @@ impl Listener {
     }
 
     fn begin(&mut self, accepted: Accepted) {
-        let Self { socket, door, name, .. } = self;
+        let Self { socket, check, door, name, .. } = self;
         let door = Arc::clone(door);
         match (accepted, socket) {
             (Accepted::Tcp(stream, address), Socket::Tcp { tls, .. }) => {
@@ -255,7 +257,7 @@ impl Listener {
                     }),
                 };
             }
-            (Accepted::Unix(stream), Socket::Unix { check, .. }) => {
+            (Accepted::Unix(stream), Socket::Unix { .. }) => {
                 let principal = match check.as_mut().map(|check| check(stream.as_fd())).transpose() {
                     Ok(principal) => principal,
                     // Not a word to whom the kernel names as somebody else.

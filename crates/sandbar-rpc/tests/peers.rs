@@ -1,5 +1,7 @@
 //! Two peers on a link in memory: what each may count on.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod support;
 
 use sandbar_proto::rpc::{RpcError, code};

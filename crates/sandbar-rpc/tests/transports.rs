@@ -1,5 +1,8 @@
 //! Round trips over what carries messages in earnest: TCP, unix sockets, standard streams of a program, threads.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod certificate;
 mod support;
 
 use std::ffi::OsString;
@@ -7,14 +10,18 @@ use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbar_proto::rpc::code;
-use sandbar_rpc::auth::{Auth, Principal};
+use sandbar_rpc::auth::{Auth, Principal, TokenSource};
 use sandbar_rpc::connect::{self, ConnectUrl, Program, connect, spawn};
 use sandbar_rpc::listen::{ListenError, ListenUrl, Listener, Settings};
+use sandbar_rpc::tls::TlsFiles;
 use sandbar_rpc::{CloseReason, Frame, Limits, Side, blocking_lines};
 use serde_json::json;
 use support::{Peer, run};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 async fn listen(url: &str, auth: Auth) -> (Listener, ConnectUrl) {
     let listener = Listener::bind(&url.parse().unwrap(), Settings::new("test", auth)).await.unwrap();
@@ -229,4 +236,175 @@ async fn a_peer_that_the_kernel_does_not_vouch_for_hears_nothing() {
     assert_eq!(incoming.principal, Principal::new("uid:7"));
     assert!(second.is_ok());
     assert_eq!(*heard.lock().unwrap(), ["it runs in a sandbox"]);
+}
+
+/// What a server answers to raw text.
+async fn http(url: &ListenUrl, text: &str) -> String {
+    let ListenUrl::Ws(address) = url else { panic!("{url}") };
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    // The date is another one each time.
+    answer.lines().filter(|line| !line.starts_with("date:")).map(|line| format!("{line}\n")).collect()
+}
+
+#[tokio::test]
+async fn http_answers_what_is_no_websocket() {
+    let home = tempfile::tempdir().unwrap();
+    let token = home.path().join("token");
+    let mut settings = Settings::new("test", Auth::CapabilityToken(TokenSource::File(token.clone())));
+    settings.metrics = Some(Arc::new(|| "sandbar_connections 3\n".to_owned()));
+    let mut listener = Listener::bind(&"ws://127.0.0.1:0".parse().unwrap(), settings).await.unwrap();
+    let url = listener.url();
+    let token = std::fs::read_to_string(token).unwrap();
+    tokio::spawn(async move { listener.accept().await });
+    let get =
+        |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{more}\r\n");
+    assert_eq!(
+        http(&url, &get("/readyz", "")).await,
+        "HTTP/1.1 200 OK\nconnection: close\ncontent-length: 0\n\n"
+    );
+    assert_eq!(
+        http(&url, &get("/metrics", "")).await,
+        "HTTP/1.1 401 Unauthorized\ncontent-type: text/plain; charset=utf-8\nwww-authenticate: Bearer\n\
+         connection: close\ncontent-length: 30\n\nmissing websocket bearer token\n"
+    );
+    assert_eq!(
+        http(&url, &get("/metrics", &format!("authorization: Bearer {}\r\n", token.trim()))).await,
+        "HTTP/1.1 200 OK\ncontent-type: text/plain; version=0.0.4; charset=utf-8\nconnection: close\n\
+         content-length: 22\n\nsandbar_connections 3\n"
+    );
+}
+
+#[tokio::test]
+async fn a_client_is_let_in_with_its_token_and_told_why_not_without() {
+    let hash =
+        TokenSource::from_sha256_hex("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08");
+    let (mut listener, url) = listen("ws://127.0.0.1:0", Auth::CapabilityToken(hash.unwrap())).await;
+    let accepting = tokio::spawn(async move { listener.accept().await });
+    let with = |bearer: Option<&str>| connect::Settings {
+        bearer: bearer.map(str::to_owned),
+        ..connect::Settings::default()
+    };
+    let error = connect(&url, &with(None)).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{url} refuses: 401 missing websocket bearer token"));
+    let error = connect(&url, &with(Some("wrong"))).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("{url} refuses: 401 invalid websocket bearer token"));
+    let error = connect(&url, &with(Some("a\nb"))).await.unwrap_err();
+    assert_eq!(error.to_string(), "the bearer token has characters that no header can have");
+    assert!(connect(&url, &with(Some("test"))).await.is_ok());
+    assert!(accepting.await.unwrap().principal.as_str().starts_with("token:"));
+}
+
+#[tokio::test]
+async fn connections_that_come_to_nothing_are_named() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = closed.local_addr().unwrap();
+    drop(closed);
+    let fast =
+        connect::Settings { handshake_timeout: Duration::from_millis(50), ..connect::Settings::default() };
+    let error = |url: String| {
+        let fast = fast.clone();
+        async move { connect(&url.parse().unwrap(), &fast).await.unwrap_err().to_string() }
+    };
+    let refused = error(format!("ws://{address}")).await;
+    assert_eq!(refused, format!("could not connect to ws://{address}: Connection refused (os error 111)"));
+    assert!(
+        error("unix:/nowhere/s".into()).await.starts_with("could not connect to unix:/nowhere/s: No such")
+    );
+    let unresolved = error("ws://host.example:1".into()).await;
+    assert_eq!(unresolved, "the host `host.example` has no known address: nothing resolves names here");
+
+    // Accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}", silent.local_addr().unwrap());
+    let late = error(url.clone()).await;
+    assert_eq!(late, format!("{url} did not answer within 50ms, to agree to a websocket"));
+
+    // Answers with what is no handshake.
+    for answer in [
+        "SSH-2.0-x\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+    ] {
+        let asking = error(url.clone());
+        let answering = async {
+            // The silent one's connection may be before ours.
+            loop {
+                let (mut stream, _) = silent.accept().await.unwrap();
+                if stream.write_all(answer.as_bytes()).await.is_ok() {
+                    let mut rest = Vec::new();
+                    let _ = stream.read_to_end(&mut rest).await;
+                }
+            }
+        };
+        tokio::select! {
+            error = asking => assert!(error.contains("does not speak WebSocket"), "{error}"),
+            () = answering => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn names_are_resolved_by_whoever_is_given_for_it() {
+    let (mut listener, url) =
+        listen("ws://127.0.0.1:0", Auth::CapabilityToken(TokenSource::Sha256([0; 32]))).await;
+    let port = url.to_string().rsplit_once(':').unwrap().1.to_owned();
+    tokio::spawn(async move { listener.accept().await });
+    let resolver: connect::Resolver = Arc::new(|host, port| {
+        Box::pin(async move {
+            if host == "known.example" { Ok(vec![([127, 0, 0, 1], port).into()]) } else { Ok(vec![]) }
+        })
+    });
+    let settings = connect::Settings { resolver: Some(resolver), ..connect::Settings::default() };
+    let error = |host: &str| {
+        let (url, settings) = (format!("ws://{host}:{port}").parse().unwrap(), settings.clone());
+        async move { connect(&url, &settings).await.unwrap_err().to_string() }
+    };
+    assert!(error("known.example").await.contains("401"), "it was reached");
+    assert!(error("localhost").await.contains("401"), "without asking anybody");
+    assert!(error("unknown.example").await.contains("there is none"));
+}
+
+#[tokio::test]
+async fn wss_and_certificates_belong_together() {
+    let bind = |url: &str, tls| {
+        let mut settings = Settings::new("test", Auth::None);
+        settings.tls = tls;
+        let url: ListenUrl = url.parse().unwrap();
+        async move { Listener::bind(&url, settings).await.err().map(|error| error.to_string()) }
+    };
+    let home = tempfile::tempdir().unwrap();
+    let files = TlsFiles { cert: home.path().join("cert"), key: home.path().join("key") };
+    let needs = "`wss` takes a certificate and a key, others take none";
+    assert!(bind("wss://127.0.0.1:0", None).await.unwrap().contains(needs));
+    assert!(bind("ws://127.0.0.1:0", Some(files.clone())).await.unwrap().contains(needs));
+    assert!(bind("wss://127.0.0.1:0", Some(files.clone())).await.unwrap().contains("cert"));
+    std::fs::write(&files.cert, "nothing").unwrap();
+    assert!(bind("wss://127.0.0.1:0", Some(files)).await.unwrap().contains("no certificate in it"));
+}
+
+#[tokio::test]
+async fn a_websocket_over_tls_carries_all_there_is_to_whoever_trusts_it() {
+    let home = tempfile::tempdir().unwrap();
+    let files = certificate::write(home.path(), "localhost");
+    let mut settings = Settings::new("test", Auth::None);
+    settings.tls = Some(files.clone());
+    let mut listener = Listener::bind(&"wss://127.0.0.1:0".parse().unwrap(), settings).await.unwrap();
+    let url = listener.url().to_string();
+    let port = url.rsplit_once(':').unwrap().1.to_owned();
+    let accepting = tokio::spawn(async move { listener.accept().await });
+    let trusting = connect::Settings { authorities: Some(files.cert), ..connect::Settings::default() };
+    let other = certificate::write(&home.path().join("other"), "localhost");
+    let doubting = connect::Settings { authorities: Some(other.cert), ..connect::Settings::default() };
+
+    let by_name: ConnectUrl = format!("wss://localhost:{port}").parse().unwrap();
+    let error = connect(&by_name, &doubting).await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    let error = connect(&url.parse().unwrap(), &trusting).await.unwrap_err().to_string();
+    assert!(error.contains("certificate"), "it is for another name: {error}");
+    let client = run(connect(&by_name, &trusting).await.unwrap(), Limits::default());
+    let server = run(accepting.await.unwrap().transport, Limits::default());
+    converse(&client, &server).await;
+    part(client, server).await;
 }

@@ -93,3 +93,18 @@ pub(crate) fn run(transport: Transport, limits: Limits) -> Peer {
     let end = tokio::spawn(connection.run(Arc::clone(&service)));
     Peer { sender, service, end }
 }
+
+/// A service with nothing but what it must have.
+pub(crate) struct Plain;
+
+impl Service for Plain {
+    fn request(self: &Arc<Self>, _: Call, responder: Responder) {
+        responder.ok(&());
+    }
+
+    fn notification(self: &Arc<Self>, _: &str, _: Option<&RawValue>) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    fn closed(self: &Arc<Self>, _: &CloseReason) {}
+}

@@ -310,3 +310,6 @@ fn parse_header(bytes: &[u8]) -> Result<Option<Frame>, FrameError> {
 fn shortest(length: u64, least: u64) -> Result<u64, FrameError> {
     if length < least { Err(FrameError::Length) } else { Ok(length) }
 }
+
+#[cfg(test)]
+mod tests;
