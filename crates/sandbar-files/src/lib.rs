@@ -18,6 +18,7 @@ mod read;
 mod remove;
 mod replace;
 mod walk;
+mod watch;
 
 pub use copy::Directories;
 pub use directory::Ancestors;
@@ -28,6 +29,7 @@ pub use read::{FileReader, Links, MAX_READ_BYTES};
 pub use remove::RemoveOptions;
 pub use replace::{Atomicity, Expected, Replacement, WriteOptions};
 pub use walk::{MAX_WALK_DEPTH, MAX_WALK_DIRECTORIES, MAX_WALK_ENTRIES};
+pub use watch::{MAX_WATCH_PATHS, MAX_WATCHES, Watch, WatchKey, Watches};
 
 #[cfg(test)]
 mod tests;

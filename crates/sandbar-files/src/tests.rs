@@ -7,6 +7,7 @@ mod races;
 mod read;
 mod remove;
 mod walk;
+mod watch;
 mod write;
 
 use std::path::{Path, PathBuf};
