@@ -45,6 +45,11 @@ impl Place {
     pub(crate) fn stat(&self) -> Result<Stat, Errno> {
         statat(&self.dir, &self.name, AtFlags::SYMLINK_NOFOLLOW)
     }
+
+    /// Whether the place is the root directory, which is in no other.
+    pub(crate) fn is_root(&self) -> bool {
+        self.name.as_c_str() == c"."
+    }
 }
 
 /// Which file, whatever its name.

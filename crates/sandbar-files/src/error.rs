@@ -8,17 +8,8 @@ use std::fmt;
 use rustix::io::Errno;
 use sandbar_proto::AbsPath;
 use sandbar_proto::exec::WirePath;
+use sandbar_proto::rpc::{RpcError, code};
 use serde::{Deserialize, Serialize};
-
-/// Error codes of the dialect.
-mod code {
-    pub(super) const INVALID_REQUEST: i64 = -32600;
-    pub(super) const METHOD_NOT_FOUND: i64 = -32601;
-    pub(super) const INVALID_PARAMS: i64 = -32602;
-    pub(super) const INTERNAL: i64 = -32603;
-    /// A path isn't there. Codex's client depends on this one.
-    pub(super) const NOT_FOUND: i64 = -32004;
-}
 
 macro_rules! kinds {
     ($($(#[$meta:meta])* $variant:ident = $word:literal, $code:ident;)*) => {
@@ -214,13 +205,19 @@ impl FileError {
         self.kind.code()
     }
 
-    /// What goes into the error's `data` on the wire.
+    /// The error as the dialect's answers carry it.
     #[must_use]
-    pub fn data(&self) -> ErrorData {
-        ErrorData {
+    pub fn to_rpc(&self) -> RpcError {
+        let data = ErrorData {
             kind: self.kind.as_str().to_owned(),
             path: self.path.clone().map(WirePath),
             errno: self.errno,
+        };
+        RpcError {
+            code: self.kind.code(),
+            message: self.message.clone(),
+            // A struct of texts and a number is always JSON.
+            data: serde_json::to_value(data).ok(),
         }
     }
 }
@@ -278,7 +275,8 @@ mod tests {
         let error = FileError::at(&AbsPath::new("/a b").unwrap(), Errno::NOENT);
         assert_eq!(error.message, "No such file or directory (os error 2)");
         assert_eq!(error.to_string(), "No such file or directory (os error 2): /a b");
-        let data = serde_json::to_value(error.data()).unwrap();
-        assert_eq!(data, serde_json::json!({"kind": "not_found", "path": "file:///a%20b", "errno": 2}));
+        let wire = serde_json::to_value(error.to_rpc()).unwrap();
+        let data = serde_json::json!({"kind": "not_found", "path": "file:///a%20b", "errno": 2});
+        assert_eq!(wire, serde_json::json!({"code": -32004, "message": error.message, "data": data}));
     }
 }

@@ -1,11 +1,14 @@
 //! The methods.
 
 use sandbar_proto::AbsPath;
-use sandbar_proto::exec::{CanonicalPath, Metadata};
+use sandbar_proto::exec::{CanonicalPath, DirectoryEntries, Metadata, WalkOptions, Walked};
 
+use crate::copy::{self, Directories};
+use crate::directory::{self, Ancestors};
 use crate::read::{FileReader, Links};
+use crate::remove::{self, RemoveOptions};
 use crate::replace::{Beginning, Replacement, WriteOptions};
-use crate::{FileError, Surroundings, metadata};
+use crate::{FileError, Surroundings, metadata, walk};
 
 /// The file methods that need no memory between two calls; those that do are in [`crate::Handles`].
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,6 +80,51 @@ impl Files {
     /// What realpath(3) says.
     pub fn canonicalize(&self, path: &AbsPath) -> Result<CanonicalPath, FileError> {
         self.say(metadata::canonicalize(path))
+    }
+
+    /// Makes a directory.
+    ///
+    /// # Errors
+    /// What mkdir(2) says.
+    pub fn create_directory(&self, path: &AbsPath, ancestors: Ancestors) -> Result<(), FileError> {
+        self.say(directory::create(path, ancestors))
+    }
+
+    /// What is in a directory, sorted by name. An entry whose target can't be told, such as a link that leads nowhere,
+    /// is neither file nor directory.
+    ///
+    /// # Errors
+    /// What open(2) says; [`crate::ErrorKind::TooLarge`] for names of more than 64 MiB.
+    pub fn read_directory(&self, path: &AbsPath) -> Result<DirectoryEntries, FileError> {
+        self.say(directory::read(path))
+    }
+
+    /// Files and directories below a directory, sorted by path. The depth that was asked for does not make the answer
+    /// truncated; the other bounds do.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::OutOfRange`] for bounds above the maxima, and what opening the directory says.
+    pub fn walk(&self, path: &AbsPath, options: &WalkOptions) -> Result<Walked, FileError> {
+        self.say(walk::walk(path, options))
+    }
+
+    /// Removes a file, a link or a directory.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Changed`] where a directory was swapped for something else meanwhile, and what unlink(2) and
+    /// rmdir(2) say, with the path that it is about.
+    pub fn remove(&self, path: &AbsPath, options: RemoveOptions) -> Result<(), FileError> {
+        self.say(remove::remove(path, options))
+    }
+
+    /// Copies a file, a link or a directory.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::IsADirectory`], [`crate::ErrorKind::IntoItself`], [`crate::ErrorKind::SpecialFile`],
+    /// [`crate::ErrorKind::SameFile`], [`crate::ErrorKind::Changed`], and what the kernel says, with the path that it is
+    /// about.
+    pub fn copy(&self, from: &AbsPath, to: &AbsPath, directories: Directories) -> Result<(), FileError> {
+        self.say(copy::copy(from, to, directories))
     }
 
     fn say<T>(&self, answer: Result<T, FileError>) -> Result<T, FileError> {

@@ -8,18 +8,28 @@
 
 mod at;
 mod attributes;
+mod copy;
+mod directory;
 mod error;
 mod files;
 mod handles;
 mod metadata;
 mod read;
+mod remove;
 mod replace;
+mod walk;
+mod watch;
 
+pub use copy::Directories;
+pub use directory::Ancestors;
 pub use error::{ErrorData, ErrorKind, FileError, Surroundings};
 pub use files::Files;
 pub use handles::{Block, Handles, MAX_BLOCK_BYTES, MAX_HANDLES};
 pub use read::{FileReader, Links, MAX_READ_BYTES};
+pub use remove::RemoveOptions;
 pub use replace::{Atomicity, Expected, Replacement, WriteOptions};
+pub use walk::{MAX_WALK_DEPTH, MAX_WALK_DIRECTORIES, MAX_WALK_ENTRIES};
+pub use watch::{MAX_WATCH_PATHS, MAX_WATCHES, Watch, WatchKey, Watches};
 
 #[cfg(test)]
 mod tests;

@@ -132,11 +132,22 @@ impl Replacement {
         options: WriteOptions,
         beginning: Beginning,
     ) -> Result<Self, FileError> {
+        let place = Place::of(path).map_err(|errno| FileError::at(path, errno))?;
+        Self::begin_at(place, path, options, beginning)
+    }
+
+    /// The same for `path` that was found to be at `place`.
+    pub(crate) fn begin_at(
+        place: Place,
+        path: &AbsPath,
+        options: WriteOptions,
+        beginning: Beginning,
+    ) -> Result<Self, FileError> {
         if options.mode.is_some_and(|mode| mode > 0o777) {
             let message = "mode has more than permission bits (at most 0777)";
             return Err(FileError::new(ErrorKind::InvalidParams, Some(path), message));
         }
-        let target = Target::find(path, options.links)?;
+        let target = Target::find(place, path, options.links)?;
         target.expect(path, options.expected)?;
         let stage = target.stage(path, &options)?;
         if let (Stage::InPlace(file), Beginning::Empty) = (&stage, beginning) {
@@ -168,18 +179,40 @@ impl Replacement {
         Ok(())
     }
 
+    /// What is replaced, as it was at the beginning.
+    pub(crate) fn existing(&self) -> Option<&Stat> {
+        self.target.existing.as_ref().map(|existing| &existing.stat)
+    }
+
+    /// Where the content is, for somebody who appends to it by other means and says so with
+    /// [`Replacement::advance`].
+    pub(crate) fn file(&self) -> &File {
+        self.stage.file()
+    }
+
+    /// Counts what was appended to [`Replacement::file`].
+    pub(crate) fn advance(&mut self, bytes: u64) {
+        self.position_bytes += bytes;
+    }
+
     /// Puts the content in its place, and returns its BLAKE3 hash in hexadecimal if the options expected one.
     ///
     /// # Errors
     /// [`ErrorKind::Changed`] when the precondition does not hold any more; what the kernel says. The file is as it was
     /// then, unless it is written in place.
-    pub fn commit(mut self) -> Result<Option<String>, FileError> {
+    pub fn commit(self) -> Result<Option<String>, FileError> {
+        self.finish(Durability::Synced)
+    }
+
+    pub(crate) fn finish(mut self, durability: Durability) -> Result<Option<String>, FileError> {
         let at = |errno| FileError::at(&self.path, errno);
         let file = self.stage.file();
         if matches!(self.stage, Stage::InPlace(_)) {
             ftruncate(file, self.position_bytes).map_err(at)?;
         }
-        sync(file).map_err(at)?;
+        if durability == Durability::Synced {
+            sync(file).map_err(at)?;
+        }
         // A file that is written in place has changed by our own hand.
         if self.options.expected.is_some() && !matches!(self.stage, Stage::InPlace(_)) {
             self.target.expect_unchanged(&self.path)?;
@@ -233,11 +266,17 @@ pub(crate) enum Beginning {
     Empty,
 }
 
+/// Whether the content is brought to disk before it is in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durability {
+    Synced,
+    Cached,
+}
+
 impl Target {
     /// Finds what is to be replaced, through symbolic links if they are followed.
-    fn find(path: &AbsPath, links: Links) -> Result<Self, FileError> {
+    fn find(mut place: Place, path: &AbsPath, links: Links) -> Result<Self, FileError> {
         let at = |errno| FileError::at(path, errno);
-        let mut place = Place::of(path).map_err(at)?;
         for _ in 0..=MAX_LINKS {
             let stat = match place.stat() {
                 Ok(stat) => stat,

@@ -1,7 +1,13 @@
 //! The methods against a real file system.
 
+mod copy;
+mod directory;
 mod handles;
+mod races;
 mod read;
+mod remove;
+mod walk;
+mod watch;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -72,4 +78,20 @@ fn files() -> Files {
 fn seen<T: std::fmt::Debug>(answer: Result<T, FileError>) -> (ErrorKind, i64) {
     let error = answer.unwrap_err();
     (error.kind, error.code())
+}
+
+/// A chain of `depth` directories of ten bytes each, with a file at its end. Its path is longer than any system call
+/// takes.
+fn deep_tree(folder: &Folder, name: &str, depth: usize) {
+    use rustix::fs::{CWD, Mode, OFlags, mkdirat, openat};
+    let open = |dir: &dyn rustix::fd::AsFd, name: &Path| {
+        openat(dir.as_fd(), name, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap()
+    };
+    std::fs::create_dir(folder.os(name)).unwrap();
+    let mut dir = open(&CWD, &folder.os(name));
+    for _ in 0..depth {
+        mkdirat(&dir, "0123456789", Mode::RWXU).unwrap();
+        dir = open(&dir, "0123456789".as_ref());
+    }
+    openat(&dir, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RWXU).unwrap();
 }
