@@ -2,9 +2,10 @@
 //!
 //! Git runs what `hooks`, `config`, `config.worktree` and `info/attributes` say, and `commondir` decides where it
 //! looks for them; so these are read-only in every git directory that is opened, those of submodules below
-//! `modules` included, and reserved where they are missing. Directories of other linked worktrees are read-only
-//! as a whole. Objects, refs, index and logs stay writable. The price, tried with git 2.47 and real binds: `git
-//! config`, `git remote add` and `git worktree remove` of an older worktree fail inside; `git push -u`, `checkout
+//! `modules` included, and reserved where they are missing. `modules` takes nothing new, since the next `git
+//! submodule update` would obey it. Directories of other linked worktrees are read-only as a whole. Objects, refs,
+//! index and logs stay writable. The price, tried with git 2.47 and real binds: `git config`, `git remote add`, `git
+//! submodule add` and `update`, and `git worktree remove` of an older worktree fail inside; `git push -u`, `checkout
 //! -b NAME REMOTE/NAME` and `branch -D` do their work but complain that they cannot write the configuration.
 //!
 //! A missing `commondir` is reserved by a file that says `.`, which names the git directory itself. Tried with
@@ -118,6 +119,8 @@ fn open_bare(draft: &mut Draft<'_>, root: &PinnedPath) -> bool {
     let (head, objects) = (has(draft, "HEAD"), has(draft, "objects"));
     if head && objects {
         guard(draft, root, Layout::Main);
+        guard_modules(draft, root, 1);
+        guard_worktrees(draft, root, None);
         configured::protect(draft, &below(&root.path, "config"), &root.path);
     }
     head && objects
@@ -153,7 +156,7 @@ fn open_directory(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout, workt
     }
     draft.grant(git, GrantKind::Write, OPENED);
     guard(draft, git, layout);
-    guard_modules(draft, &below(&git.path, "modules"), 1);
+    guard_modules(draft, git, 1);
     guard_worktrees(draft, git, worktree);
 }
 
@@ -248,46 +251,59 @@ fn bears_commondir(config: &[u8], layout: Layout) -> bool {
     })
 }
 
-fn guard_modules(draft: &mut Draft<'_>, modules: &AbsPath, level: usize) {
-    let names = match draft.reader.list(modules) {
-        Names::Unknown | Names::Missing => return,
-        Names::Known(names) => names,
-        Names::Failed => return seal(draft, modules, ".git/modules"),
-    };
-    let directories = names.iter().filter(|(_, kind)| *kind == FileKind::Directory);
-    for path in directories.filter_map(|(name, _)| entry(modules, name.as_bytes())) {
-        if level > MODULE_LEVELS {
-            seal(draft, &path, ".git/modules");
-        } else {
-            guard_module(draft, &path, level);
+/// What says why something below `modules` is read-only.
+const MODULES: &str = ".git/modules";
+
+/// Guards `modules` of the git directory `git`. Whatever stands there under a submodule's name is what `git submodule
+/// update` takes for its repository, so nothing may be added: the directory itself is read-only, reserved where it is
+/// missing, and only the repositories in it are opened, each guarded like any other.
+fn guard_modules(draft: &mut Draft<'_>, git: &PinnedPath, level: usize) {
+    let path = below(&git.path, "modules");
+    match draft.reader.lookup(&path) {
+        Found::Unknown => {
+            // Needed next; asking now saves a round.
+            draft.reader.list(&path);
         }
+        Found::File(fact) if fact.pinned.identity.kind == FileKind::Directory => {
+            guard_folder(draft, &fact.pinned, level);
+        }
+        Found::File(fact) => draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(MODULES)),
+        Found::Missing | Found::Failed(_) => reserve(draft, git, MODULES, path, PlaceholderKind::Directory),
     }
 }
 
-/// Guards one entry of `modules`: a submodule's git directory, or a folder of a submodule whose name has slashes.
+/// Guards `modules` itself, or a folder in it of submodules whose names have slashes.
+fn guard_folder(draft: &mut Draft<'_>, folder: &PinnedPath, level: usize) {
+    draft.grant(folder, GrantKind::Read, Origin::Protected(MODULES));
+    if level > MODULE_LEVELS {
+        return;
+    }
+    // What cannot be listed stays read-only as a whole.
+    let Names::Known(names) = draft.reader.list(&folder.path) else { return };
+    let directories = names.iter().filter(|(_, kind)| *kind == FileKind::Directory);
+    for path in directories.filter_map(|(name, _)| entry(&folder.path, name.as_bytes())) {
+        guard_module(draft, &path, level);
+    }
+}
+
+/// Guards one entry of `modules`: a submodule's git directory, which is opened, or a folder of such.
 fn guard_module(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
-    let names = match draft.reader.list(path) {
-        Names::Unknown => {
-            // Needed next; asking now saves a round for each level.
-            draft.reader.lookup(path);
-            draft.reader.list(&below(path, "modules"));
-            return;
-        }
-        Names::Missing => return,
-        Names::Known(names) => names,
-        Names::Failed => return seal(draft, path, ".git/modules"),
-    };
+    let (found, names) = (draft.reader.lookup(path), draft.reader.list(path));
+    if names == Names::Unknown {
+        // Needed next; asking now saves a round for each level.
+        draft.reader.lookup(&below(path, "modules"));
+        draft.reader.list(&below(path, "modules"));
+    }
+    let (Found::File(fact), Names::Known(names)) = (found, names) else { return };
     if !names.iter().any(|(name, _)| name.as_bytes() == b"HEAD") {
-        return guard_modules(draft, path, level + 1);
+        return guard_folder(draft, &fact.pinned, level + 1);
     }
-    let Found::File(fact) = draft.reader.lookup(path) else { return };
     if find_link(draft, &fact.pinned).is_some() {
-        return draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(".git/modules"));
+        return;
     }
+    draft.grant(&fact.pinned, GrantKind::Write, OPENED);
     guard(draft, &fact.pinned, Layout::Submodule);
-    if names.iter().any(|(name, _)| name.as_bytes() == b"modules") {
-        guard_modules(draft, &below(path, "modules"), level + 1);
-    }
+    guard_modules(draft, &fact.pinned, level + 1);
 }
 
 /// Makes a whole directory read-only.
@@ -414,7 +430,7 @@ fn open_worktree_directory(draft: &mut Draft<'_>, git: &PinnedPath, common: &Pin
     seal_main_worktree(draft, common);
     guard_worktree_files(draft, git);
     guard_one(draft, git, Guard { name: "commondir", origin: ".git/commondir", when_missing: None });
-    guard_modules(draft, &below(&git.path, "modules"), 1);
+    guard_modules(draft, git, 1);
 }
 
 /// Opens a submodule's git directory, if its own configuration names this very worktree.

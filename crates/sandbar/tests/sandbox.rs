@@ -477,6 +477,65 @@ fn a_submodule_that_a_run_adds_is_named_before_git_enters_it() {
     assert_eq!(home.run(&[], script).ok(), "denied\n");
 }
 
+/// A line of git's configuration, quoted for printf(1), that makes git write a file which no sandbox can.
+const PWN: &str = r"[core]\n\tfsmonitor = touch $HOME/PWNED\n";
+
+/// Runs `attack` in a sandbox and then `host` on the host; nothing of the former may run in the latter. Returns what
+/// the run said.
+#[track_caller]
+fn assert_nothing_runs(home: &Home, attack: &str, host: &str) -> String {
+    let attack = format!("pwn() {{ printf '{PWN}' >> \"$1\"; }} 2>/dev/null; {attack}");
+    let finished = finish(&mut home.sandbar(&["run", "--", "sh", "-c", &attack]));
+    let _ = finish(home.command("sh").args(["-c", host]));
+    assert!(!home.user_home().join("PWNED").exists(), "{finished:?}");
+    finished.err()
+}
+
+#[test]
+fn a_repository_cannot_be_planted_for_a_submodule_that_is_not_there_yet() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let plant = "plant() { git init -q --bare $1 && git config -f $1/config core.bare false && \
+                   git config -f $1/config core.worktree $PWD/$2 && pwn $1/config; }; ";
+    let link = "mkdir -p lib; printf '[submodule \"lib\"]\n path = lib\n url = ./lib\n' > .gitmodules; \
+                git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),lib; git add .gitmodules; ";
+    let host = "git submodule update --init; git status";
+    assert_nothing_runs(&home, &format!("{plant}{link} plant .git/modules/lib lib; true"), host);
+    let script = "git reset -q --hard HEAD && rm -rf lib";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    submodule(&home);
+    let _ = finish(home.command("git").args(["submodule", "--quiet", "deinit", "-f", "lib"])).ok();
+    let rename = "sed -i 's/\"lib\"/\"zz\"/' .gitmodules; plant .git/modules/zz lib; plant .git/modules/lib/modules/x x; true";
+    assert_nothing_runs(&home, &format!("{plant}{rename}"), host);
+}
+
+#[test]
+fn work_in_a_repository_with_submodules_goes_on() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    submodule(&home);
+    let script = "git submodule status | cut -c43-50 && git -C lib commit -q --allow-empty -m inside && \
+                  git -C lib commit -q --allow-empty -m again && git add lib && \
+                  git commit -q -m both && git status --short && git log --format=%s | head -1";
+    assert_eq!(home.run(&[], script), Finished::with(0, "lib (hea\nboth\n", ""));
+}
+
+#[test]
+fn a_linked_worktree_of_a_bare_repository_cannot_be_led_elsewhere() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let script = "git clone -q --bare . ../bare && git -C ../bare worktree add -q ../linked && mv ../bare bare && \
+                  git -C bare worktree repair ../../linked 2>/dev/null";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    let attack = "mkdir e && cp -r objects refs HEAD config e/ && pwn e/config; \
+                  echo ../../e 2>/dev/null > worktrees/linked/commondir; true";
+    let attack = format!("pwn() {{ printf '{PWN}' >> \"$1\"; }}; {attack}");
+    let mut command = home.shell(&[], &attack);
+    let _ = finish(command.current_dir(home.workspace().join("bare"))).ok();
+    let _ = finish(home.command("git").current_dir(home.outside().join("linked")).arg("status")).ok();
+    assert!(!home.user_home().join("PWNED").exists());
+}
+
 #[test]
 fn hooks_that_the_configuration_names_cannot_be_written() {
     let home = need!(sandbox());

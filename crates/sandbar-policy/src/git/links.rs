@@ -153,7 +153,7 @@ fn protect_repository(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPat
         draft.grant(git, GrantKind::Read, Origin::Protected(LINK));
     } else {
         guard(draft, git, Layout::Submodule);
-        guard_modules(draft, &below(&git.path, "modules"), level);
+        guard_modules(draft, git, level);
     }
     configured::protect(draft, &below(&git.path, "config"), worktree);
     if level <= MODULE_LEVELS {

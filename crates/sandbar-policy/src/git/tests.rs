@@ -52,6 +52,7 @@ fn a_missing_commondir_is_reserved_by_one_that_names_the_directory_itself() {
             ("commondir".to_owned(), file(".\n")),
             ("config.worktree".to_owned(), file("")),
             ("attributes".to_owned(), file("")),
+            ("modules".to_owned(), PlaceholderKind::Directory),
         ]
     );
 }
@@ -116,6 +117,42 @@ fn submodules_are_guarded_down_to_the_third_level() {
     let deepest = format!("{modules}/a/modules/c/modules/d/modules/e/index");
     assert_eq!(host.access(&compiled, &deepest), Access::Read);
     assert!(rounds <= 8, "{rounds} rounds");
+}
+
+#[test]
+fn nothing_can_be_planted_where_git_looks_for_a_submodules_repository() {
+    let modules = ".git/modules";
+    let none = host();
+    let main = linked_worktree();
+    let bare = FakeHost::with_home().repository("/home/u/x.git");
+    let filled = with_submodule().repository(&format!("{PROJECT}/{modules}/libs/b"));
+    type Row<'a> = (&'a FakeHost, &'a str, &'a str, &'a [&'a str]);
+    let table: [Row<'_>; 4] = [
+        (&none, PROJECT, "/home/u/proj/.git", &["modules", "modules/zz/config"]),
+        (
+            &filled,
+            PROJECT,
+            "/home/u/proj/.git/modules",
+            &["zz", "libs/zz", "lib/modules", "libs/b/modules/zz"],
+        ),
+        (&main, PROJECT, "/home/u/main/.git", &["modules/zz", "worktrees/proj/modules/zz"]),
+        (&bare, "/home/u/x.git", "/home/u/x.git", &["modules/zz"]),
+    ];
+    for (host, cwd, base, closed) in table {
+        let closed: Vec<_> = closed.iter().map(|&at| (at, Access::Read)).collect();
+        assert_accesses(host, &host.compile(&request(cwd)), base, &closed);
+    }
+    let compiled = filled.compile(&request(PROJECT));
+    assert_accesses(&filled, &compiled, &format!("{PROJECT}/{modules}/libs/b"), &OPENED);
+}
+
+#[test]
+fn worktrees_of_a_bare_repository_stay_as_they_are() {
+    let host = FakeHost::with_home()
+        .repository("/home/u/x.git")
+        .text("/home/u/x.git/worktrees/w/commondir", "../..\n");
+    let closed = [("worktrees/w/commondir", Access::Read), ("worktrees/w/HEAD", Access::Read)];
+    assert_accesses(&host, &host.compile(&request("/home/u/x.git")), "/home/u/x.git", &closed);
 }
 
 fn linked_worktree() -> FakeHost {
