@@ -248,6 +248,29 @@ pub enum Note {
     },
 }
 
+impl Note {
+    /// Whether something is protected less than it should be because of what lies in the workspace or the home. That
+    /// is said even to those who want no notes.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Self::CommondirOpen { .. }
+            | Self::SubmodulesUnknown { .. }
+            | Self::SubmoduleOpen { .. }
+            | Self::ConfiguredOpen { .. }
+            | Self::SecretNotHidden { .. } => true,
+            Self::CwdNotWritable { .. }
+            | Self::LeftOut { .. }
+            | Self::RunsAs { .. }
+            | Self::OwnerNotMapped { .. }
+            | Self::NoLandlock
+            | Self::GitReadOnly { .. }
+            | Self::HostTemporaryVisible { .. }
+            | Self::ProgramHidden { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -471,10 +471,40 @@ fn a_submodule_that_a_run_adds_is_named_before_git_enters_it() {
     let plant = "git init -q evil && git -C evil commit -q --allow-empty -m x && git add evil 2>/dev/null";
     let finished = finish(&mut home.sandbar(&["run", "--", "sh", "-c", plant]));
     assert!(finished.code == Some(0) && finished.err().contains("added the submodule"), "{finished:?}");
+    assert!(finished.err().contains("update-index --force-remove -- evil"), "{finished:?}");
     let again = finish(&mut home.sandbar(&["run", "--", "true"]));
     assert!(!again.err().contains("added the submodule"), "{again:?}");
     let script = "(echo x >> evil/.git/config) 2>/dev/null || echo denied";
     assert_eq!(home.run(&[], script).ok(), "denied\n");
+}
+
+#[test]
+fn a_submodule_that_a_run_adds_to_a_submodule_is_named_even_to_who_wants_no_notes() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    submodule(&home);
+    let plant =
+        "cd lib && git init -q evil && git -C evil commit -q --allow-empty -m x && git add evil 2>/dev/null";
+    let finished = home.run(&[], plant);
+    assert!(
+        finished.err().contains("added the submodule") && finished.err().contains("lib/evil"),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn an_added_submodule_is_removed_as_advised_without_running_anything() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    home.write_home(".gitconfig", IDENTITY);
+    let plant = "git init -q 'e vil' && git -C 'e vil' commit -q --allow-empty -m x && mv 'e vil/.git' away && \
+                 echo 'gitdir: ../away' > 'e vil/.git' && git add 'e vil' 2>/dev/null; git -C away config core.worktree \"../e vil\"; \
+                 pwn away/config; git -C 'e vil' -c core.fsmonitor= commit -q --allow-empty -m staged-is-different";
+    let said = assert_nothing_runs(&home, plant, "true");
+    let (_, advice) = said.trim_end().split_once("remove it: ").unwrap_or_else(|| panic!("{said}"));
+    let _ = finish(home.command("sh").args(["-c", advice])).ok();
+    let index = finish(home.command("git").args(["ls-files"])).ok();
+    assert_eq!((index.as_str(), home.user_home().join("PWNED").exists()), ("file\n", false), "{advice}");
 }
 
 /// A line of git's configuration, quoted for printf(1), that makes git write a file which no sandbox can.

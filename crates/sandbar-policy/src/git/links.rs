@@ -34,6 +34,12 @@ impl WatchedIndex {
         FactQuery::GitLinks(self.index.clone())
     }
 
+    /// The worktree of the index.
+    #[must_use]
+    pub fn worktree(&self) -> &AbsPath {
+        &self.worktree
+    }
+
     /// The directories that the index has as submodules now and had not before; `None` when the index is not
     /// readable any more.
     #[must_use]
@@ -61,19 +67,25 @@ fn directory(worktree: &AbsPath, path: &ByteString) -> Option<AbsPath> {
 /// Protects the submodules in the index of the git directory `git`, whose worktree is `worktree`, and watches that
 /// index.
 pub(super) fn protect(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath) {
-    let index = below(git, "index");
-    protect_level(draft, &index, worktree, 1);
+    protect_level(draft, git, worktree, 1);
     if draft.request.git == GitMode::Commit {
-        let before = draft.reader.answer_of_git_links(&index);
-        draft.watched.push(WatchedIndex { index, worktree: worktree.clone(), before });
+        watch(draft, git, worktree);
     }
 }
 
-fn protect_level(draft: &mut Draft<'_>, index: &AbsPath, worktree: &AbsPath, level: usize) {
-    let links = match draft.reader.git_links(index) {
+/// Looks at the index of `git` again after the run, which may write it.
+fn watch(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath) {
+    let index = below(git, "index");
+    let before = draft.reader.answer_of_git_links(&index);
+    draft.watched.push(WatchedIndex { index, worktree: worktree.clone(), before });
+}
+
+fn protect_level(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath, level: usize) {
+    let index = below(git, "index");
+    let links = match draft.reader.git_links(&index) {
         Links::Unknown | Links::Missing => return,
         Links::Failed => {
-            draft.notes.push(Note::SubmodulesUnknown { index: index.clone() });
+            draft.notes.push(Note::SubmodulesUnknown { index });
             return;
         }
         Links::Known(links) => links,
@@ -154,9 +166,10 @@ fn protect_repository(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPat
     } else {
         guard(draft, git, Layout::Submodule);
         guard_modules(draft, git, level);
+        watch(draft, &git.path, worktree);
     }
     configured::protect(draft, &below(&git.path, "config"), worktree);
     if level <= MODULE_LEVELS {
-        protect_level(draft, &below(&git.path, "index"), worktree, level + 1);
+        protect_level(draft, &git.path, worktree, level + 1);
     }
 }

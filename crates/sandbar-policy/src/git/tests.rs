@@ -402,8 +402,13 @@ fn a_linked_worktree_does_not_write_what_belongs_to_the_main_one() {
 fn a_submodule_that_a_run_adds_is_seen_afterwards() {
     let host = with_submodule();
     let compiled = host.compile(&request(PROJECT));
-    let [watched] = compiled.watched.as_slice() else { panic!("{:?}", compiled.watched) };
+    let [inner, watched] = compiled.watched.as_slice() else { panic!("{:?}", compiled.watched) };
     assert_eq!(watched.query(), sandbar_proto::FactQuery::GitLinks(path("/home/u/proj/.git/index")));
+    assert_eq!(
+        inner.query(),
+        sandbar_proto::FactQuery::GitLinks(path("/home/u/proj/.git/modules/lib/index"))
+    );
+    assert_eq!(inner.worktree(), &path("/home/u/proj/deps/lib"));
     let links = |paths: &[&str]| {
         let paths = paths.iter().map(|&path| path.into()).collect();
         sandbar_proto::FactAnswer::GitLinks(sandbar_proto::GitLinks { paths })
