@@ -28,6 +28,7 @@ mod links;
 
 pub use links::WatchedIndex;
 
+use crate::compile::is_writable;
 use crate::grants::{Draft, GrantKind};
 use crate::paths::{below, entry, lexical};
 use crate::reader::{Found, Names};
@@ -76,7 +77,7 @@ pub(crate) fn open(draft: &mut Draft<'_>, root: &PinnedPath, scope: Scope) -> Re
                 Ok(())
             }
             FileKind::File => {
-                draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(".git"));
+                draft.protect(&fact.pinned, ".git");
                 follow_pointer(draft, &dot, &root.path);
                 Ok(())
             }
@@ -224,7 +225,7 @@ fn guard_one(draft: &mut Draft<'_>, parent: &PinnedPath, guard: Guard) {
     let path = below(&parent.path, guard.name);
     match draft.reader.lookup(&path) {
         Found::Unknown => {}
-        Found::File(fact) => draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(guard.origin)),
+        Found::File(fact) => draft.protect(&fact.pinned, guard.origin),
         Found::Missing | Found::Failed(_) => {
             if let Some(what) = guard.when_missing {
                 reserve(draft, parent, guard.origin, path, what);
@@ -258,6 +259,10 @@ const MODULES: &str = ".git/modules";
 /// update` takes for its repository, so nothing may be added: the directory itself is read-only, reserved where it is
 /// missing, and only the repositories in it are opened, each guarded like any other.
 fn guard_modules(draft: &mut Draft<'_>, git: &PinnedPath, level: usize) {
+    // What is not writable is not opened: a `.git` file may name any directory.
+    if !is_writable(&draft.grants, &git.path) {
+        return;
+    }
     let path = below(&git.path, "modules");
     match draft.reader.lookup(&path) {
         Found::Unknown => {
@@ -267,14 +272,14 @@ fn guard_modules(draft: &mut Draft<'_>, git: &PinnedPath, level: usize) {
         Found::File(fact) if fact.pinned.identity.kind == FileKind::Directory => {
             guard_folder(draft, &fact.pinned, level);
         }
-        Found::File(fact) => draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(MODULES)),
+        Found::File(fact) => draft.protect(&fact.pinned, MODULES),
         Found::Missing | Found::Failed(_) => reserve(draft, git, MODULES, path, PlaceholderKind::Directory),
     }
 }
 
 /// Guards `modules` itself, or a folder in it of submodules whose names have slashes.
 fn guard_folder(draft: &mut Draft<'_>, folder: &PinnedPath, level: usize) {
-    draft.grant(folder, GrantKind::Read, Origin::Protected(MODULES));
+    draft.protect(folder, MODULES);
     if level > MODULE_LEVELS {
         return;
     }
@@ -309,7 +314,7 @@ fn guard_module(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
 /// Makes a whole directory read-only.
 fn seal(draft: &mut Draft<'_>, path: &AbsPath, origin: &'static str) {
     if let Found::File(fact) = draft.reader.lookup(path) {
-        draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(origin));
+        draft.protect(&fact.pinned, origin);
     }
 }
 

@@ -20,6 +20,9 @@ pub(crate) enum GrantKind {
     Write,
     /// The host's, read-only.
     Read,
+    /// The host's, read-only where it would be writable. Shows nothing that is not shown anyway: what names it may
+    /// have been written by a command.
+    Protect,
     /// Invisible.
     Hide {
         /// A file's cover may be read, as empty.
@@ -76,7 +79,9 @@ impl Grant {
     pub(crate) fn access(&self) -> Access {
         match self.kind {
             GrantKind::Write | GrantKind::Private | GrantKind::Cache { .. } => Access::Write,
-            GrantKind::Read | GrantKind::Reserve { .. } | GrantKind::Link { .. } => Access::Read,
+            GrantKind::Read | GrantKind::Protect | GrantKind::Reserve { .. } | GrantKind::Link { .. } => {
+                Access::Read
+            }
             GrantKind::Hide { .. } | GrantKind::Sealed => Access::None,
         }
     }
@@ -85,16 +90,17 @@ impl Grant {
     // none > write > read; what only remakes a directory gives way to what grants the host's.
     fn rank(&self) -> u8 {
         match (&self.origin, &self.kind) {
-            (Origin::OwnFiles, _) => 9,
-            (Origin::Flag(_), GrantKind::Write) => 8,
-            (Origin::Flag(_), _) => 7,
-            (_, GrantKind::Hide { .. }) => 6,
-            (_, GrantKind::Sealed) => 5,
-            (_, GrantKind::Reserve { .. }) => 4,
-            (_, GrantKind::Write) => 3,
-            (_, GrantKind::Read | GrantKind::Link { .. }) => 2,
-            (_, GrantKind::Private) => 1,
-            (_, GrantKind::Cache { .. }) => 0,
+            (Origin::OwnFiles, _) => 10,
+            (Origin::Flag(_), GrantKind::Write) => 9,
+            (Origin::Flag(_), _) => 8,
+            (_, GrantKind::Hide { .. }) => 7,
+            (_, GrantKind::Sealed) => 6,
+            (_, GrantKind::Reserve { .. }) => 5,
+            (_, GrantKind::Write) => 4,
+            (_, GrantKind::Read | GrantKind::Link { .. }) => 3,
+            (_, GrantKind::Private) => 2,
+            (_, GrantKind::Cache { .. }) => 1,
+            (_, GrantKind::Protect) => 0,
         }
     }
 }
@@ -127,6 +133,11 @@ pub(crate) struct Draft<'a> {
 impl Draft<'_> {
     pub(crate) fn grant(&mut self, target: &PinnedPath, kind: GrantKind, origin: Origin) {
         self.grants.push(Grant::of(target, kind, origin));
+    }
+
+    /// Keeps `target` as it is, because of what `name` says.
+    pub(crate) fn protect(&mut self, target: &PinnedPath, name: &'static str) {
+        self.grant(target, GrantKind::Protect, Origin::Protected(name));
     }
 
     /// Whether `path` lies in a root that was granted for writing so far.

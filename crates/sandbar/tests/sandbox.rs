@@ -507,6 +507,30 @@ fn an_added_submodule_is_removed_as_advised_without_running_anything() {
     assert_eq!((index.as_str(), home.user_home().join("PWNED").exists()), ("file\n", false), "{advice}");
 }
 
+#[test]
+fn what_a_repositorys_configuration_names_is_not_shown_because_of_that() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let key = home.write_home(".ssh/id", "secret");
+    let socket = home.outside().join("r/socket");
+    fs::create_dir(home.outside().join("r")).unwrap();
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let script = format!(
+        "mkdir lib && echo gitdir: {2}/.ssh > lib/.git && \
+         git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),lib && \
+         git config core.hooksPath {1} && git config include.path {0}",
+        key.display(),
+        socket.display(),
+        home.user_home().display()
+    );
+    let _ = finish(home.command("sh").args(["-c", &script])).ok();
+    home.write_home(".ssh/config", "secret");
+    let script =
+        format!("cat ~/.ssh/id ~/.ssh/config 2>/dev/null; test -e {} && echo seen; true", socket.display());
+    let mut command = home.shell(&[], &script);
+    assert_eq!(finish(command.env("XDG_RUNTIME_DIR", home.outside().join("r"))).ok(), "");
+}
+
 /// A line of git's configuration, quoted for printf(1), that makes git write a file which no sandbox can.
 const PWN: &str = r"[core]\n\tfsmonitor = touch $HOME/PWNED\n";
 

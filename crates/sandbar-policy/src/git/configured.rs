@@ -8,11 +8,11 @@
 use sandbar_proto::{AbsPath, PlaceholderKind};
 
 use super::config::settings;
-use crate::grants::{Draft, GrantKind};
+use crate::Note;
+use crate::grants::Draft;
 use crate::paths::{below, lexical};
 use crate::reader::Found;
 use crate::workspace::reserve;
-use crate::{Note, Origin};
 
 /// How deep includes of includes are followed; git stops at ten.
 const INCLUDE_LEVELS: usize = 10;
@@ -68,11 +68,11 @@ fn protect_target(draft: &mut Draft<'_>, path: &AbsPath, key: &'static str, what
     match draft.reader.resolve(path) {
         Found::Unknown => {}
         Found::File(fact) if fact.pinned.path == *path => {
-            draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(key));
+            draft.protect(&fact.pinned, key);
         }
         // The link that leads there may lie where it can be replaced.
         Found::File(fact) => {
-            draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(key));
+            draft.protect(&fact.pinned, key);
             note_open(draft, key, path);
         }
         Found::Missing | Found::Failed(_) => {

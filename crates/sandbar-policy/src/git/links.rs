@@ -11,11 +11,11 @@
 use sandbar_proto::{AbsPath, ByteString, FactAnswer, FactQuery, FileKind, PinnedPath, PlaceholderKind};
 
 use super::{Layout, MODULE_LEVELS, configured, find_link, guard, guard_modules};
-use crate::grants::{Draft, GrantKind};
+use crate::grants::Draft;
 use crate::paths::{below, lexical};
 use crate::reader::{Found, Links};
 use crate::workspace::reserve;
-use crate::{GitMode, Note, Origin};
+use crate::{GitMode, Note};
 
 const LINK: &str = ".git of a submodule";
 
@@ -109,7 +109,7 @@ fn protect_one(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
         Found::Unknown => {}
         Found::File(fact) => match fact.pinned.identity.kind {
             FileKind::File => {
-                draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(LINK));
+                draft.protect(&fact.pinned, LINK);
                 follow_file(draft, &dot, path, level);
             }
             FileKind::Directory => protect_repository(draft, &fact.pinned, path, level),
@@ -122,7 +122,7 @@ fn protect_one(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
 /// Makes the whole directory of a submodule read-only.
 fn close(draft: &mut Draft<'_>, path: &AbsPath) {
     if let Found::File(fact) = draft.reader.lookup(path) {
-        draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(LINK));
+        draft.protect(&fact.pinned, LINK);
     }
 }
 
@@ -162,7 +162,7 @@ fn follow_file(draft: &mut Draft<'_>, dot: &AbsPath, path: &AbsPath, level: usiz
 fn protect_repository(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath, level: usize) {
     let is_closed = draft.request.git == GitMode::Protect || level > MODULE_LEVELS;
     if is_closed || find_link(draft, git).is_some() {
-        draft.grant(git, GrantKind::Read, Origin::Protected(LINK));
+        draft.protect(git, LINK);
     } else {
         guard(draft, git, Layout::Submodule);
         guard_modules(draft, git, level);

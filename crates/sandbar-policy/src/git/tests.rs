@@ -371,6 +371,35 @@ fn what_a_configuration_names_is_protected_like_the_configuration() {
 }
 
 #[test]
+fn what_a_repository_names_is_protected_but_never_shown_or_opened() {
+    let config = "[core]\n\thooksPath = /tmp\n[include]\n\tpath = /home/u/.ssh/id\n\tpath = /run/x.sock\n";
+    let host = host()
+        .text("/home/u/proj/.git/config", config)
+        .text("/home/u/.ssh/id", "secret")
+        .file("/run/x.sock")
+        .file("/tmp/hosts")
+        .text("/home/u/proj/.git/index", "lib\nssh\n")
+        .text("/home/u/proj/ssh/.git", "gitdir: /home/u/.ssh\n")
+        .text("/home/u/.ssh/config", "secret")
+        .text("/home/u/proj/lib/.git", "gitdir: /home/u/other/.git\n")
+        .repository("/home/u/other/.git")
+        .repository("/home/u/other/.git/modules/x");
+    let compiled = host.compile(&request(PROJECT));
+    for (at, expected) in [
+        ("/home/u/.ssh/id", Access::None),
+        ("/home/u/.ssh/config", Access::None),
+        ("/run/x.sock", Access::None),
+        ("/home/u/other/.git/modules/x/refs/x", Access::Read),
+    ] {
+        assert_eq!(host.access(&compiled, at), expected, "{at}");
+    }
+    let private = host.access(&compiled, "/tmp/hosts");
+    assert_eq!(private, host.access(&compiled, "/tmp"), "the run's own");
+    assert_eq!(private, Access::Write);
+    host.assert_agreement(&compiled);
+}
+
+#[test]
 fn the_users_configuration_counts_in_every_repository() {
     let host = host()
         .text("/home/u/.gitconfig", "[include]\npath = .more\n[core]\nhooksPath = ci/hooks\n")
