@@ -8,7 +8,7 @@ use sandbar_proto::{AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, Pinned
 
 use crate::git::WatchedIndex;
 use crate::reader::Reader;
-use crate::{Access, Note, Origin, RunRequest};
+use crate::{Access, CompileError, Note, Origin, RunRequest};
 
 pub(crate) const ALLOW_WRITE: &str = "--allow-write";
 pub(crate) const ALLOW_READ: &str = "--allow-read";
@@ -118,6 +118,10 @@ pub(crate) struct Draft<'a> {
     pub(crate) reader: &'a Reader<'a>,
     /// Real path of the caller's home.
     pub(crate) home: Option<AbsPath>,
+    /// Real paths of the homes whose users' git may look at the roots later.
+    pub(crate) git_homes: Vec<AbsPath>,
+    /// Why there can be no plan, found where nothing else hinges on it.
+    pub(crate) problem: Option<CompileError>,
     /// Real paths of our own directories.
     pub(crate) own: Vec<AbsPath>,
     pub(crate) grants: Vec<Grant>,
@@ -133,6 +137,11 @@ pub(crate) struct Draft<'a> {
 impl Draft<'_> {
     pub(crate) fn grant(&mut self, target: &PinnedPath, kind: GrantKind, origin: Origin) {
         self.grants.push(Grant::of(target, kind, origin));
+    }
+
+    /// Makes the plan fail, once everything is known that is needed to tell why.
+    pub(crate) fn refuse(&mut self, problem: CompileError) {
+        self.problem.get_or_insert(problem);
     }
 
     /// Keeps `target` as it is, because of what `name` says.

@@ -563,6 +563,105 @@ fn a_repository_cannot_be_planted_for_a_submodule_that_is_not_there_yet() {
     assert_nothing_runs(&home, &format!("{plant}{rename}"), host);
 }
 
+/// A hook that cannot run in a sandbox, and what makes it.
+const HOOK: &str = "hook() { rm -f \"$1\"; printf '#!/bin/sh\\ntouch $HOME/PWNED\\n' > \"$1\"; chmod +x \"$1\"; } 2>/dev/null; ";
+
+#[test]
+fn a_configuration_of_any_length_is_heeded_or_stops_the_run() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let script = "mkdir ci; git config core.hooksPath ci; for i in $(seq 4000); do printf '[branch \"b%d\"]\\n\\tremote = o\\n' $i; done >> .git/config";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    assert!(fs::metadata(home.workspace().join(".git/config")).unwrap().len() > 100_000);
+    assert_nothing_runs(
+        &home,
+        &format!("{HOOK} hook ci/pre-commit; true"),
+        "git commit -q --allow-empty -m two",
+    );
+    let script = "head -c 1100000 /dev/zero | tr '\\0' '#' >> .git/config";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    let refused = home.run(&[], "true");
+    assert!(refused.code == Some(125) && refused.err().contains(".git/config is too long"), "{refused:?}");
+}
+
+#[test]
+fn the_users_configuration_counts_wherever_it_is() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    home.write("ci/.keep", "");
+    let text = format!("{IDENTITY}[core]\n\thooksPath = ci\n");
+    let linked = home.write("gitconfig", &text);
+    let moved = home.write_home("xdg/git/config", &text);
+    symlink(&linked, home.user_home().join(".gitconfig")).unwrap();
+    let attack = format!("{HOOK} hook ci/pre-commit; pwn gitconfig; true");
+    assert_nothing_runs(&home, &attack, "git commit -q --allow-empty -m two; git status");
+    fs::remove_file(home.user_home().join(".gitconfig")).unwrap();
+    let moved_home = moved.parent().and_then(Path::parent).unwrap();
+    for (name, value) in [
+        ("XDG_CONFIG_HOME", moved_home.as_os_str()),
+        ("GIT_CONFIG_GLOBAL", moved.as_os_str()),
+        ("GIT_CONFIG_PARAMETERS", "'core.hooksPath=ci'".as_ref()),
+    ] {
+        let _ = finish(home.shell(&[], &attack).env(name, value)).ok();
+        let mut command = home.command("git");
+        let _ = finish(command.args(["commit", "-q", "--allow-empty", "-m", "x"]).env(name, value)).ok();
+        assert!(!home.user_home().join("PWNED").exists(), "{name:?}");
+    }
+}
+
+#[test]
+fn a_hook_that_is_a_link_cannot_be_written() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    home.write("scripts/check", "#!/bin/sh\n");
+    let script = "chmod +x scripts/check; ln -s ../../scripts/check .git/hooks/pre-commit; \
+                  ln -s ../../scripts/missing .git/hooks/post-commit";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    let attack = format!(
+        "{HOOK} hook scripts/check; hook scripts/missing; cp -r scripts copy; mv scripts away && mv copy scripts; true"
+    );
+    assert_nothing_runs(&home, &attack, "git commit -q --allow-empty -m two");
+    // The whole directory as a link.
+    let script = "mv .git/hooks hooks && ln -s ../hooks .git/hooks";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    assert_nothing_runs(
+        &home,
+        &format!("{HOOK} hook hooks/pre-commit; true"),
+        "git commit -q --allow-empty -m two",
+    );
+}
+
+#[test]
+fn a_git_directory_of_another_name_cannot_be_led_astray() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let attack = "pwn .bare/config; git commit -q --allow-empty -m inside && echo committed >&2; true";
+    let _ = finish(home.command("sh").args(["-c", "mv .git .bare && echo 'gitdir: ./.bare' > .git"])).ok();
+    let said = assert_nothing_runs(&home, attack, "git status");
+    assert_eq!(said, "committed\n");
+    fs::remove_file(home.workspace().join(".git")).unwrap();
+    let mut command = home.shell(&[], &format!("printf '{PWN}' >> .bare/config; true"));
+    let _ = finish(command.env("GIT_DIR", home.workspace().join(".bare"))).ok();
+    let mut command = home.command("git");
+    let _ = finish(command.arg("status").env("GIT_DIR", home.workspace().join(".bare"))).ok();
+    assert!(!home.user_home().join("PWNED").exists());
+}
+
+#[test]
+fn a_repository_to_push_to_cannot_be_planted() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    for name in ["remotes", "branches"] {
+        let _ = fs::remove_dir_all(home.workspace().join(".git").join(name));
+    }
+    let attack = format!(
+        "{HOOK} git init -q --bare evil.git; hook evil.git/hooks/pre-receive; mkdir -p .git/remotes .git/branches; \
+         printf 'URL: %s\\nPush: refs/heads/*:refs/heads/*\\n' $PWD/evil.git > .git/remotes/origin; \
+         echo $PWD/evil.git > .git/branches/origin; true"
+    );
+    assert_nothing_runs(&home, &attack, "git push origin HEAD:refs/heads/x; git push");
+}
+
 #[test]
 fn work_in_a_repository_with_submodules_goes_on() {
     let home = need!(sandbox());

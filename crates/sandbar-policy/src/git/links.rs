@@ -10,10 +10,14 @@
 
 use sandbar_proto::{AbsPath, ByteString, FactAnswer, FactQuery, FileKind, PinnedPath, PlaceholderKind};
 
-use super::{Layout, MODULE_LEVELS, configured, find_link, guard, guard_modules};
+use super::route::{self, Route};
+use super::{
+    Layout, MODULE_LEVELS, close_linked, common_directory, configured, guard, guard_common, guard_modules,
+    pointed,
+};
 use crate::grants::Draft;
-use crate::paths::{below, lexical};
-use crate::reader::{Found, Links};
+use crate::paths::below;
+use crate::reader::{Answer, Found, Links};
 use crate::workspace::reserve;
 use crate::{GitMode, Note};
 
@@ -51,6 +55,7 @@ impl WatchedIndex {
             | FactAnswer::Names(_)
             | FactAnswer::Content(_)
             | FactAnswer::User { .. }
+            | FactAnswer::TooLong
             | FactAnswer::Failed { .. } => None,
         };
         let before = paths(&self.before).unwrap_or_default();
@@ -84,7 +89,7 @@ fn protect_level(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath, level
     let index = below(git, "index");
     let links = match draft.reader.git_links(&index) {
         Links::Unknown | Links::Missing => return,
-        Links::Failed => {
+        Links::TooLong | Links::Unreadable(_) => {
             draft.notes.push(Note::SubmodulesUnknown { index });
             return;
         }
@@ -149,26 +154,35 @@ fn note_open(draft: &mut Draft<'_>, path: &AbsPath) {
 
 /// Protects the repository that the `.git` file `dot` of the directory `path` names.
 fn follow_file(draft: &mut Draft<'_>, dot: &AbsPath, path: &AbsPath, level: usize) {
-    let content = draft.reader.read(dot);
-    let named = content.and_then(|content| content.strip_prefix(b"gitdir:")).map(<[u8]>::trim_ascii);
-    let Some(target) = named.and_then(|written| lexical(path, written).ok()) else { return };
-    if let Found::File(fact) = draft.reader.resolve(&target)
-        && fact.pinned.identity.kind == FileKind::Directory
-    {
-        protect_repository(draft, &fact.pinned, path, level);
+    let named = match draft.reader.content(dot) {
+        Answer::Unknown => return,
+        Answer::Known(content) => pointed(content, path),
+        // Read-only by now, so git will not understand it either.
+        Answer::Missing | Answer::TooLong | Answer::Unreadable(_) => None,
+    };
+    let Some(target) = named else { return };
+    let Some(route) = Route::of(draft, &target) else { return };
+    route::tell_links(draft, &route, &target, LINK);
+    match route.found() {
+        Some(git) if git.identity.kind == FileKind::Directory => protect_repository(draft, git, path, level),
+        Some(_) | None => route::protect(draft, &target, LINK, PlaceholderKind::Directory),
     }
 }
 
 fn protect_repository(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath, level: usize) {
     let is_closed = draft.request.git == GitMode::Protect || level > MODULE_LEVELS;
-    if is_closed || find_link(draft, git).is_some() {
+    if is_closed {
         draft.protect(git, LINK);
-    } else {
+    } else if !close_linked(draft, git, LINK) {
         guard(draft, git, Layout::Submodule);
         guard_modules(draft, git, level);
         watch(draft, &git.path, worktree);
     }
+    if let Some(common) = common_directory(draft, git) {
+        guard_common(draft, &common, worktree);
+    }
     configured::protect(draft, &below(&git.path, "config"), worktree);
+    configured::protect(draft, &below(&git.path, "config.worktree"), worktree);
     if level <= MODULE_LEVELS {
         protect_level(draft, &git.path, worktree, level + 1);
     }
