@@ -194,6 +194,8 @@ fn begin<'a>(request: &'a RunRequest, reader: &'a Reader<'a>) -> Draft<'a> {
         request,
         reader,
         home,
+        git_homes: Vec::new(),
+        problem: None,
         own: Vec::new(),
         grants: Vec::new(),
         notes: Vec::new(),
@@ -341,20 +343,43 @@ fn grant_roots(
     cwd_root: Option<&Root>,
     allowed: &[Root],
 ) -> Result<(), CompileError> {
-    for root in cwd_root.into_iter().chain(allowed) {
+    let roots = || cwd_root.into_iter().chain(allowed);
+    draft.git_homes = git_homes(draft, roots());
+    // First all of them: what one names may lie in another.
+    for root in roots() {
+        draft.grant(&root.fact.pinned, GrantKind::Write, root.origin.clone());
+    }
+    for root in roots() {
         let target = &root.fact.pinned;
-        draft.grant(target, GrantKind::Write, root.origin.clone());
         workspace::protect(draft, target)?;
         let is_cwd = *target == cwd.pinned;
         if target.identity.kind == FileKind::Directory && !workspace::is_protected(&target.path) {
             git::open(draft, target, if is_cwd { Scope::Ancestors } else { Scope::Root })?;
         }
     }
+    if roots().next().is_some() {
+        git::open_named(draft, &cwd.pinned.path);
+    }
+    if let Some(problem) = draft.problem.take() {
+        return Err(problem);
+    }
     if cwd_root.is_none() {
         // Also for a directory that is readable anyway: it may lie where the sandbox has one of its own.
         draft.grant(&cwd.pinned, GrantKind::Read, Origin::Profile(draft.request.profile.name()));
     }
     Ok(())
+}
+
+/// Real paths of the homes of those whose git may look at the roots later: the caller and whoever owns one.
+fn git_homes<'a>(draft: &Draft<'_>, roots: impl Iterator<Item = &'a Root>) -> Vec<AbsPath> {
+    let mut found = homes(draft, None);
+    for root in roots {
+        let owner = draft.reader.user(root.fact.uid).and_then(|user| AbsPath::new(user.home.clone()).ok());
+        if let Some(home) = owner.map(|home| draft.reader.real(&home)).filter(|home| !found.contains(home)) {
+            found.push(home);
+        }
+    }
+    found
 }
 
 /// Real paths of the homes that count: the caller's as passwd(5) says, as it says itself, and that of the user the

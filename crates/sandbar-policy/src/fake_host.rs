@@ -35,6 +35,7 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         git: GitMode::Commit,
         caches: crate::CacheMode::CopyOnWrite,
         env: vec![],
+        git_env: vec![],
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
         terminal: None,
         attributes: ProcessAttributes::default(),
@@ -204,11 +205,7 @@ impl FakeHost {
         let names: Vec<(ByteString, FileKind)> = below
             .map(|node| (ByteString::from(node.file_name().unwrap()), self.pinned(node).identity.kind))
             .collect();
-        if names.len() > FactQuery::MAX_NAMES {
-            FactAnswer::Failed { errno: 0 }
-        } else {
-            FactAnswer::Names(names)
-        }
+        if names.len() > FactQuery::MAX_NAMES { FactAnswer::TooLong } else { FactAnswer::Names(names) }
     }
 
     fn answer(&self, query: &FactQuery) -> FactAnswer {
@@ -224,9 +221,7 @@ impl FakeHost {
             FactQuery::Read(at) => match self.real(at, true).map(|real| self.nodes[&real].clone()) {
                 // Not through a link, and not more than the bound.
                 Some(_) if self.real(at, true) != self.real(at, false) => FactAnswer::Failed { errno: ELOOP },
-                Some(Node::File(content)) if content.len() > FactQuery::MAX_BYTES => {
-                    FactAnswer::Failed { errno: 0 }
-                }
+                Some(Node::File(content)) if content.len() > FactQuery::MAX_BYTES => FactAnswer::TooLong,
                 Some(Node::File(content)) => FactAnswer::Content(content.into()),
                 Some(Node::Directory | Node::Link(_)) => FactAnswer::Failed { errno: ENOENT },
                 None => FactAnswer::Missing,
@@ -236,9 +231,15 @@ impl FakeHost {
                 Some(Node::Directory | Node::Link(_)) => FactAnswer::Failed { errno: EINVAL },
                 None => FactAnswer::Missing,
             },
+            FactQuery::Link(at) => match self.real(at, false).map(|real| self.nodes[&real].clone()) {
+                Some(Node::Link(to)) => FactAnswer::Content(to.as_bytes().into()),
+                Some(Node::Directory | Node::File(_)) => FactAnswer::Failed { errno: EINVAL },
+                None => FactAnswer::Missing,
+            },
             FactQuery::User(0) => FactAnswer::User { name: "root".into(), home: "/root".into(), gid: 0 },
             FactQuery::User(1000) => FactAnswer::User { name: "u".into(), home: "/home/u".into(), gid: 1000 },
-            FactQuery::User(_) => FactAnswer::Missing,
+            FactQuery::UserNamed(name) if name.as_bytes() == b"u" => self.answer(&FactQuery::User(1000)),
+            FactQuery::User(_) | FactQuery::UserNamed(_) => FactAnswer::Missing,
         }
     }
 

@@ -21,18 +21,23 @@ pub enum FactQuery {
     List(AbsPath),
     /// The content of a small regular file, at most [`FactQuery::MAX_BYTES`].
     Read(AbsPath),
+    /// What the symbolic link at the path says, readlink(2).
+    Link(AbsPath),
     /// The submodules that a git index lists (gitlinks, gitformat-index(5)), at most
     /// [`FactQuery::MAX_INDEX_BYTES`] of it.
     GitLinks(AbsPath),
     /// The passwd(5) entry of a user id.
     User(u32),
+    /// The passwd(5) entry of a login name.
+    UserNamed(ByteString),
 }
 
 impl FactQuery {
     /// Most names that [`FactQuery::List`] returns; a longer directory is an error.
     pub const MAX_NAMES: usize = 4096;
-    /// Most bytes that [`FactQuery::Read`] returns; a longer file is an error.
-    pub const MAX_BYTES: usize = 64 * 1024;
+    /// Most bytes that [`FactQuery::Read`] returns; a longer file is an error. A git configuration with
+    /// some 15,000 branches.
+    pub const MAX_BYTES: usize = 1024 * 1024;
     /// Longest git index that is read: some million files.
     pub const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
 }
@@ -67,7 +72,7 @@ pub enum FactAnswer {
     Missing,
     /// A directory's names and what each is.
     Names(Vec<(ByteString, FileKind)>),
-    /// A file's content.
+    /// A file's content, or what a symbolic link says.
     Content(ByteString),
     /// What a git index lists.
     GitLinks(GitLinks),
@@ -80,7 +85,9 @@ pub enum FactAnswer {
         /// Primary group.
         gid: u32,
     },
-    /// It could not be looked up: the error number, or 0 with a bound of the query exceeded.
+    /// It is there, and more than the bound of the query.
+    TooLong,
+    /// It could not be looked up.
     Failed {
         /// errno(3).
         errno: i32,

@@ -81,8 +81,10 @@ pub fn answer(query: &FactQuery) -> FactAnswer {
         FactQuery::Resolve(path) => path::look_up(path, path::Final::Followed).map(FactAnswer::File),
         FactQuery::List(path) => path::list(path).map(FactAnswer::Names),
         FactQuery::Read(path) => path::read(path).map(FactAnswer::Content),
+        FactQuery::Link(path) => path::link(path).map(FactAnswer::Content),
         FactQuery::GitLinks(path) => git_index::links(path).map(FactAnswer::GitLinks),
-        FactQuery::User(uid) => passwd::user(*uid),
+        FactQuery::User(uid) => passwd::user(passwd::By::Uid(*uid)),
+        FactQuery::UserNamed(name) => passwd::user(passwd::By::Name(name.as_bytes())),
     };
     answer.unwrap_or_else(Failure::into_answer)
 }
@@ -102,7 +104,7 @@ impl Failure {
     fn into_answer(self) -> FactAnswer {
         match self {
             Self::Missing => FactAnswer::Missing,
-            Self::TooLong => FactAnswer::Failed { errno: 0 },
+            Self::TooLong => FactAnswer::TooLong,
             Self::Errno(errno) => FactAnswer::Failed { errno: errno.raw_os_error() },
         }
     }

@@ -131,7 +131,7 @@ pub(crate) struct RunArgs {
     /// Print events as JSON lines instead of the output itself
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print no notes
+    /// Print no notes but warnings about what is not protected
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// The command and its arguments

@@ -92,6 +92,25 @@ fn quote(word: &str) -> String {
     }
 }
 
+/// A word that a shell reads as exactly `bytes`. What is not to be shown as it is stands in `$'…'`, which bash, zsh and
+/// POSIX.1-2024 know.
+pub(crate) fn shell_word(bytes: &[u8]) -> String {
+    let shown = escape(bytes, Layout::OneLine);
+    if shown.as_bytes() == bytes {
+        return quote(&shown);
+    }
+    let mut word = String::from("$'");
+    for &byte in bytes {
+        match byte {
+            b'\'' | b'\\' => word.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => word.push(char::from(byte)),
+            // Always three octal digits: `\x` takes as many as follow in some shells.
+            _ => word.push_str(&format!("\\{byte:03o}")),
+        }
+    }
+    word + "'"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -181,5 +200,18 @@ mod tests {
     fn commands_are_quoted_like_a_person_would() {
         let argv = ["sh", "-c", "echo 'hi'", ""].map(sandbar_proto::ByteString::from);
         assert_eq!(command(&argv), r"sh -c 'echo '\''hi'\''' ''");
+    }
+
+    #[test]
+    fn a_shell_reads_a_word_as_what_it_stands_for() {
+        let words: [&[u8]; 6] =
+            [b"lib", b"a b;$(x)'`", b"-n", b"line\n1\x1b[2J", b"\xff'\\7", "x\u{202e}y~".as_bytes()];
+        for word in words {
+            let quoted = shell_word(word);
+            assert!(!quoted.contains(char::is_control), "{quoted}");
+            let mut bash = std::process::Command::new("bash");
+            let read = bash.arg("-c").arg(format!("printf %s {quoted}")).output().unwrap().stdout;
+            assert_eq!(read, word, "{quoted}");
+        }
     }
 }

@@ -12,8 +12,8 @@ use sandbar_proto::{
 
 use crate::cli::{Git, SandboxArgs};
 use crate::dirs::Directories;
-use crate::exit;
 use crate::render::Problem;
+use crate::{environment, exit};
 
 /// Bytes of output that the keeper retains of a run: the newest, for those who come later.
 const RETENTION_BYTES: u64 = 16 * 1024 * 1024;
@@ -46,6 +46,7 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         },
         caches: CacheMode::CopyOnWrite,
         env: Vec::new(),
+        git_env: environment::of_git(std::env::vars_os()),
         stdio: NO_STREAMS,
         terminal: None,
         attributes: ProcessAttributes::default(),
@@ -152,6 +153,9 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         }
         CompileError::HiddenTooBroad { .. } => Some("hide the folders below it that need it"),
         CompileError::CannotReserve { .. } => Some("create the folder above it first"),
+        CompileError::ConfigurationTooLong { .. } => Some(
+            "shorten it, or run elsewhere; what git obeys must be known before a command may write next to it",
+        ),
         CompileError::Fact { .. } => Some("look at the path with ls -ld"),
     }
 }

@@ -55,9 +55,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     raise_file_size_limit();
     let (keeper, limits) = keeper.limits(&request)?;
     let compiled = plan::compile(&request, &limits)?;
-    if !args.quiet {
-        tell_notes(&compiled, &env);
-    }
+    tell_notes(&compiled, &env, args.quiet);
     if args.detach {
         detach::warn(args, &directories);
     }
@@ -104,9 +102,8 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     });
     // A thread may still wait for input that never comes; the process need not wait for it.
     tokio.shutdown_background();
-    if !args.quiet {
-        submodules::tell_added(&watched);
-    }
+    // Also to those who want no notes: the next command on the host may be the one that does the harm.
+    submodules::tell_added(&watched);
     result
 }
 
@@ -241,9 +238,10 @@ fn tell_lowered(lowered: &[(u32, u64)]) {
     }
 }
 
-fn tell_notes(compiled: &Compiled, env: &ResolvedEnv) {
-    for text in &compiled.notes {
-        note(text);
+fn tell_notes(compiled: &Compiled, env: &ResolvedEnv, is_quiet: bool) {
+    compiled.notes.iter().filter(|note| !is_quiet || note.is_warning()).for_each(note);
+    if is_quiet {
+        return;
     }
     let withheld = env.withheld_count();
     if withheld > 0 {

@@ -19,6 +19,18 @@ pub(super) struct Setting {
 }
 
 impl Setting {
+    /// The setting `name`, as git writes it outside of files: `section.key` or `section.subsection.key`.
+    pub(super) fn named(name: &[u8], value: Option<&[u8]>) -> Option<Self> {
+        let first = name.iter().position(|&byte| byte == b'.')?;
+        let last = name.iter().rposition(|&byte| byte == b'.')?;
+        Some(Self {
+            section: name[..first].to_ascii_lowercase(),
+            subsection: (first < last).then(|| name[first + 1..last].to_vec()),
+            key: name[last + 1..].to_ascii_lowercase(),
+            value: value.map(<[u8]>::to_vec),
+        })
+    }
+
     /// Whether this is `section.key`, whatever the subsection.
     pub(super) fn is(&self, section: &str, key: &str) -> bool {
         *self.section == *section.as_bytes() && self.key == key.as_bytes()

@@ -12,6 +12,7 @@ use sandbar_proto::{AbsPath, ByteString, FileFact, FileIdentity, FileKind, Limit
 
 use sandbar_testkit::{Samples, Took, fuzz};
 
+use super::passwd::By;
 use super::*;
 
 /// A fresh directory under its real path.
@@ -90,7 +91,7 @@ fn content(bytes: impl AsRef<[u8]>) -> FactAnswer {
     FactAnswer::Content(bytes.as_ref().into())
 }
 
-const TOO_LONG: FactAnswer = FactAnswer::Failed { errno: 0 };
+const TOO_LONG: FactAnswer = FactAnswer::TooLong;
 
 #[test]
 fn a_path_without_symlinks_is_answered_as_asked() {
@@ -261,6 +262,15 @@ fn only_regular_files_are_read() {
 }
 
 #[test]
+fn a_link_says_what_is_in_it() {
+    let tree = Tree::new().file("file", "x").link("link", "../no/./where");
+    let link = |below| answer(&FactQuery::Link(tree.path(below)));
+    assert_eq!(link("link"), content("../no/./where"));
+    assert_eq!(link("file"), failed(Errno::INVAL));
+    assert_eq!(link("no"), FactAnswer::Missing);
+}
+
+#[test]
 fn a_user_is_the_first_entry_of_its_id() {
     let text = b"+nis::::::\n# root:x:7:7::/:\nshort:x:7\nbad:x:7:g::/bad:\n\
         m\xfcller:x:7:8:M,,,:/home/m:/bin/sh\nsecond:x:7:9::/:\nlast:x:10:11::/l";
@@ -268,9 +278,11 @@ fn a_user_is_the_first_entry_of_its_id() {
         let (name, home): (ByteString, ByteString) = (name.into(), home.into());
         Some(FactAnswer::User { name, home, gid })
     };
-    assert_eq!(passwd::find(text, 7), user(b"m\xfcller", "/home/m", 8));
-    assert_eq!(passwd::find(text, 10), user(b"last", "/l", 11));
-    assert_eq!(passwd::find(text, 0), None);
+    assert_eq!(passwd::find(text, By::Uid(7)), user(b"m\xfcller", "/home/m", 8));
+    assert_eq!(passwd::find(text, By::Uid(10)), user(b"last", "/l", 11));
+    assert_eq!(passwd::find(text, By::Uid(0)), None);
+    assert_eq!(passwd::find(text, By::Name(b"last")), user(b"last", "/l", 11));
+    assert_eq!(passwd::find(text, By::Name(b"lost")), None);
 }
 
 #[test]
