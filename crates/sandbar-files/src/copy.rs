@@ -185,7 +185,7 @@ impl Trees {
                     directory::open(&self.source, &entry.name).map_err(|errno| replaced(&path, errno))?;
                 let stat = fstat(&dir).map_err(|errno| FileError::at(&path, errno))?;
                 let (target, is_new) =
-                    make_directory(self.target.as_fd(), entry.name.to_bytes(), Links::Refuse, &to)?;
+                    make_directory(self.target.as_fd(), entry.name.to_bytes(), Links::NoFollow, &to)?;
                 (self.source, self.target, self.path, self.to) = (dir, target, path, to);
                 self.push(&stat, is_new)
             }
@@ -193,7 +193,7 @@ impl Trees {
             Some(FileKind::File) => {
                 let dir = rustix::io::fcntl_dupfd_cloexec(&self.target, 0);
                 let dir = dir.map_err(|errno| FileError::at(&to, errno))?;
-                copy_file(source, Place { dir, name: entry.name.clone() }, &to, Links::Refuse)
+                copy_file(source, Place { dir, name: entry.name.clone() }, &to, Links::NoFollow)
             }
             // Left out, or gone meanwhile.
             Some(FileKind::Other) | None => Ok(()),

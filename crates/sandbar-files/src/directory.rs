@@ -9,7 +9,7 @@ use sandbar_proto::exec::{DirectoryEntries, DirectoryEntry};
 use sandbar_proto::{AbsPath, FileKind};
 
 use crate::at::kind;
-use crate::{ErrorKind, FileError};
+use crate::{ErrorKind, FileError, Links};
 
 /// Most bytes of names that a listing holds: a million names of usual length. A directory with more is refused.
 const MAX_LISTING_BYTES: usize = 64 * 1024 * 1024;
@@ -34,9 +34,10 @@ pub(crate) fn create(path: &AbsPath, ancestors: Ancestors) -> Result<(), FileErr
 }
 
 /// What is in a directory, by name.
-pub(crate) fn read(path: &AbsPath) -> Result<DirectoryEntries, FileError> {
+pub(crate) fn read(path: &AbsPath, links: Links) -> Result<DirectoryEntries, FileError> {
     let at = |errno| FileError::at(path, errno);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let nofollow = if links == Links::NoFollow { OFlags::NOFOLLOW } else { OFlags::empty() };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | nofollow;
     let dir = openat(CWD, path.as_bytes(), flags, Mode::empty()).map_err(at)?;
     let entries = list(&dir, usize::MAX).map_err(|errno| match errno {
         Errno::TOOBIG => too_many_entries(path),

@@ -69,9 +69,9 @@ impl Files {
     /// What a path is.
     ///
     /// # Errors
-    /// What statx(2) says; a symbolic link that leads nowhere is not found.
-    pub fn metadata(&self, path: &AbsPath) -> Result<Metadata, FileError> {
-        self.say(metadata::metadata(path))
+    /// What statx(2) says; a symbolic link that is followed and leads nowhere is not found.
+    pub fn metadata(&self, path: &AbsPath, links: Links) -> Result<Metadata, FileError> {
+        self.say(metadata::metadata(path, links))
     }
 
     /// The path without symbolic links.
@@ -95,8 +95,8 @@ impl Files {
     ///
     /// # Errors
     /// What open(2) says; [`crate::ErrorKind::TooLarge`] for names of more than 64 MiB.
-    pub fn read_directory(&self, path: &AbsPath) -> Result<DirectoryEntries, FileError> {
-        self.say(directory::read(path))
+    pub fn read_directory(&self, path: &AbsPath, links: Links) -> Result<DirectoryEntries, FileError> {
+        self.say(directory::read(path, links))
     }
 
     /// Files and directories below a directory, sorted by path. The depth that was asked for does not make the answer

@@ -13,7 +13,9 @@ mod directory;
 mod error;
 mod files;
 mod handles;
+mod helper;
 mod metadata;
+mod methods;
 mod read;
 mod remove;
 mod replace;
@@ -25,6 +27,11 @@ pub use directory::Ancestors;
 pub use error::{ErrorData, ErrorKind, FileError, Surroundings};
 pub use files::Files;
 pub use handles::{Block, Handles, MAX_BLOCK_BYTES, MAX_HANDLES};
+pub use helper::{
+    Answer, AnswerDecoder, Assembly, HELPER_ARGUMENT, MAX_LINE_BYTES, PIECE_BYTES, PIECE_TEXT_BYTES,
+    ProtocolError, close_connection, encode_piece, encode_request, helper_main, serve,
+};
+pub use methods::{Part, part_for};
 pub use read::{FileReader, Links, MAX_READ_BYTES};
 pub use remove::RemoveOptions;
 pub use replace::{Atomicity, Expected, Replacement, WriteOptions};

@@ -4,17 +4,17 @@ use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, StatxTimestamp, statx};
 use sandbar_proto::AbsPath;
 use sandbar_proto::exec::{CanonicalPath, Metadata, WirePath};
 
-use crate::FileError;
+use crate::{FileError, Links};
 
-/// Type, size and times. All are of what a symbolic link leads to, except that it is one; a link that leads nowhere is
-/// not found.
-pub(crate) fn metadata(path: &AbsPath) -> Result<Metadata, FileError> {
+/// Type, size and times. All are of what a symbolic link leads to, if it is followed, except that it is one; a link that
+/// leads nowhere is not found then.
+pub(crate) fn metadata(path: &AbsPath, links: Links) -> Result<Metadata, FileError> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
     let ask = |flags| statx(CWD, path.as_bytes(), flags, wanted).map_err(|errno| FileError::at(path, errno));
     let kind = |mode: u16| FileType::from_raw_mode(mode.into());
     let itself = ask(AtFlags::SYMLINK_NOFOLLOW)?;
     let is_symlink = kind(itself.stx_mode) == FileType::Symlink;
-    let found = if is_symlink { ask(AtFlags::empty())? } else { itself };
+    let found = if is_symlink && links == Links::Follow { ask(AtFlags::empty())? } else { itself };
     let knows_birth = StatxFlags::from_bits_retain(found.stx_mask).contains(StatxFlags::BTIME);
     Ok(Metadata {
         is_directory: kind(found.stx_mode) == FileType::Directory,

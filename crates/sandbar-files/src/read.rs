@@ -23,8 +23,8 @@ pub enum Links {
     /// To the file it leads to; the dialect's default.
     #[default]
     Follow,
-    /// It is refused.
-    Refuse,
+    /// It is not: reading and writing refuse it, others take it as itself.
+    NoFollow,
 }
 
 /// The refusal of a link that was not to be followed.
@@ -38,7 +38,7 @@ pub(crate) fn open_regular(path: &AbsPath, links: Links) -> Result<(File, Stat),
     let at = |errno| FileError::at(path, errno);
     let (stat_flags, open_flags) = match links {
         Links::Follow => (AtFlags::empty(), OFlags::empty()),
-        Links::Refuse => (AtFlags::SYMLINK_NOFOLLOW, OFlags::NOFOLLOW),
+        Links::NoFollow => (AtFlags::SYMLINK_NOFOLLOW, OFlags::NOFOLLOW),
     };
     let refuse = |stat: &Stat| match kind(stat) {
         FileKind::File => Ok(()),
@@ -48,7 +48,7 @@ pub(crate) fn open_regular(path: &AbsPath, links: Links) -> Result<(File, Stat),
     refuse(&statat(CWD, path.as_bytes(), stat_flags).map_err(at)?)?;
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | open_flags;
     let file = openat(CWD, path.as_bytes(), flags, Mode::empty()).map_err(|errno| match (links, errno) {
-        (Links::Refuse, Errno::LOOP) => is_a_symlink(path),
+        (Links::NoFollow, Errno::LOOP) => is_a_symlink(path),
         _ => at(errno),
     })?;
     let stat = fstat(&file).map_err(at)?;
@@ -80,21 +80,21 @@ impl FileReader {
         self.size_bytes
     }
 
-    /// Fills the spare capacity of `buffer` and says with how many bytes. Where capacity is left, the file has ended.
+    /// Reads on and says how many bytes. Fewer than `buffer` has only at the end of the file.
     ///
     /// # Errors
     /// What read(2) says, and [`ErrorKind::TooLarge`] once the file has given more than [`MAX_READ_BYTES`].
-    pub fn read(&mut self, buffer: &mut Vec<u8>) -> Result<usize, FileError> {
-        let before = buffer.len();
-        while buffer.len() < buffer.capacity() {
-            let got = retry(|| rustix::io::read(&self.file, spare_capacity(buffer)));
-            if got.map_err(|errno| FileError::at(&self.path, errno))? == 0 {
-                break;
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, FileError> {
+        let mut taken = 0;
+        while taken < buffer.len() {
+            let got = retry(|| rustix::io::read(&self.file, &mut buffer[taken..]));
+            match got.map_err(|errno| FileError::at(&self.path, errno))? {
+                0 => break,
+                got => taken += got,
             }
         }
-        let taken = buffer.len() - before;
-        self.read_bytes += taken as u64;
-        if self.read_bytes > MAX_READ_BYTES { Err(self.too_large()) } else { Ok(taken) }
+        self.count(taken)?;
+        Ok(taken)
     }
 
     /// Reads all of it.
@@ -103,12 +103,21 @@ impl FileReader {
         let expected = usize::try_from(self.size_bytes).unwrap_or(0).saturating_add(1);
         let mut content = Vec::with_capacity(expected.max(LEAST_CAPACITY));
         loop {
-            self.read(&mut content)?;
-            if content.len() < content.capacity() {
-                return Ok(content);
+            // Into memory that was never touched: writing zeros there first would cost as much as reading.
+            let got = retry(|| rustix::io::read(&self.file, spare_capacity(&mut content)));
+            match got.map_err(|errno| FileError::at(&self.path, errno))? {
+                0 => return Ok(content),
+                got => self.count(got)?,
             }
-            content.reserve(content.len());
+            if content.len() == content.capacity() {
+                content.reserve(content.len());
+            }
         }
+    }
+
+    fn count(&mut self, bytes: usize) -> Result<(), FileError> {
+        self.read_bytes += bytes as u64;
+        if self.read_bytes > MAX_READ_BYTES { Err(self.too_large()) } else { Ok(()) }
     }
 
     fn too_large(&self) -> FileError {

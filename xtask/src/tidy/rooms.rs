@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("approvals", &["policy", "proto"]),
     ("files", &["patch", "proto"]),
     ("artifacts", &["policy", "proto"]),
-    ("exec", &["keeper", "sandbox", "netproxy", "rpc", "artifacts", "approvals", "policy", "proto"]),
+    ("exec", &["keeper", "sandbox", "netproxy", "rpc", "artifacts", "approvals", "files", "policy", "proto"]),
     (
         "agent",
         &["exec", "model", "store", "config", "patch", "artifacts", "approvals", "rpc", "policy", "proto"],

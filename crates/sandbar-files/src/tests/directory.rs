@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use sandbar_proto::exec::{DirectoryEntry, Metadata};
 
 use super::{Folder, abs, files, seen};
-use crate::{Ancestors, ErrorKind};
+use crate::{Ancestors, ErrorKind, Links};
 
 #[test]
 fn directories_are_made_with_those_above_unless_that_was_not_wanted() {
@@ -41,7 +41,7 @@ fn entries_are_told_by_name_and_by_what_they_lead_to() {
         is_file,
     };
     assert_eq!(
-        files().read_directory(&folder.path("")).unwrap().entries,
+        files().read_directory(&folder.path(""), Links::Follow).unwrap().entries,
         [
             entry(".hidden", false, true),
             entry("fifo", false, false),
@@ -53,7 +53,7 @@ fn entries_are_told_by_name_and_by_what_they_lead_to() {
             entry("to-sub", true, false),
         ]
     );
-    let through = files().read_directory(&folder.path("to-sub")).unwrap();
+    let through = files().read_directory(&folder.path("to-sub"), Links::Follow).unwrap();
     assert_eq!(through.entries, [entry("inner", false, true)]);
 }
 
@@ -61,9 +61,15 @@ fn entries_are_told_by_name_and_by_what_they_lead_to() {
 fn only_directories_have_entries() {
     let folder = Folder::new();
     let file = folder.write("file", "");
-    assert_eq!(seen(files().read_directory(&file)), (ErrorKind::NotADirectory, -32603));
-    assert_eq!(seen(files().read_directory(&folder.path("none"))), (ErrorKind::NotFound, -32004));
-    assert_eq!(seen(files().read_directory(&folder.fifo("fifo"))), (ErrorKind::NotADirectory, -32603));
+    assert_eq!(seen(files().read_directory(&file, Links::Follow)), (ErrorKind::NotADirectory, -32603));
+    assert_eq!(
+        seen(files().read_directory(&folder.path("none"), Links::Follow)),
+        (ErrorKind::NotFound, -32004)
+    );
+    assert_eq!(
+        seen(files().read_directory(&folder.fifo("fifo"), Links::Follow)),
+        (ErrorKind::NotADirectory, -32603)
+    );
 }
 
 #[test]
@@ -74,7 +80,7 @@ fn metadata_is_of_what_a_link_leads_to_and_says_that_it_is_one() {
     std::fs::File::options().write(true).open(path.as_path()).unwrap().set_modified(modified).unwrap();
     let link = folder.link("link", "file");
     for (path, is_symlink) in [(&path, false), (&link, true)] {
-        let found = files().metadata(path).unwrap();
+        let found = files().metadata(path, Links::Follow).unwrap();
         let created_at_ms = found.created_at_ms;
         let expected = Metadata {
             is_directory: false,
@@ -89,16 +95,27 @@ fn metadata_is_of_what_a_link_leads_to_and_says_that_it_is_one() {
     }
     let old = SystemTime::UNIX_EPOCH - Duration::from_millis(1500);
     std::fs::File::options().write(true).open(path.as_path()).unwrap().set_modified(old).unwrap();
-    assert_eq!(files().metadata(&path).unwrap().modified_at_ms, -1500);
-    let told = files().metadata(&folder.path("")).unwrap();
+    assert_eq!(files().metadata(&path, Links::Follow).unwrap().modified_at_ms, -1500);
+    let told = files().metadata(&folder.path(""), Links::Follow).unwrap();
     assert_eq!((told.is_directory, told.is_file, told.is_symlink), (true, false, false));
-    let device = files().metadata(&abs("/dev/null".as_ref())).unwrap();
+    let device = files().metadata(&abs("/dev/null".as_ref()), Links::Follow).unwrap();
     assert_eq!((device.is_directory, device.is_file, device.is_symlink), (false, false, false));
 }
 
 #[test]
+fn a_link_that_is_not_followed_is_told_as_itself() {
+    let folder = Folder::new();
+    let link = folder.link("link", "nowhere");
+    let told = files().metadata(&link, Links::NoFollow).unwrap();
+    assert_eq!((told.is_directory, told.is_file, told.is_symlink, told.size), (false, false, true, 7));
+    folder.link("to-folder", ".");
+    let entries = files().read_directory(&folder.path("to-folder"), Links::NoFollow);
+    assert_eq!(seen(entries), (ErrorKind::NotADirectory, -32603));
+}
+
+#[test]
 fn what_has_no_birth_time_was_made_in_1970() {
-    let proc = files().metadata(&abs("/proc/self/status".as_ref())).unwrap();
+    let proc = files().metadata(&abs("/proc/self/status".as_ref()), Links::Follow).unwrap();
     assert_eq!((proc.created_at_ms, proc.size, proc.is_file), (0, 0, true));
 }
 
@@ -106,10 +123,10 @@ fn what_has_no_birth_time_was_made_in_1970() {
 fn missing_paths_have_no_metadata() {
     let folder = Folder::new();
     let missing = (ErrorKind::NotFound, -32004);
-    assert_eq!(seen(files().metadata(&folder.path("none"))), missing);
-    assert_eq!(seen(files().metadata(&folder.link("dangling", "none"))), missing);
+    assert_eq!(seen(files().metadata(&folder.path("none"), Links::Follow)), missing);
+    assert_eq!(seen(files().metadata(&folder.link("dangling", "none"), Links::Follow)), missing);
     let below = folder.write("file", "").join("below").unwrap();
-    assert_eq!(seen(files().metadata(&below)), (ErrorKind::NotADirectory, -32603));
+    assert_eq!(seen(files().metadata(&below, Links::Follow)), (ErrorKind::NotADirectory, -32603));
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn links_are_followed_unless_that_was_not_wanted() {
     folder.write("file", "content");
     let link = folder.link("link", "file");
     assert_eq!(files().read_file(&link, Links::Follow).unwrap(), b"content");
-    assert_eq!(seen(files().read_file(&link, Links::Refuse)), (ErrorKind::IsASymlink, -32600));
+    assert_eq!(seen(files().read_file(&link, Links::NoFollow)), (ErrorKind::IsASymlink, -32600));
     let dangling = folder.link("dangling", "nowhere");
     assert_eq!(seen(files().read_file(&dangling, Links::Follow)), (ErrorKind::NotFound, -32004));
     let round = folder.link("round", "round");

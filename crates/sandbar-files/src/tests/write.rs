@@ -87,7 +87,7 @@ fn a_link_is_followed_to_its_target_or_refused() {
     files().write_file(&link, b"new", atomic(Atomicity::Required)).unwrap();
     assert_eq!(folder.read("real/file"), b"new");
     assert!(folder.os("link").symlink_metadata().unwrap().is_symlink());
-    let refuse = WriteOptions { links: Links::Refuse, ..options() };
+    let refuse = WriteOptions { links: Links::NoFollow, ..options() };
     assert_eq!(seen(files().write_file(&link, b"", refuse)), (ErrorKind::IsASymlink, -32600));
     let dangling = folder.link("dangling", folder.os("made"));
     files().write_file(&dangling, b"through", options()).unwrap();
