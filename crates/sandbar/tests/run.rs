@@ -536,6 +536,48 @@ fn events_replace_the_streams_with_json() {
 // --- floods, readers, leftovers ---
 
 #[test]
+fn output_that_cannot_be_written_is_said_and_is_125_whatever_the_command_came_to() {
+    let home = need!(sandbox());
+    for (inside, options) in
+        [("echo ok", ""), ("echo ok; exit 3", ""), ("seq 100000", ""), ("echo ok", "--json")]
+    {
+        // More than once: the command may be over before the failure is known.
+        for _ in 0..5 {
+            let script = format!("\"$0\" run -q {options} -- sh -c '{inside}' > /dev/full");
+            let finished = finish(&mut home.host_shell(&script));
+            assert_eq!(finished.code, Some(125), "{inside}: {finished:?}");
+            assert_eq!(
+                finished.err().matches("could not write to standard output: No space").count(),
+                1,
+                "{inside}"
+            );
+        }
+    }
+    let finished =
+        finish(&mut home.host_shell("\"$0\" run -q -- sh -c 'echo out; echo err >&2' 2> /dev/full"));
+    assert_eq!(finished, Finished::with(125, "out\n", ""));
+}
+
+#[test]
+fn a_run_that_is_asked_to_end_ends_although_nobody_reads_what_it_wrote() {
+    let home = need!(sandbox());
+    // What the pipes and queues between the command and a reader that never reads take.
+    for inside in ["yes", "trap '' TERM; yes", "head -c 300000 /dev/zero; sleep 1000"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = home.shell(&[], &format!("echo > started; {inside}"));
+        let mut child = command.stdout(writer).spawn().unwrap();
+        drop(command);
+        eventually(DEADLINE, "the start", || home.workspace().join("started").exists().then_some(()));
+        fs::remove_file(home.workspace().join("started")).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        processes::Process::find(pid).unwrap().signal(Signal::TERM);
+        let status = eventually(DEADLINE, "the end of a run that nobody reads", || child.try_wait().unwrap());
+        assert!(!status.success(), "{inside}: {status}");
+        drop(reader);
+    }
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_ends_the_command_by_sigpipe() {
     let home = need!(sandbox());
     for options in [&["run", "-q", "--", "yes"][..], &["run", "-q", "--no-record", "--", "yes"]] {
