@@ -536,6 +536,46 @@ fn events_replace_the_streams_with_json() {
 // --- floods, readers, leftovers ---
 
 #[test]
+fn a_limit_on_the_size_of_files_costs_the_record_and_not_the_run() {
+    let home = need!(sandbox());
+    // The keeper itself is started without the limit.
+    let _ = home.run(&["--no-record"], "true").ok();
+    let script = "ulimit -f 100; \"$0\" run -- sh -c 'seq 100000; kill -XFSZ $$'";
+    let finished = finish(&mut home.host_shell(script));
+    assert_eq!(finished.code, Some(128 + 25), "the command has the default action: {}", finished.err());
+    let expected: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(finished.out(), expected);
+    assert!(finished.err().contains("record"), "{}", finished.err());
+}
+
+#[test]
+fn what_sandbar_makes_is_its_users_whatever_the_umask() {
+    let home = need!(sandbox());
+    let mask = finish(&mut home.host_shell("umask 0777; \"$0\" run -q -- sh -c umask")).ok();
+    assert_eq!(mask.trim(), "0777");
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for name in ["run", "state", "state/sessions"] {
+        assert_eq!(mode(&home.sandbar_home().join(name)), 0o700, "{name}");
+    }
+    let rollouts = rollouts(&home);
+    assert_eq!(rollouts.iter().map(|path| mode(path)).collect::<Vec<_>>(), [0o600]);
+}
+
+#[test]
+fn a_small_stack_is_enough() {
+    let home = need!(sandbox());
+    let script = "ulimit -s 256; \"$0\" run -q -- sh -c 'ulimit -s; exit 3'";
+    assert_eq!(finish(&mut home.host_shell(script)), Finished::with(3, "256\n", ""));
+}
+
+#[test]
+fn help_that_cannot_be_written_is_said() {
+    let home = need!(sandbox());
+    let finished = finish(&mut home.host_shell("\"$0\" run --help > /dev/full"));
+    assert!(finished.code == Some(1) && finished.err().contains("standard output"), "{finished:?}");
+}
+
+#[test]
 fn output_that_cannot_be_written_is_said_and_is_125_whatever_the_command_came_to() {
     let home = need!(sandbox());
     for (inside, options) in
