@@ -341,7 +341,10 @@ fn wait_readable(fd: impl std::os::fd::AsFd, deadline: Instant) -> Result<bool, 
 fn start_lock(home: &KeeperDir) -> Result<OwnedFd, ConnectError> {
     let fail = io_error(home, "take the start lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock = rustix::fs::open(home.start_lock(), flags, Mode::RUSR | Mode::WUSR).map_err(&fail)?;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let lock = rustix::fs::open(home.start_lock(), flags, mode).map_err(&fail)?;
+    // The caller's umask may have taken our own rights away, and those of whoever comes next.
+    rustix::fs::fchmod(&lock, mode).map_err(&fail)?;
     let deadline = Instant::now() + START_DEADLINE;
     loop {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -185,11 +185,13 @@ impl KeeperDir {
 }
 
 fn ensure_private(path: &Path) -> Result<(), RuntimeDirError> {
-    match rustix::fs::mkdir(path, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(RuntimeDirError::Io { path: path.to_owned(), errno }),
-    }
     let io = |errno| RuntimeDirError::Io { path: path.to_owned(), errno };
+    match rustix::fs::mkdir(path, Mode::RWXU) {
+        // The caller's umask may have taken our own rights away.
+        Ok(()) => rustix::fs::chmod(path, Mode::RWXU).map_err(io)?,
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(io(errno)),
+    }
     let stat = rustix::fs::lstat(path).map_err(io)?;
     let mode = stat.st_mode & 0o7777;
     let reason = if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {

@@ -101,6 +101,13 @@ pub fn ignores(signal: i32) -> bool {
     result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
+/// Makes writing beyond the limit of a file's size an error (EFBIG) instead of the end of this process (SIGXFSZ,
+/// setrlimit(2)). Commands start with the default action, whatever is ignored here.
+pub fn survive_file_size_limit() {
+    // SAFETY: SIG_IGN is a valid action for this signal, and no handler of ours is replaced.
+    unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

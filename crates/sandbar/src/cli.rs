@@ -1,6 +1,7 @@
 //! The command line: what a person may type.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -338,9 +339,13 @@ pub(crate) fn parse() -> Result<Cli, Problem> {
     Cli::try_parse().map_err(|error| {
         // Help goes to standard output with status 0, everything else to standard error.
         let status = if error.use_stderr() { exit::USAGE } else { exit::OK };
-        // A reader that closed the pipe has seen enough.
-        let _ = error.print();
-        std::process::exit(i32::from(status))
+        match error.print().and_then(|()| std::io::stdout().flush()) {
+            Err(failed) if status == exit::OK && failed.kind() != std::io::ErrorKind::BrokenPipe => {
+                Problem::new(format!("could not write to standard output: {failed}"))
+            }
+            // A reader that closed the pipe has seen enough, and who has no standard error sees the status.
+            Ok(()) | Err(_) => std::process::exit(i32::from(status)),
+        }
     })
 }
 

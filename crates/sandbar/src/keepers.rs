@@ -107,7 +107,7 @@ pub(crate) fn connect_or_start(runtime: &RuntimeDir) -> Result<Entered, Problem>
 }
 
 /// How long a keeper may be silent until a person is told. It answers within milliseconds.
-const SILENCE: Duration = Duration::from_secs(3);
+pub(crate) const SILENCE: Duration = Duration::from_secs(3);
 
 /// Tells a person about a keeper that does not answer.
 fn patience(keeper: &KeeperDir) -> Patience {

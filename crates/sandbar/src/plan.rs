@@ -145,7 +145,9 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         CompileError::OwnFiles { .. } => {
             Some("sandbar's own files are hidden from every run, whatever is allowed")
         }
-        CompileError::KernelDirectory { .. } => Some("leave it out"),
+        CompileError::KernelDirectory { .. } => {
+            Some("change to another folder, or leave out the flag that names it")
+        }
         CompileError::KernelFiles { .. } => Some("leave it out"),
         CompileError::Limit { obstacle, .. } => Some(limit_advice(obstacle.cgroup)),
         CompileError::ProtectedSymlink { .. } => {

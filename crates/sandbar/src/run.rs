@@ -28,6 +28,7 @@ use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, ProcessAttributes, 
 use crate::cli::RunArgs;
 use crate::dirs::Directories;
 use crate::render::{Problem, note};
+use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
 use crate::{environment, exit, keepers, plan};
 use follow::{Follower, Manner, Role};
@@ -118,8 +119,6 @@ async fn interrupted(processes: &LocalProcesses, id: RunId, record: Record, wish
     let status = u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN);
     Problem::new(what).status(status)
 }
-
-const SIGKILL: i32 = 9;
 
 /// How long an interrupted start waits for the keeper's answer.
 const INTERRUPT_PATIENCE: Duration = Duration::from_millis(200);

@@ -18,6 +18,34 @@ fn token(prefix: &str, tail: &str) -> String {
 const TAIL: &str = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8";
 
 #[test]
+fn further_values_that_let_somebody_in_are_found() {
+    let bot = token("123456789:AA", &TAIL[..33]);
+    let age = token("AGE-SECRET-KEY-1", &TAIL.to_ascii_uppercase());
+    let found = [
+        ("X=Basic dXNlcjpwYXNz", "an authorization header"),
+        ("X=bearer a1.b2-c3_d4", "an authorization header"),
+        ("X=https://h/x?access_token=abcdef123", "a URL that is secret itself"),
+        ("X=https://h/x?sig=abcdef123", "a URL that is secret itself"),
+        (&format!("X={bot}"), "a token"),
+        (&format!("X=https://api.telegram.org/bot{bot}/send"), "a token"),
+        (&format!("X={age}"), "a token"),
+    ];
+    for (variable, shape) in found {
+        assert_eq!(decided(variable).as_deref(), Some(shape), "{variable}");
+    }
+    for harmless in [
+        "PATTERN=x",
+        "X=Basic usage",
+        "X=Basic Authentication",
+        "X=12:AAbb",
+        "X=https://h/?sigma=1",
+        "COMPAT=7x",
+    ] {
+        assert_eq!(decided(harmless), None, "{harmless}");
+    }
+}
+
+#[test]
 fn names_that_mean_credentials_are_found_by_their_word() {
     let rows = [
         ("PGPASSWORD", "PASSWORD"),
@@ -36,6 +64,9 @@ fn names_that_mean_credentials_are_found_by_their_word() {
         ("db.pass1", "PASS"),
         ("SSHPASS", "SSHPASS"),
         ("DB_PW", "PW"),
+        ("GITHUB_PAT", "PAT"),
+        ("STORAGE_CONNECTION_STRING", "CONNECTION_STRING"),
+        ("ConnectionStrings__Default", "CONNECTIONSTRING"),
         ("DB_PWD", "PWD"),
         ("MYSQL_PWD", "PWD"),
         ("REDISCLI_AUTH", "AUTH"),

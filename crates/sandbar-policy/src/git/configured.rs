@@ -92,11 +92,11 @@ fn protect_setting(
         if let Some(template) = named(draft, worktree, setting, "init.templateDir") {
             route::protect(draft, &template, "init.templateDir", PlaceholderKind::Directory);
         }
-    } else if setting.is("include", "path") || setting.is("includeif", "path") {
-        if let Some(file) = named(draft, directory, setting, "include.path") {
-            route::protect(draft, &file, "include.path", empty_file());
-            included.push(file);
-        }
+    } else if (setting.is("include", "path") || setting.is("includeif", "path"))
+        && let Some(file) = named(draft, directory, setting, "include.path")
+    {
+        route::protect(draft, &file, "include.path", empty_file());
+        included.push(file);
     }
 }
 
