@@ -21,6 +21,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::listen::connect_to;
+use crate::tcp;
 use crate::tls::{self, TlsError};
 use crate::transport::Transport;
 
@@ -151,7 +152,7 @@ pub async fn connect(url: &ConnectUrl, settings: &Settings) -> Result<Transport,
             let connected = timeout(limit, async {
                 let stream = open(url, &addresses(host, *port, settings).await?).await?;
                 // A peer that is gone already shows it soon enough.
-                let _ = stream.set_nodelay(true);
+                let _ = tcp::tune(&stream);
                 if !is_tls {
                     return Ok::<_, ConnectError>((stream, None));
                 }

@@ -26,6 +26,7 @@ mod random;
 mod responder;
 mod sender;
 mod service;
+mod tcp;
 pub mod tls;
 mod transport;
 

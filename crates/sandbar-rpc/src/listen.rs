@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::auth::{Auth, AuthError, PeerCheck, Principal, Verifier};
+use crate::tcp;
 use crate::tls::{self, TlsError, TlsFiles};
 use crate::transport::Transport;
 use http::{Door, Guest, HANDSHAKE, greet};
@@ -247,7 +248,7 @@ impl Listener {
         match (accepted, socket) {
             (Accepted::Tcp(stream, address), Socket::Tcp { tls, .. }) => {
                 // A peer that is gone already shows it soon enough.
-                let _ = stream.set_nodelay(true);
+                let _ = tcp::tune(&stream);
                 let guest = Guest { principal: None, peer: format!("{name} websocket {address}") };
                 match tls.clone() {
                     None => self.handshakes.spawn(greet(stream, door, guest)),

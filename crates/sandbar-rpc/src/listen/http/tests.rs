@@ -16,8 +16,10 @@ fn guarded() -> Door {
     door(&Auth::CapabilityToken(TokenSource::from_sha256_hex(HASH).unwrap()))
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// What a handshake has, and headers on top; an empty value takes one away.
-fn request(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<()> {
+fn request(method: &str, path: &str, headers: Headers<'_>) -> Request<()> {
     let mut request = Request::builder().method(method).uri(path).body(()).unwrap();
     let handshake = [
         ("host", "127.0.0.1:1"),
@@ -50,7 +52,7 @@ const TOKEN: (&str, &str) = ("authorization", "Bearer test");
 fn each_request_gets_its_answer() {
     let accept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
     let web = "requests of web pages are refused";
-    let table: &[(&str, &str, &[(&str, &str)], u16, &str)] = &[
+    let table: &[(&str, &str, Headers<'_>, u16, &str)] = &[
         ("GET", "/", &[TOKEN], 101, accept),
         ("GET", "/?token=test", &[], 401, "missing websocket bearer token"),
         ("GET", "/?a=b", &[TOKEN], 101, accept),
