@@ -10,7 +10,9 @@
 
 mod connection;
 mod environment;
+mod files;
 mod follower;
+mod helper;
 mod host;
 mod launch;
 mod output;

@@ -14,6 +14,7 @@ use sandbar_rpc::{Call, CloseReason, Responder, Sender, Service, Violation};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::files::ConnectionFiles;
 use super::session::{Attachment, Entry, Session};
 use super::{Shared, launch, refusal, signals};
 
@@ -26,6 +27,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Longest grace that a client may give.
 const MAX_GRACE: Duration = Duration::from_secs(3600);
 
+/// Largest result that passes data which waits.
+const SMALL_BYTES: usize = 16 * 1024;
+
 /// An answer that a result without members makes.
 #[derive(Serialize)]
 struct Nothing {}
@@ -37,6 +41,7 @@ pub struct Connection {
     principal: Principal,
     sender: Sender,
     number: u64,
+    files: ConnectionFiles,
     phase: Mutex<Phase>,
 }
 
@@ -56,7 +61,8 @@ enum Phase {
 impl Connection {
     pub(super) fn new(shared: Arc<Shared>, principal: Principal, sender: Sender) -> Arc<Self> {
         let number = shared.sessions.number();
-        Arc::new(Self { shared, principal, sender, number, phase: Mutex::new(Phase::New) })
+        let files = ConnectionFiles::new(number, sender.clone());
+        Arc::new(Self { shared, principal, sender, number, files, phase: Mutex::new(Phase::New) })
     }
 
     fn phase(&self) -> Phase {
@@ -140,6 +146,21 @@ impl Connection {
         };
         let connection = Arc::clone(self);
         tokio::spawn(async move { connection.carry_out(&session, &call, responder).await });
+    }
+
+    fn file(self: &Arc<Self>, call: Call, responder: Responder) {
+        if let Err(error) = self.ready("filesystem") {
+            return responder.err(error);
+        }
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            match connection.files.call(&connection.shared, &call).await {
+                // A connection that ended needs no answer.
+                Ok(result) if result.get().len() > SMALL_BYTES => drop(responder.data_ok(&result).await),
+                Ok(result) => responder.ok(&result),
+                Err(error) => responder.err(error),
+            }
+        });
     }
 
     async fn carry_out(&self, session: &Arc<Session>, call: &Call, responder: Responder) {
@@ -329,6 +350,7 @@ impl Service for Connection {
                 "disabled",
                 "http/request is off on this exec server: it would let every client use its network",
             )),
+            name if name.starts_with("fs/") => self.file(call, responder),
             name if name.starts_with("process/") => self.process(call, responder),
             name => responder.err(refusal::unknown_method(name)),
         }

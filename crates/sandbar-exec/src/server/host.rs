@@ -36,6 +36,15 @@ impl Host {
         AbsPath::new(set.value.clone()).ok()
     }
 
+    /// What the executor's own environment says to git.
+    pub(super) fn git_env(&self) -> Vec<EnvVar> {
+        let says = |var: &&EnvVar| {
+            let name = var.name.as_bytes();
+            name.starts_with(b"GIT_") || name == b"XDG_CONFIG_HOME"
+        };
+        self.env.iter().filter(says).cloned().collect()
+    }
+
     pub(super) fn info(&self) -> EnvironmentInfo {
         let temporary = self.tmpdir().or_else(|| AbsPath::root().join("tmp").ok());
         EnvironmentInfo {
@@ -54,7 +63,12 @@ impl Host {
             prepend_path_dirs: Vec::new(),
             temporary_directories: Vec::new(),
             temp_dir: temporary.map(WirePath),
-            capabilities: Capabilities::default(),
+            capabilities: Capabilities {
+                fs_watch_missing: true,
+                sandboxed_file_streaming: true,
+                file_write_streaming: true,
+                ..Capabilities::default()
+            },
         }
     }
 }

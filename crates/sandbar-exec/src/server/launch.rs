@@ -226,6 +226,7 @@ pub(super) fn request(host: &Host, cwd: AbsPath, wanted: Wanted) -> RunRequest {
             GitMode::Protect => GitMode::Protect,
         },
         caches: CacheMode::CopyOnWrite,
+        git_env: host.git_env(),
         env: Vec::new(),
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
         terminal: None,

@@ -24,8 +24,8 @@ impl Setting {
         let first = name.iter().position(|&byte| byte == b'.')?;
         let last = name.iter().rposition(|&byte| byte == b'.')?;
         Some(Self {
-            section: name[..first].to_ascii_lowercase(),
-            subsection: (first < last).then(|| name[first + 1..last].to_vec()),
+            section: name[..first].to_ascii_lowercase().into(),
+            subsection: (first < last).then(|| name[first + 1..last].into()),
             key: name[last + 1..].to_ascii_lowercase(),
             value: value.map(<[u8]>::to_vec),
         })

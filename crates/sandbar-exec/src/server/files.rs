@@ -1,0 +1,272 @@
+//! The file methods: carried out here, or by a helper inside the sandbox that a request carries.
+//!
+//! No path is compared with any policy here. A request without a sandbox is carried out with this program's own rights, as
+//! the dialect says; one with a sandbox is handed to a process that the keeper started in exactly that sandbox, so that
+//! the kernel refuses what the sandbox does. A sandbox is never passed over: what it asks for and can't be had is an
+//! error.
+
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use sandbar_files::{FileError, Files, Handles, Part, Surroundings, Watch, Watches, part_for};
+use sandbar_policy::Profile;
+use sandbar_policy::managed::Wanted;
+use sandbar_proto::AbsPath;
+use sandbar_proto::exec::{FileSystemSandbox, LegacyPolicy, MissingChanged, method};
+use sandbar_proto::rpc::RpcError;
+use sandbar_rpc::{Call, Sender};
+use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex as AsyncMutex;
+
+use super::helper::Helper;
+use super::{Shared, launch, refusal};
+
+/// Helpers of one connection, each for another sandbox; the least recently used one is ended for a further one.
+const MAX_HELPERS: usize = 8;
+
+/// The file methods of one connection: what it has open ends with it.
+pub(super) struct ConnectionFiles {
+    connection: u64,
+    sender: Sender,
+    handles: Arc<Mutex<Handles>>,
+    watches: Arc<Mutex<Watches>>,
+    is_watching: Mutex<bool>,
+    /// Where the handles are that were opened under a sandbox.
+    routes: Mutex<HashMap<String, Arc<Helper>>>,
+    /// Most recently used last.
+    helpers: AsyncMutex<Vec<(Key, Arc<Helper>)>>,
+}
+
+/// What makes two sandboxes the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    wanted: Wanted,
+    cwd: AbsPath,
+}
+
+/// The part of any request that says where it is carried out.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Sandboxed {
+    #[serde(default)]
+    sandbox: Option<FileSystemSandbox>,
+    #[serde(default)]
+    sandbox_policy: Option<LegacyPolicy>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct HandleName {
+    handle_id: String,
+}
+
+impl std::fmt::Debug for ConnectionFiles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionFiles").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What a panicking thread may have left half done is a handle or a watch of this connection alone.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ConnectionFiles {
+    pub(super) fn new(connection: u64, sender: Sender) -> Self {
+        Self {
+            connection,
+            sender,
+            handles: Arc::new(Mutex::new(Handles::new(Surroundings::Host))),
+            watches: Arc::new(Mutex::new(Watches::new(Surroundings::Host))),
+            is_watching: Mutex::new(false),
+            routes: Mutex::default(),
+            helpers: AsyncMutex::default(),
+        }
+    }
+
+    /// Carries out a file method.
+    ///
+    /// # Errors
+    /// Those of the method, and of the sandbox.
+    pub(super) async fn call(&self, shared: &Arc<Shared>, call: &Call) -> Result<Box<RawValue>, RpcError> {
+        let part = part_for(&call.method).ok_or_else(|| refusal::unknown_method(&call.method))?;
+        let Some(params) = &call.params else { return Err(refusal::params("missing parameters")) };
+        if let Some(helper) = self.helper_of_handle(&call.method, params) {
+            let answer = helper.call(self.connection, &call.method, params.clone()).await;
+            if call.method == method::FS_CLOSE
+                && answer.is_ok()
+                && let Ok(HandleName { handle_id }) = serde_json::from_str(params.get())
+            {
+                lock(&self.routes).remove(&handle_id);
+            }
+            return answer;
+        }
+        match self.sandbox(shared, params)? {
+            None => self.here(part, &call.method, without_sandbox(params)?).await,
+            Some(key) => {
+                let helper = self.helper(shared, key).await?;
+                let answer = helper.call(self.connection, &call.method, without_sandbox(params)?).await?;
+                if call.method == method::FS_OPEN
+                    && let Ok(HandleName { handle_id }) = serde_json::from_str(params.get())
+                {
+                    lock(&self.routes).insert(handle_id, helper);
+                }
+                Ok(answer)
+            }
+        }
+    }
+
+    /// Where a handle is that was opened under a sandbox; also for another `fs/open` of its name, which is refused there.
+    fn helper_of_handle(&self, method: &str, params: &RawValue) -> Option<Arc<Helper>> {
+        if part_for(method) != Some(Part::Handles) {
+            return None;
+        }
+        let HandleName { handle_id } = serde_json::from_str(params.get()).ok()?;
+        let helper = lock(&self.routes).get(&handle_id).cloned()?;
+        // A handle that is open in one place is taken in every other.
+        (method != method::FS_OPEN || helper.is_alive()).then_some(helper)
+    }
+
+    /// The sandbox of a request, if it has one.
+    fn sandbox(&self, shared: &Shared, params: &RawValue) -> Result<Option<Key>, RpcError> {
+        let Sandboxed { sandbox, sandbox_policy } =
+            serde_json::from_str(params.get()).map_err(|error| refusal::params(error.to_string()))?;
+        if sandbox.is_none() && sandbox_policy.is_none() {
+            return Ok(None);
+        }
+        let named =
+            sandbox.as_ref().and_then(|sandbox| sandbox.cwd.as_ref().or(sandbox.workspace_roots.first()));
+        let cwd = named.map_or_else(|| shared.host.cwd.clone(), |path| path.0.clone());
+        let wanted = launch::read_sandbox(&shared.host, &cwd, sandbox.as_ref(), sandbox_policy.as_ref())?;
+        // Asking for none is as good as not asking.
+        Ok((wanted.profile != Profile::DangerFullAccess).then_some(Key { wanted, cwd }))
+    }
+
+    async fn helper(&self, shared: &Arc<Shared>, key: Key) -> Result<Arc<Helper>, RpcError> {
+        let mut helpers = self.helpers.lock().await;
+        helpers.retain(|(_, helper)| helper.is_alive());
+        if let Some(at) = helpers.iter().position(|(known, _)| *known == key) {
+            let found = helpers.remove(at);
+            let helper = Arc::clone(&found.1);
+            helpers.push(found);
+            return Ok(helper);
+        }
+        let helper =
+            Arc::new(Helper::start(shared, key.wanted.clone(), key.cwd.clone(), self.sender.clone()).await?);
+        if helpers.len() >= MAX_HELPERS {
+            // Handles that it has open keep it alive until they are closed.
+            helpers.remove(0);
+        }
+        helpers.push((key, Arc::clone(&helper)));
+        Ok(helper)
+    }
+
+    /// Carries out a method with this program's own rights.
+    async fn here(&self, part: Part, method: &str, params: Box<RawValue>) -> Result<Box<RawValue>, RpcError> {
+        let name = method.to_owned();
+        match part {
+            Part::Files => blocking(move || Files::new(Surroundings::Host).call(&name, &params)).await,
+            Part::Handles => {
+                let handles = Arc::clone(&self.handles);
+                blocking(move || lock(&handles).call(&name, &params)).await
+            }
+            Part::Watches => {
+                let (watches, connection) = (Arc::clone(&self.watches), self.connection);
+                let (result, key, watch) =
+                    blocking(move || lock(&watches).call(connection, &name, &params)).await?;
+                match watch {
+                    // Behind the answer: what is sent on the control lane keeps its order.
+                    Watch::Changed => {
+                        let sender = self.sender.clone();
+                        tokio::spawn(async move {
+                            let told = MissingChanged { watch_id: key.id };
+                            // A connection that has ended wants no news.
+                            let _ = sender.data_notification(method::FS_MISSING_CHANGED, &told).await;
+                        });
+                    }
+                    Watch::Waiting => self.watch()?,
+                }
+                Ok(result)
+            }
+        }
+    }
+
+    /// Begins to look for changes, with the first watch.
+    fn watch(&self) -> Result<(), RpcError> {
+        let mut is_watching = lock(&self.is_watching);
+        if *is_watching {
+            return Ok(());
+        }
+        let fd = lock(&self.watches).fd().map(|fd| fd.try_clone_to_owned());
+        let Some(fd) = fd else { return Ok(()) };
+        let io = |error: std::io::Error| refusal::invalid("watch", error.to_string());
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe for owners that could exchange their descriptor; this one can't"
+        )]
+        let fd = AsyncFd::with_interest(fd.map_err(io)?, Interest::READABLE).map_err(io)?;
+        *is_watching = true;
+        tokio::spawn(tell_changes(fd, Arc::downgrade(&self.watches), self.sender.clone()));
+        Ok(())
+    }
+}
+
+/// Tells of watches that saw something, as long as the connection lives.
+async fn tell_changes(fd: AsyncFd<OwnedFd>, watches: std::sync::Weak<Mutex<Watches>>, sender: Sender) {
+    loop {
+        tokio::select! {
+            ready = fd.readable() => {
+                let Ok(mut ready) = ready else { return };
+                let Some(watches) = watches.upgrade() else { return };
+                let Ok(changed) = lock(&watches).changed() else { return };
+                ready.clear_ready();
+                for key in changed {
+                    let told = MissingChanged { watch_id: key.id };
+                    if sender.notify(method::FS_MISSING_CHANGED, &told).is_err() {
+                        return;
+                    }
+                }
+            }
+            _ = sender.closed() => return,
+        }
+    }
+}
+
+/// Runs what may wait for a file system on a thread for that.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, FileError> + Send + 'static,
+) -> Result<T, RpcError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    let result = done.map_err(|error| refusal::invalid("interrupted", error.to_string()))?;
+    result.map_err(|error| error.to_rpc())
+}
+
+/// The parameters without what has been decided.
+fn without_sandbox(params: &RawValue) -> Result<Box<RawValue>, RpcError> {
+    let wrong = |error: serde_json::Error| refusal::params(error.to_string());
+    if !params.get().contains("\"sandbox") {
+        return Ok(params.to_owned());
+    }
+    let mut members: HashMap<&str, &RawValue> = serde_json::from_str(params.get()).map_err(wrong)?;
+    members.remove("sandbox");
+    members.remove("sandboxPolicy");
+    to_raw_value(&members).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sandbox_is_taken_out_and_nothing_else() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let plain = r#"{"path":"/a","followSymlinks":false}"#;
+        assert_eq!(without_sandbox(&raw(plain)).unwrap().get(), plain);
+        let both = r#"{"sandbox":{"x":1},"path":"/a","sandboxPolicy":null}"#;
+        assert_eq!(without_sandbox(&raw(both)).unwrap().get(), r#"{"path":"/a"}"#);
+    }
+}
