@@ -95,8 +95,11 @@ pub fn read(sandbox: &FileSystemSandbox, places: Places<'_>) -> Result<Wanted, M
             }
         }
         PermissionProfile::Managed { file_system: FileSystemPolicy::Restricted { entries, .. }, network } => {
-            let cwd = sandbox.cwd.as_ref().map_or(places.cwd, |cwd| &cwd.0);
-            let mut roots: Vec<&AbsPath> = sandbox.workspace_roots.iter().map(|root| &root.0).collect();
+            let context = sandbox.policy_context.as_ref();
+            let named = context.and_then(|context| context.cwd.as_ref()).or(sandbox.cwd.as_ref());
+            let cwd = named.map_or(places.cwd, |cwd| &cwd.0);
+            let roots = context.map_or(&sandbox.workspace_roots, |context| &context.workspace_roots);
+            let mut roots: Vec<&AbsPath> = roots.iter().map(|root| &root.0).collect();
             if roots.is_empty() {
                 roots.push(cwd);
             }
@@ -254,7 +257,7 @@ fn add(wanted: &mut Wanted, entry: &ManagedEntry, path: AbsPath) {
 mod tests {
     use super::*;
     use crate::fake_host::path;
-    use sandbar_proto::exec::WirePath;
+    use sandbar_proto::exec::{PolicyContext, WirePath};
 
     fn line(value: SpecialPath, access: WireAccess) -> ManagedEntry {
         ManagedEntry { path: ManagedPath::Special { value }, access, missing_path_behavior: None }
@@ -276,6 +279,8 @@ mod tests {
                 network,
             },
             cwd: None,
+            policy_context: None,
+            user_home_dir: None,
             workspace_roots: vec![WirePath(path("/w/a")), WirePath(path("/w/b"))],
             windows_sandbox_level: None,
             windows_sandbox_proxy_settings_mode: None,
@@ -304,6 +309,31 @@ mod tests {
             wanted.carve_outs.iter().map(|line| (line.path.to_display(), line.left)).collect();
         assert_eq!(carved, [("/w/a/.git".to_owned(), Left::Read), ("/w/b/.git".to_owned(), Left::Read)]);
         assert_eq!(wanted.git, GitMode::Protect);
+    }
+
+    #[test]
+    fn places_relate_to_what_the_permissions_were_written_for() {
+        let sandbox = FileSystemSandbox {
+            permissions: PermissionProfile::Managed {
+                file_system: FileSystemPolicy::Restricted {
+                    entries: vec![
+                        line(SpecialPath::Root, WireAccess::Read),
+                        line(roots(None), WireAccess::Write),
+                    ],
+                    glob_scan_max_depth: None,
+                },
+                network: NetworkPolicy::Restricted,
+            },
+            cwd: Some(WirePath(path("/elsewhere"))),
+            policy_context: Some(PolicyContext { cwd: None, workspace_roots: vec![WirePath(path("/w"))] }),
+            user_home_dir: None,
+            workspace_roots: vec![WirePath(path("/elsewhere"))],
+            windows_sandbox_level: None,
+            windows_sandbox_proxy_settings_mode: None,
+            use_legacy_landlock: false,
+        };
+        let wanted = read(&sandbox, Places { cwd: &path("/c"), tmpdir: None }).unwrap();
+        assert_eq!(wanted.allow_write, [path("/w")]);
     }
 
     #[test]
@@ -342,6 +372,8 @@ mod tests {
         let plain = |permissions| FileSystemSandbox {
             permissions,
             cwd: None,
+            policy_context: None,
+            user_home_dir: None,
             workspace_roots: vec![],
             windows_sandbox_level: None,
             windows_sandbox_proxy_settings_mode: None,

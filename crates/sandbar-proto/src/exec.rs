@@ -29,7 +29,7 @@ pub use process::{
 };
 pub use sandbox::{
     FileSystemPolicy, FileSystemSandbox, LegacyPolicy, ManagedEntry, ManagedPath, MissingPath, NetworkPolicy,
-    PermissionProfile, SpecialPath, WireAccess,
+    PermissionProfile, PolicyContext, SpecialPath, WireAccess,
 };
 
 use base64::Engine as _;

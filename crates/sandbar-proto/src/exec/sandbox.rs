@@ -15,9 +15,15 @@ pub struct FileSystemSandbox {
     /// What relative places of the permissions relate to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<WirePath>,
+    /// What the permissions were written for, where that is not `cwd` and `workspace_roots`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_context: Option<PolicyContext>,
     /// What `project_roots` stands for.
     #[serde(default)]
     pub workspace_roots: Vec<WirePath>,
+    /// The home that the client believes the executor to have; no place that we know relates to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_home_dir: Option<WirePath>,
     /// Of Windows; `disabled` elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows_sandbox_level: Option<String>,
@@ -27,6 +33,18 @@ pub struct FileSystemSandbox {
     /// Asks for an older mechanism.
     #[serde(default)]
     pub use_legacy_landlock: bool,
+}
+
+/// What the places of a profile relate to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyContext {
+    /// What `current_working_directory` stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<WirePath>,
+    /// What `project_roots` stands for.
+    #[serde(default)]
+    pub workspace_roots: Vec<WirePath>,
 }
 
 /// Who decides what may be touched.

@@ -19,7 +19,8 @@ fn a_start_as_the_peer_sends_it_is_understood() {
                 {"path": {"type": "special", "value": {"kind": "tmpdir"}}, "access": "write"},
                 {"path": {"type": "special", "value": {"kind": "project_roots", "subpath": ".git"}}, "access": "read",
                  "missing_path_behavior": "skip"}]}, "network": "restricted"},
-            "cwd": "file:///work", "workspaceRoots": ["file:///work"], "windowsSandboxLevel": "disabled",
+            "cwd": "file:///work", "policyContext": {"cwd": "file:///work", "workspaceRoots": ["file:///work"]},
+            "workspaceRoots": ["file:///work"], "userHomeDir": "file:///home/u", "windowsSandboxLevel": "disabled",
             "windowsSandboxProxySettingsMode": "reconcile", "useLegacyLandlock": false},
         "enforceManagedNetwork": false, "managedNetwork": null, "somethingNew": 1,
     });
