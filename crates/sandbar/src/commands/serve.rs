@@ -57,7 +57,9 @@ async fn serve(
     };
     match url {
         ListenUrl::Stdio => stdio(&server).await?,
-        url => listen_on(&server, args, directories, &url).await?,
+        url @ (ListenUrl::Unix(_) | ListenUrl::Ws(_) | ListenUrl::Wss(_)) => {
+            listen_on(&server, args, directories, &url).await?;
+        }
     }
     server.shut_down().await;
     Ok(exit::OK)
@@ -185,7 +187,10 @@ fn listen_problem(error: &ListenError, args: &ServeArgs) -> Problem {
             problem.advise("give --tls-cert and --tls-key with wss://, and only there")
         }
         ListenError::Auth(_) => problem.advise("give the file to you alone (chmod 600), or name another one"),
-        _ => problem,
+        ListenError::Stdio
+        | ListenError::NoCredentials { .. }
+        | ListenError::Certificate(_)
+        | ListenError::Io { .. } => problem,
     }
 }
 
