@@ -1,7 +1,7 @@
 //! The keeper under stress: many runs, many at once, floods, a full runtime directory, and deaths of everybody.
 //!
 //! Among the tests in small numbers, which find what breaks at once; `cargo xtask soak --only stress` takes the full
-//! ones. What a limit holds back (a fork bomb under a limit of processes) has its place in the last section.
+//! ones. What a limit holds back, a fork bomb first of all, is in `limits.rs`.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
@@ -380,8 +380,3 @@ fn clients_that_are_killed_under_load_disturb_nobody_and_lose_nothing_of_their_r
     assert!(ends.len() >= 4 * rounds && ends.len() == records(&home).len(), "{}", ends.len());
     keeper_is_alone(&keeper);
 }
-
-// --- limits ---
-//
-// A fork bomb under a limit of processes belongs here: it is held back, the keeper and everybody else's runs are not
-// disturbed, and nothing of it is left.
