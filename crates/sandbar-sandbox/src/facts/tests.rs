@@ -309,14 +309,14 @@ fn fuzz_a_user_is_found_behind_any_lines_and_has_what_its_line_says() {
     };
     let is_missing = |found: &Option<FactAnswer>| found.is_none();
     fuzz("passwd", samples, |input| {
-        let found: Vec<_> = [0, 7, u32::MAX].map(|uid| passwd::find(input, uid)).into();
+        let found: Vec<_> = [0, 7, u32::MAX].map(|uid| passwd::find(input, By::Uid(uid))).into();
         for answer in found.iter().flatten() {
             let FactAnswer::User { name, home, .. } = answer else { panic!("{answer:?}") };
             let line = [name.as_bytes(), b":"].concat();
             assert!(!name.as_bytes().is_empty() && input.windows(line.len()).any(|part| part == line));
             assert!(!home.as_bytes().contains(&b':') && !home.as_bytes().contains(&b'\n'));
         }
-        let last = passwd::find(&[input, b"\nlast:x:424242:1::/last:"].concat(), 424_242);
+        let last = passwd::find(&[input, b"\nlast:x:424242:1::/last:"].concat(), By::Uid(424_242));
         assert!(last.is_some());
         Took::if_understood(!found.iter().all(is_missing))
     });
