@@ -67,6 +67,9 @@ impl Helper {
         let (output, their_output) = pipe_from().map_err(io)?;
         let mut request = launch::request(&shared.host, cwd, wanted);
         let program = std::env::current_exe().map_err(io)?;
+        // It may lie where the sandbox sees nothing of the host, such as below /tmp.
+        let readable = AbsPath::new(program.clone().into_os_string());
+        request.allow_read = vec![readable.map_err(|error| io(std::io::Error::other(error.to_string())))?];
         request.argv = vec![ByteString::from(program.into_os_string()), ByteString::from(HELPER_ARGUMENT)];
         request.env = vec![EnvVar { name: "PATH".into(), value: "/usr/bin:/bin".into() }];
         request.stdio =

@@ -7,6 +7,7 @@ use sandbar_proto::rpc::RpcError;
 use sandbar_proto::{ProcessEvent, RunId, Seq};
 use tokio::time::Instant;
 
+use super::process::Exit;
 use super::refusal;
 use crate::local::LocalProcesses;
 use crate::{Process, Processes as _, Watching};
@@ -24,12 +25,18 @@ pub(super) struct Found {
     pub(super) gap: Option<OutputGap>,
     /// One more than the last number that was found, or than what was known before.
     pub(super) next_seq: u64,
+    /// How it ended, if that was found by now.
+    pub(super) exit: Option<Exit>,
+    /// The last number of all, if that was found by now.
+    pub(super) closed: Option<Seq>,
 }
 
 /// A reader that stays where it is between two requests, which usually go on where the last one stopped.
 #[derive(Default)]
 pub(super) struct Cursor {
     at: Option<Position>,
+    /// What was found of its end, in whichever position: the follower may not have come that far yet.
+    end: (Option<Exit>, Option<Seq>),
 }
 
 struct Position {
@@ -61,11 +68,19 @@ impl Cursor {
         let Some(position) = &mut self.at else { return Ok(Found::default()) };
         let wait = Duration::from_millis(params.wait_ms.unwrap_or(0)).min(MAX_WAIT);
         let most = params.max_bytes.unwrap_or(MAX_BYTES).min(MAX_BYTES);
-        let found = position.collect(Instant::now() + wait, most).await;
-        if found.is_err() {
-            self.at = None;
+        match position.collect(Instant::now() + wait, most).await {
+            Ok(mut found) => {
+                let (exit, closed) = &mut self.end;
+                *exit = found.exit.take().or_else(|| exit.take());
+                *closed = found.closed.or(*closed);
+                (found.exit, found.closed) = (exit.clone(), *closed);
+                Ok(found)
+            }
+            Err(error) => {
+                self.at = None;
+                Err(refusal::process(&error))
+            }
         }
-        found.map_err(|error| refusal::process(&error))
     }
 }
 
@@ -123,8 +138,12 @@ impl Position {
                     if let Some(seq) = end.seq() {
                         self.pass(seq, &mut found);
                     }
+                    found.exit = Some(Exit::of(&end));
                 }
-                ProcessEvent::Closed { seq } => self.pass(seq, &mut found),
+                ProcessEvent::Closed { seq } => {
+                    self.pass(seq, &mut found);
+                    found.closed = Some(seq);
+                }
                 ProcessEvent::Stopped { .. } => continue,
             }
             // Something was found; what is there besides is taken, and nothing more is waited for.

@@ -1,6 +1,7 @@
 //! One process of a session, as its clients see it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbar_proto::exec::{ExitCode, ProcessPhase, ProcessSummary, ReadParams, ReadResult};
 use sandbar_proto::rpc::RpcError;
@@ -13,6 +14,9 @@ use super::stdin::Stdin;
 use super::{refusal, signals};
 use crate::ProcessControl;
 use crate::local::LocalProcesses;
+
+/// How long a read waits for what its client knows already.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// What a server leaves with the keeper about a process, for the next one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,21 +127,32 @@ impl Live {
         processes: &LocalProcesses,
         params: &ReadParams,
     ) -> Result<ReadResult, RpcError> {
+        self.catch_up(params.after_seq.unwrap_or(0)).await;
         let found = self.cursor.lock().await.read(processes, self.run, params).await?;
         let progress = self.progress.borrow().clone();
         // Only what the numbers up to here hold: a client fills the last places with the end and the close.
-        let exit = progress.exit.filter(|exit| exit.seq.0 < found.next_seq);
+        let exit = progress.exit.or(found.exit).filter(|exit| exit.seq.0 < found.next_seq);
+        let closed = progress.closed.or(found.closed);
         Ok(ReadResult {
             chunks: found.chunks,
             next_seq: found.next_seq,
             exited: exit.is_some(),
             exit_code: exit.as_ref().map(|exit| exit.code),
-            closed: progress.closed.is_some_and(|seq| seq.0 < found.next_seq),
+            closed: closed.is_some_and(|seq| seq.0 < found.next_seq),
             failure: progress.failure,
             sandbox_denied: false,
             gap: found.gap,
             signal: exit.and_then(|exit| exit.signal),
         })
+    }
+
+    /// Waits until as much is known here as the client knows already: of a process that was adopted its whole past is
+    /// read first.
+    async fn catch_up(&self, after_seq: u64) {
+        let mut progress = self.progress.subscribe();
+        let caught_up = progress.wait_for(|progress| progress.last_seq.0 >= after_seq || progress.is_over());
+        // A client that made a number up, or does not read what it is sent, is answered all the same.
+        let _ = tokio::time::timeout(CATCH_UP, caught_up).await;
     }
 
     /// `process/wait`: how it ended, once it has.

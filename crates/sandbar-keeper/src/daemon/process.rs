@@ -352,6 +352,8 @@ impl Process {
         // A flood on one stream leaves room for everything else after half a megabyte.
         const ROUNDS: usize = 8;
         let keep = self.keep();
+        let most = self.log.as_ref().map_or(buffer.len(), |log| log.max_chunk().min(buffer.len()));
+        let buffer = &mut buffer[..most];
         for _ in 0..ROUNDS {
             let Some(output) = self.outputs.get(stream) else { return Pumped::Ended };
             match read(stream, output.fd.as_fd(), buffer) {

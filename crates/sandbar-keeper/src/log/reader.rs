@@ -176,16 +176,21 @@ impl LogReader {
     }
 
     fn advance(&mut self, header: RecordHeader, payload: Vec<u8>) -> Result<LogItem, ReadError> {
-        if header.seq < self.next_seq || header.offset_bytes < self.offset_bytes {
+        // Bytes are missing exactly where records are.
+        let is_next = header.offset_bytes == self.offset_bytes;
+        let goes_back = header.seq < self.next_seq || header.offset_bytes < self.offset_bytes;
+        let is_torn = header.seq == self.next_seq && !is_next;
+        let after = (header.seq.0.checked_add(1), header.offset_bytes.checked_add(header.length.into()));
+        let (false, false, (Some(next_seq), Some(end))) = (goes_back, is_torn, after) else {
             return Err(ReadError::Record { path: self.path.clone(), error: RecordError::Damaged });
-        }
-        let gap = (header.offset_bytes > self.offset_bytes).then(|| Gap {
+        };
+        let gap = (!is_next).then(|| Gap {
             from_seq: self.next_seq,
             to_seq: Seq(header.seq.0 - 1),
             bytes: header.offset_bytes - self.offset_bytes,
         });
-        self.next_seq = header.seq.next();
-        self.offset_bytes = header.offset_bytes + u64::from(header.length);
+        self.next_seq = Seq(next_seq);
+        self.offset_bytes = end;
         let record = LogItem::Record(header, payload);
         Ok(match gap {
             None => record,

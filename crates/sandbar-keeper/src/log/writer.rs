@@ -6,9 +6,10 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use sandbar_proto::{OutputTotals, Seq, Stream, Timestamp};
 
-use super::record::{HEADER_BYTES, RecordHeader};
+use super::record::{HEADER_BYTES, MAX_PAYLOAD_BYTES, RecordHeader};
 use super::segment;
 
 /// Bytes after which a new segment begins. A sixteenth of the default retention: what is dropped at once.
@@ -26,6 +27,8 @@ pub(crate) struct LogWriter {
     current: OwnedFd,
     next_index: u32,
     retention_bytes: u64,
+    /// Largest file that this process may write (RLIMIT_FSIZE, setrlimit(2)).
+    max_file_bytes: u64,
     totals: OutputTotals,
 }
 
@@ -79,8 +82,16 @@ impl LogWriter {
             current,
             next_index: 1,
             retention_bytes,
+            max_file_bytes: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
             totals: OutputTotals::default(),
         })
+    }
+
+    /// Bytes of the largest chunk that can be appended.
+    pub(crate) fn max_chunk(&self) -> usize {
+        // One without room for its beginning was not made; a chunk of nothing would pass for the end of a stream.
+        let room = self.max_file_bytes.saturating_sub(HEADER_BYTES as u64);
+        usize::try_from(room).unwrap_or(usize::MAX).clamp(1, MAX_PAYLOAD_BYTES)
     }
 
     /// What was written so far.
@@ -117,7 +128,8 @@ impl LogWriter {
             offset_bytes: self.totals.bytes,
             time,
         };
-        if self.last().file_bytes >= SEGMENT_BYTES {
+        let is_full = self.last().file_bytes + header.record_bytes() > self.max_file_bytes;
+        if self.last().file_bytes >= SEGMENT_BYTES || is_full {
             self.rotate().map_err(AppendError::Failed)?;
         }
         loop {
