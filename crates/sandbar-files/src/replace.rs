@@ -588,3 +588,61 @@ fn not_atomic(path: &AbsPath, why: &str) -> FileError {
     let message = format!("path `{}` can't be replaced as a whole: {why}", path.to_display());
     FileError::new(ErrorKind::NotAtomic, Some(path), message)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(folder: &tempfile::TempDir) -> Place {
+        Place::of(&AbsPath::new(folder.path().join("file").into_os_string()).unwrap()).unwrap()
+    }
+
+    fn names(folder: &tempfile::TempDir) -> Vec<String> {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// A staged file with and without a name, which every file system can have and not every one does.
+    fn stages(place: &Place) -> [Stage; 2] {
+        let dir = place.dir.as_fd();
+        [Stage::make(dir, Mode::RUSR | Mode::WUSR), Stage::make_named(dir, Mode::RUSR | Mode::WUSR)]
+            .map(|stage| stage.unwrap())
+    }
+
+    #[test]
+    fn a_staged_file_takes_the_name_or_leaves_nothing() {
+        for which in [0, 1] {
+            let folder = tempfile::tempdir().unwrap();
+            let place = place(&folder);
+            let stage = || stages(&place).into_iter().nth(which).unwrap();
+            let settle = |content: &str, collision| {
+                let mut stage = stage();
+                stage.file().write_all(content.as_bytes()).unwrap();
+                stage.settle(&place, collision)
+            };
+            drop(stage());
+            assert_eq!(names(&folder), Vec::<String>::new());
+            assert_eq!(settle("first", Collision::Refuse), Ok(()));
+            assert_eq!(settle("second", Collision::Refuse), Err(Errno::EXIST));
+            assert_eq!(std::fs::read(folder.path().join("file")).unwrap(), b"first");
+            for (content, collision) in [("third", Collision::Unlikely), ("fourth", Collision::Certain)] {
+                assert_eq!(settle(content, collision), Ok(()));
+                assert_eq!(std::fs::read(folder.path().join("file")).unwrap(), content.as_bytes());
+            }
+            assert_eq!(names(&folder), ["file"]);
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_not_used() {
+        let mut tried = Vec::new();
+        let made = with_free_name(|name| {
+            tried.push(name.to_owned());
+            if tried.len() < 3 { Err(Errno::EXIST) } else { Ok(7) }
+        });
+        assert_eq!(made, Ok((7, tried[2].clone())));
+        assert!(tried[0] != tried[1] && tried[1] != tried[2]);
+        assert_eq!(with_free_name(|_| Err::<(), _>(Errno::EXIST)).map(|_| ()), Err(Errno::EXIST));
+        assert_eq!(with_free_name(|_| Err::<(), _>(Errno::NOSPC)).map(|_| ()), Err(Errno::NOSPC));
+    }
+}

@@ -6,6 +6,7 @@ mod handles;
 mod races;
 mod read;
 mod remove;
+mod speed;
 mod walk;
 mod watch;
 mod write;

@@ -9,11 +9,14 @@ use std::thread::JoinHandle;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
+use sandbar_testkit::soak::cases;
+use sandbar_testkit::{Samples, Took, fuzz};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
+use crate::methods::{read_file_params, write_file_params};
 use crate::{Surroundings, WatchKey};
 
 /// A helper in a thread, and the caller's end.
@@ -416,34 +419,98 @@ fn pieces_that_do_not_fit_are_no_result() {
     assert_eq!(assembly(&parts, json!({"entries": []})).unwrap(), r#"{"entries":[1,2,3]}"#);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+/// Lines from the helper, each as it may come.
+const ANSWERS: [&[u8]; 5] = [
+    b"{\"id\":1,\"part\":{\"dataBase64\":\"aGk=\"}}\n",
+    b"{\"id\":1,\"part\":{\"entries\":[{\"fileName\":\"a\",\"isDirectory\":false,\"isFile\":true}]}}\n",
+    b"{\"id\":1,\"result\":{\"entries\":[],\"errors\":[],\"truncated\":false}}\n",
+    b"{\"id\":2,\"error\":{\"code\":-32004,\"message\":\"x\",\"data\":{\"kind\":\"not_found\"}}}\n",
+    b"{\"connection\":3,\"method\":\"fs/missingChanged\",\"params\":{\"watchId\":4}}\n",
+];
 
-    #[test]
-    fn whatever_bytes_come_no_decoder_breaks(bytes in prop::collection::vec(any::<u8>(), 0..400), at in 0..400_usize) {
-        // Noise alone, and good lines with noise in them.
-        let mut lines = br#"{"id":1,"part":{"dataBase64":"aGk="}}
-{"id":1,"result":{"entries":[{"fileName":"a","isDirectory":false,"isFile":true}]}}
-{"id":2,"error":{"code":-32004,"message":"x","data":{"kind":"not_found"}}}
-{"connection":3,"method":"fs/missingChanged","params":{"watchId":4}}
-"#.to_vec();
-        let at = at.min(lines.len());
-        let end = (at + bytes.len() / 8).min(lines.len());
-        lines.splice(at..end, bytes.iter().copied());
-        for input in [bytes, lines] {
-            let mut decoder = AnswerDecoder::default();
-            decoder.push(&input);
-            let mut assembly = Assembly::default();
-            while let Some(answer) = decoder.next() {
-                if let Ok(Answer::Part { part, .. } | Answer::Done { result: part, .. }) = answer {
-                    let _ = assembly.add(&part);
-                }
-            }
-            if let Ok(whole) = assembly.finish(raw(&json!({"entries": []}))) {
-                prop_assert!(serde_json::from_str::<Value>(whole.get()).is_ok());
-            }
+/// All answers, with the last error if there is one, however the bytes are cut.
+fn decode_all(input: &[u8], step: usize) -> Vec<String> {
+    let mut decoder = AnswerDecoder::default();
+    let mut found = Vec::new();
+    for piece in input.chunks(step.max(1)) {
+        decoder.push(piece);
+        while let Some(answer) = decoder.next() {
+            found.push(format!("{answer:?}"));
         }
     }
+    found
+}
+
+#[test]
+fn fuzz_answers_of_the_helper() {
+    let all = ANSWERS.concat();
+    let whole: Vec<&[u8]> = ANSWERS.iter().copied().chain([all.as_slice()]).collect();
+    let words: [&[u8]; 8] = [
+        b"\"id\":",
+        b"\"part\":",
+        b"\"dataBase64\":",
+        b"\"entries\":[",
+        b"\"truncated\":true",
+        b"}\n",
+        b"\\u0041",
+        b"==",
+    ];
+    fuzz("answers of the files helper", Samples { whole: &whole, words: &words }, |input| {
+        assert_eq!(decode_all(input, usize::MAX), decode_all(input, 7));
+        let mut decoder = AnswerDecoder::default();
+        decoder.push(input);
+        let (mut assembly, mut understood) = (Assembly::default(), false);
+        while let Some(answer) = decoder.next() {
+            understood |= answer.is_ok();
+            if let Ok(Answer::Part { part, .. } | Answer::Done { result: part, .. }) = answer {
+                let _ = assembly.add(&part);
+            }
+        }
+        let end = json!({"entries": [], "errors": [], "truncated": true});
+        if let Ok(whole) = assembly.finish(raw(&end)) {
+            // What is put together is JSON, and of the shape of its end.
+            let whole: Value = serde_json::from_str(whole.get()).unwrap();
+            assert!(whole["entries"].is_array() && whole["truncated"] == true);
+        }
+        Took::if_understood(understood)
+    });
+}
+
+#[test]
+fn fuzz_requests_to_the_helper() {
+    let write: &[u8] = br#"{"id":1,"method":"fs/writeFile","params":{"path":"/a","dataBase64":"aGk=","mode":420},"more":true}"#;
+    let read: &[u8] = br#"{"id":2,"connection":7,"method":"fs/readFile","params":{"path":"file:///a%20b","followSymlinks":false}}"#;
+    let piece: &[u8] = br#"{"id":1,"part":{"dataBase64":"aGk="}}"#;
+    let samples = Samples {
+        whole: &[write, read, piece],
+        words: &[
+            b"\"sandbox\":".as_slice(),
+            b"\"expectedHash\":\"\"",
+            b"\"atomic\":true",
+            b"\"sandboxPolicy\":{",
+            b"%2F",
+            b"null",
+        ],
+    };
+    fuzz("requests to the files helper", samples, |input| {
+        let Ok(message) = serde_json::from_slice::<codec::Incoming<'_>>(input) else { return Took::Refused };
+        let again = serde_json::to_vec(&message).unwrap();
+        let again: codec::Incoming<'_> = serde_json::from_slice(&again).unwrap();
+        assert_eq!(format!("{message:?}"), format!("{again:?}"));
+        let asks_for_sandbox = message.params.is_some_and(|params| {
+            let params: Value = serde_json::from_str(params.get()).unwrap_or_default();
+            !params["sandbox"].is_null() || !params["sandboxPolicy"].is_null()
+        });
+        let taken = message
+            .params
+            .map(|params| write_file_params(params).is_ok() || read_file_params(params).is_ok());
+        assert!(!(asks_for_sandbox && taken == Some(true)), "a sandbox is passed over");
+        Took::if_understood(taken.unwrap_or(true))
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(cases(64)))]
 
     #[test]
     fn whatever_lines_come_the_helper_answers_the_next_request(

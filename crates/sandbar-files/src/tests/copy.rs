@@ -161,7 +161,7 @@ fn a_large_file_with_holes_is_copied() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(sandbar_testkit::soak::cases(48)))]
 
     #[test]
     fn what_is_written_is_read_and_copied(

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use sandbar_testkit::soak::number_of;
+
 use super::{Folder, files};
 use crate::{Atomicity, Directories, Links, RemoveOptions, WriteOptions};
 
@@ -26,7 +28,7 @@ fn swap(folder: &Folder, directory: &str, stop: &AtomicBool) -> u64 {
 #[test]
 fn nothing_outside_is_removed_when_a_directory_is_swapped_for_a_link() {
     let mut swaps = 0;
-    for _ in 0..40 {
+    for _ in 0..number_of(40, 2000) {
         let folder = Folder::new();
         for number in 0..20 {
             folder.write(&format!("outside/{number}"), "kept");
@@ -49,7 +51,7 @@ fn nothing_outside_is_removed_when_a_directory_is_swapped_for_a_link() {
 #[test]
 fn nothing_outside_is_copied_or_written_when_a_directory_is_swapped_for_a_link() {
     let mut swaps = 0;
-    for round in 0..40 {
+    for round in 0..number_of(40, 2000) {
         let folder = Folder::new();
         // In half of the rounds the source is swapped, in the others the copy.
         let swapped = if round % 2 == 0 { "tree/middle" } else { "copy/middle" };
@@ -90,7 +92,7 @@ fn a_reader_finds_the_old_content_or_the_new_and_nothing_between() {
             }
             seen
         });
-        for round in 0..60 {
+        for round in 0..number_of(60, 4000) {
             let options = WriteOptions { atomicity: Atomicity::Required, ..WriteOptions::default() };
             files().write_file(&path, &contents[round % 2], options).unwrap();
         }

@@ -169,7 +169,7 @@ fn naive(below: &Path, into: &mut Vec<(PathBuf, bool)>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(sandbar_testkit::soak::cases(64)))]
 
     #[test]
     fn a_walk_tells_what_a_naive_one_finds(tree in trees(), max_entries in 0..30_u64, max_depth in 0..6_u64) {

@@ -212,3 +212,41 @@ fn a_program_that_runs_is_replaced() {
     assert_eq!(replaced, Ok(None));
     assert_eq!(folder.read("program"), b"new");
 }
+
+#[test]
+fn a_directory_that_takes_no_file_makes_it_in_place() {
+    if sandbar_testkit::need::is_root() {
+        println!("SKIP: a_directory_that_takes_no_file_makes_it_in_place: root writes into every directory");
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.write("closed/file", "old");
+    let set =
+        |mode| std::fs::set_permissions(folder.os("closed"), std::fs::Permissions::from_mode(mode)).unwrap();
+    set(0o555);
+    let whole = files().write_file(&path, b"new", atomic(Atomicity::Required));
+    let usual = files().write_file(&path, b"new", options());
+    let made = files().write_file(&folder.path("closed/none"), b"new", options());
+    set(0o755);
+    assert_eq!(seen(whole), (ErrorKind::NotAtomic, -32600));
+    assert_eq!(usual, Ok(None));
+    assert_eq!(seen(made), (ErrorKind::Permission, -32600));
+    assert_eq!(folder.read("closed/file"), b"new");
+    std::fs::set_permissions(path.as_path(), std::fs::Permissions::from_mode(0o444)).unwrap();
+    // A mode that forbids writing forbids replacing, too.
+    assert_eq!(seen(files().write_file(&path, b"newer", options())), (ErrorKind::Permission, -32600));
+}
+
+#[test]
+fn a_file_of_another_owner_keeps_it() {
+    if !sandbar_testkit::need::is_root() {
+        println!("SKIP: a_file_of_another_owner_keeps_it: only root gives files away");
+        return;
+    }
+    let folder = Folder::new();
+    let path = folder.write("file", "old");
+    std::os::unix::fs::chown(path.as_path(), Some(12_345), Some(54_321)).unwrap();
+    files().write_file(&path, b"new", atomic(Atomicity::Required)).unwrap();
+    let now = path.as_path().metadata().unwrap();
+    assert_eq!((now.uid(), now.gid(), folder.read("file").as_slice()), (12_345, 54_321, b"new".as_slice()));
+}
