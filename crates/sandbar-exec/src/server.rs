@@ -8,6 +8,7 @@
 //! Decides nothing about what may run: `sandbar-policy` reads the sandbox that a client asks for. Listens nowhere and
 //! authenticates nobody: that is the caller's part, who hands over connections with the name of their owner.
 
+mod attach;
 mod connection;
 mod environment;
 mod files;

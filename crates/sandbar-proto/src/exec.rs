@@ -7,9 +7,11 @@
 
 mod environment;
 mod files;
+mod frame;
 mod initialize;
 mod path;
 mod process;
+mod run;
 mod sandbox;
 
 pub use environment::{Capabilities, EnvironmentInfo, EnvironmentStatus, Shell};
@@ -19,6 +21,7 @@ pub use files::{
     PathParams, ReadBlockParams, ReadFileParams, RemoveParams, WalkEntry, WalkError, WalkOptions, WalkParams,
     Walked, WatchMissingParams, Watching, WriteBlockParams, WriteFileParams, Written,
 };
+pub use frame::{FrameError, OutputFrame};
 pub use initialize::{Extensions, InitializeParams, InitializeResult, SessionEvicted};
 pub use path::{WirePath, WirePathError};
 pub use process::{
@@ -26,6 +29,10 @@ pub use process::{
     ProcessOutput, ProcessParams, ProcessPhase, ProcessSummary, ReadParams, ReadResult, ResizeParams,
     SignalName, SignalParams, StartMetadata, StartParams, StartResult, TerminateParams, TerminateResult,
     Unsupported, WaitParams, WireEnvPolicy, WriteParams, WriteResult, WriteStatus,
+};
+pub use run::{
+    AttachParams, CloseOutputParams, PlanNote, PlanSummary, ProcessStopped, RecordsPage, RecordsParams,
+    RunIntent, RunRecord, Started,
 };
 pub use sandbox::{
     FileSystemPolicy, FileSystemSandbox, LegacyPolicy, ManagedEntry, ManagedPath, MissingPath, NetworkPolicy,
@@ -64,7 +71,13 @@ pub mod method {
     pub const PROCESS_CLOSE_STDIN: &str = "process/closeStdin";
     /// Waits for the end; ours.
     pub const PROCESS_WAIT: &str = "process/wait";
-    /// Grants the server room for binary output of a process; a notification, ours.
+    /// Follows a run of the executor as a process of the session; ours.
+    pub const PROCESS_ATTACH: &str = "process/attach";
+    /// Lists what is on record at the executor; ours.
+    pub const PROCESS_RECORDS: &str = "process/records";
+    /// Says that nobody reads a stream any more; ours.
+    pub const PROCESS_CLOSE_OUTPUT: &str = "process/closeOutput";
+    /// Grants the server room for output of a process; a notification, ours.
     pub const PROCESS_CREDIT: &str = "process/credit";
     /// Notification: output.
     pub const PROCESS_OUTPUT: &str = "process/output";
@@ -74,6 +87,8 @@ pub mod method {
     pub const PROCESS_CLOSED: &str = "process/closed";
     /// Notification: output is missing; ours, to clients that asked for it.
     pub const PROCESS_GAP: &str = "process/gap";
+    /// Notification: the leader was stopped; ours, to clients that asked for records.
+    pub const PROCESS_STOPPED: &str = "process/stopped";
     /// Notification: another connection took the session; ours.
     pub const SESSION_EVICTED: &str = "session/evicted";
     /// Whole file.

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sandbar_proto::exec::{
-    CloseStdinParams, EnvironmentStatus, Extensions, InitializeParams, InitializeResult, ListParams,
-    ProcessParams, ReadParams, ResizeParams, SignalParams, StartParams, TerminateParams, TerminateResult,
-    WaitParams, WriteParams, WriteResult, WriteStatus, method,
+    CloseOutputParams, CloseStdinParams, Credit, EnvironmentStatus, Extensions, InitializeParams,
+    InitializeResult, ListParams, ProcessParams, ReadParams, ResizeParams, SignalParams, StartParams,
+    TerminateParams, TerminateResult, WaitParams, WriteParams, WriteResult, WriteStatus, method,
 };
 use sandbar_proto::rpc::RpcError;
 use sandbar_rpc::auth::Principal;
@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 
 use super::files::ConnectionFiles;
 use super::session::{Attachment, Entry, Session};
-use super::{Shared, launch, refusal, signals};
+use super::{Shared, attach, launch, refusal, signals};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -91,7 +91,8 @@ impl Connection {
     async fn initialize(&self, params: InitializeParams) -> Result<InitializeResult, RpcError> {
         let wanted = params.extensions.unwrap_or_default();
         // What of the wishes is had here.
-        let extensions = Extensions { binary_output: false, gaps: wanted.gaps, zstd: false };
+        let binary_output = wanted.binary_output && self.sender.has_binary();
+        let extensions = Extensions { binary_output, zstd: false, ..wanted };
         let attachment = Attachment { connection: self.number, sender: self.sender.clone(), extensions };
         let sessions = &self.shared.sessions;
         let session = match params.resume_session_id.as_deref().filter(|id| !id.is_empty()) {
@@ -168,7 +169,9 @@ impl Connection {
             method::PROCESS_START => match self.start(session, call).await {
                 Ok((result, begin)) => {
                     responder.ok(&result);
-                    begin.now();
+                    if let Some(begin) = begin {
+                        begin.now();
+                    }
                 }
                 Err(error) => responder.err(error),
             },
@@ -188,6 +191,18 @@ impl Connection {
             method::PROCESS_RESIZE => responder.answer(self.resize(session, call).await),
             method::PROCESS_CLOSE_STDIN => responder.answer(self.close_stdin(session, call).await),
             method::PROCESS_LIST => responder.answer(list(session, call)),
+            method::PROCESS_CLOSE_OUTPUT => responder.answer(self.close_output(session, call).await),
+            method::PROCESS_RECORDS => match self.records(call).await {
+                Ok(page) => drop(responder.data_ok(&page).await),
+                Err(error) => responder.err(error),
+            },
+            method::PROCESS_ATTACH => match self.attach(session, call).await {
+                Ok((started, begin)) => {
+                    responder.ok(&started);
+                    begin.now();
+                }
+                Err(error) => responder.err(error),
+            },
             other => responder.err(refusal::unknown_method(other)),
         }
     }
@@ -196,7 +211,7 @@ impl Connection {
         &self,
         session: &Arc<Session>,
         call: &Call,
-    ) -> Result<(sandbar_proto::exec::StartResult, launch::Begin), RpcError> {
+    ) -> Result<(sandbar_proto::exec::StartResult, Option<launch::Begin>), RpcError> {
         let params: StartParams = call.params()?;
         launch::start(&self.shared, session, params).await
     }
@@ -211,7 +226,9 @@ impl Connection {
         let read = async {
             let params: ReadParams = call.params()?;
             let live = session.live(&params.process_id)?;
-            live.read(&self.shared.processes, &params).await
+            let attachment = session.attachment();
+            let records = attachment.is_some_and(|attachment| attachment.extensions.records);
+            live.read(&params, records).await
         };
         tokio::select! {
             biased;
@@ -319,6 +336,32 @@ impl Connection {
         Ok(Nothing {})
     }
 
+    async fn attach(
+        &self,
+        session: &Arc<Session>,
+        call: &Call,
+    ) -> Result<(sandbar_proto::exec::Started, launch::Begin), RpcError> {
+        attach::attach(&self.shared, session, call.params()?).await
+    }
+
+    async fn records(&self, call: &Call) -> Result<sandbar_proto::exec::RecordsPage, RpcError> {
+        attach::records(&self.shared, call.params()?).await
+    }
+
+    async fn close_output(
+        &self,
+        session: &Arc<Session>,
+        call: &Call,
+    ) -> Result<impl Serialize + use<>, RpcError> {
+        let params: CloseOutputParams = call.params()?;
+        let live = session.live(&params.process_id)?;
+        let closed = live.control.close_output(params.stream).await;
+        if live.progress.borrow().exit.is_none() {
+            closed.map_err(|error| refusal::process(&error))?;
+        }
+        Ok(Nothing {})
+    }
+
     async fn close_stdin(
         &self,
         session: &Arc<Session>,
@@ -356,7 +399,19 @@ impl Service for Connection {
         }
     }
 
-    fn notification(self: &Arc<Self>, method: &str, _params: Option<&RawValue>) -> Result<(), Violation> {
+    fn notification(self: &Arc<Self>, method: &str, params: Option<&RawValue>) -> Result<(), Violation> {
+        if method == method::PROCESS_CREDIT
+            && let (Phase::Ready(session), Some(params)) = (self.phase(), params)
+        {
+            let credit = serde_json::from_str::<Credit>(params.get());
+            // For one that is not known here any more it means nothing.
+            if let Ok(Credit { process_id, bytes }) = credit
+                && let Some(Entry::Live(live)) = session.entry(&process_id)
+            {
+                live.grant(self.number, bytes);
+            }
+            return Ok(());
+        }
         if method != method::INITIALIZED {
             return Err(Violation::UnknownNotification { method: method.to_owned() });
         }

@@ -1,9 +1,9 @@
 //! The environment of a process: the executor's own through the client's policy, or exactly what the client says.
 
-use sandbar_policy::{EnvPolicy, Glob, Inherit, Platform, env_policy};
+use sandbar_policy::{EnvPolicy, Glob, Inherit, Platform, ResolvedEnv, env_policy};
 use sandbar_proto::exec::{StartParams, WireEnvPolicy};
 use sandbar_proto::rpc::RpcError;
-use sandbar_proto::{ByteString, EnvVar, NetworkMode};
+use sandbar_proto::{ByteString, EnvVar, NetworkMode, RunId};
 
 use super::refusal;
 
@@ -14,6 +14,8 @@ pub(super) struct Surroundings {
     pub(super) sandboxed: bool,
     /// Its network.
     pub(super) network: NetworkMode,
+    /// The thread that it belongs to, for one that a person runs: then Sandbar's own rules hold.
+    pub(super) thread: Option<RunId>,
 }
 
 /// Resolves the environment of a start. Without a policy it is exactly what the client sent.
@@ -24,8 +26,10 @@ pub(super) fn resolve(
     base: &[EnvVar],
     params: &StartParams,
     surroundings: Surroundings,
-) -> Result<Vec<EnvVar>, RpcError> {
-    let overlay: Vec<EnvVar> = params.env.iter().map(|(name, value)| var(name, value)).collect();
+) -> Result<ResolvedEnv, RpcError> {
+    let var =
+        |(name, value): (&String, &ByteString)| EnvVar { name: name.as_str().into(), value: value.clone() };
+    let overlay: Vec<EnvVar> = params.env.iter().map(var).collect();
     let unset = params.unset.iter().map(|name| ByteString::from(name.as_str())).collect();
     let resolved = match &params.env_policy {
         None => {
@@ -33,11 +37,12 @@ pub(super) fn resolve(
             env_policy::resolve(&policy, Platform::Unix, &[], &overlay, &[])
         }
         Some(wire) => {
-            let policy = EnvPolicy { unset, ..policy(wire)? };
+            let only_peers_excludes = surroundings.thread.is_none();
+            let policy = EnvPolicy { unset, only_peers_excludes, ..policy(wire)? };
             env_policy::resolve(&policy, Platform::Unix, base, &overlay, &markers(surroundings))
         }
     };
-    Ok(resolved.vars)
+    Ok(resolved)
 }
 
 fn var(name: &str, value: &str) -> EnvVar {
@@ -72,6 +77,9 @@ fn policy(wire: &WireEnvPolicy) -> Result<EnvPolicy, RpcError> {
 /// What tells programs that they are in a sandbox, with the twins that programs made for Codex look for.
 fn markers(surroundings: Surroundings) -> Vec<EnvVar> {
     let mut markers = Vec::new();
+    if let Some(thread) = surroundings.thread {
+        markers.extend(["SANDBAR_THREAD_ID", "CODEX_THREAD_ID"].map(|name| var(name, &thread.to_string())));
+    }
     if surroundings.sandboxed {
         markers.extend(["SANDBAR_SANDBOX", "CODEX_SANDBOX"].map(|name| var(name, "linux")));
         if surroundings.network == NetworkMode::Off {
@@ -86,14 +94,14 @@ fn markers(surroundings: Surroundings) -> Vec<EnvVar> {
 mod tests {
     use super::*;
 
-    const FREE: Surroundings = Surroundings { sandboxed: false, network: NetworkMode::On };
+    const FREE: Surroundings = Surroundings { sandboxed: false, network: NetworkMode::On, thread: None };
 
     fn base() -> Vec<EnvVar> {
         vec![var("HOME", "/h"), var("MY_TOKEN", "t"), var("OTHER", "o"), var("PATH", "/bin")]
     }
 
     fn names(params: &StartParams, surroundings: Surroundings) -> Vec<String> {
-        let vars = resolve(&base(), params, surroundings).unwrap();
+        let vars = resolve(&base(), params, surroundings).unwrap().vars;
         vars.iter().map(|var| format!("{}={}", var.name.to_display(), var.value.to_display())).collect()
     }
 
@@ -101,7 +109,7 @@ mod tests {
     fn without_a_policy_the_environment_is_exact() {
         let mut params = StartParams::default();
         assert!(names(&params, Surroundings { sandboxed: true, ..FREE }).is_empty());
-        params.env.insert("A".to_owned(), "1".to_owned());
+        params.env.insert("A".to_owned(), "1".into());
         assert_eq!(names(&params, FREE), ["A=1"]);
     }
 
@@ -122,7 +130,7 @@ mod tests {
             include_only: vec!["H*".to_owned(), "p?th".to_owned()],
             ..wire("all", false)
         });
-        params.env.insert("OVER".to_owned(), "1".to_owned());
+        params.env.insert("OVER".to_owned(), "1".into());
         assert_eq!(names(&params, FREE), ["HOME=/h", "OVER=1", "PATH=/bin"]);
         params.unset = vec!["HOME".to_owned()];
         assert_eq!(names(&params, FREE), ["OVER=1", "PATH=/bin"]);
@@ -133,7 +141,7 @@ mod tests {
     fn a_sandbox_shows() {
         let policy = WireEnvPolicy { inherit: "none".to_owned(), ..WireEnvPolicy::default() };
         let params = StartParams { env_policy: Some(policy), ..StartParams::default() };
-        let sandboxed = Surroundings { sandboxed: true, network: NetworkMode::Off };
+        let sandboxed = Surroundings { sandboxed: true, network: NetworkMode::Off, thread: None };
         assert_eq!(names(&params, sandboxed).len(), 4);
     }
 }

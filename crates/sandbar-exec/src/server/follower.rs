@@ -2,21 +2,24 @@
 //! has at that moment.
 //!
 //! Without a connection it reads on and lets go what it reads: the keeper's log has it, and a client that comes back
-//! reads it from there. A connection that takes nothing holds the follower, and with it the process, whose log is
-//! never more than a bound ahead of its reader.
+//! reads it from there. A connection that takes nothing, or grants no room, holds the follower, and with it the process,
+//! whose log is never more than a bound ahead of its reader.
 
 use std::sync::{Arc, Weak};
 
 use sandbar_proto::ProcessEvent;
-use sandbar_proto::exec::{Base64, OutputGap, ProcessClosed, ProcessExited, ProcessOutput, method};
-use sandbar_rpc::Closed;
+use sandbar_proto::exec::{
+    Base64, OutputFrame, OutputGap, ProcessClosed, ProcessExited, ProcessOutput, ProcessStopped, method,
+};
+use sandbar_rpc::{Closed, Frame};
 
-use super::process::{Exit, Live};
+use super::process::{Exit, Granted, Live};
 use super::session::{Attachment, Session};
 use crate::Process;
 
 /// Follows `process` until its close.
 pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process: Box<dyn Process>) {
+    let mut sent = Granted::default();
     loop {
         let event = match process.next_event().await {
             Ok(Some(event)) => event,
@@ -32,12 +35,42 @@ pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process:
         let is_over = live.progress.borrow().is_over();
         if let Some(attachment) = attachment {
             // A connection that has ended is no reason to stop: the next one may be attached already.
-            let _ = tell(&attachment, &live, event).await;
+            if has_room(&session, &attachment, &live, &event, &mut sent).await {
+                let _ = tell(&attachment, &live, event).await;
+            }
         }
         if is_over {
             session.note_end(live.id());
         }
     }
+}
+
+/// Waits for room for an event; `false` if the connection no longer speaks for the session. What is told besides output
+/// needs no room, and a portion that is larger than the room fits into the last of it.
+async fn has_room(
+    session: &Session,
+    attachment: &Attachment,
+    live: &Live,
+    event: &ProcessEvent,
+    sent: &mut Granted,
+) -> bool {
+    let ProcessEvent::Output { bytes, .. } = event else { return true };
+    if !attachment.extensions.credit {
+        return true;
+    }
+    let connection = attachment.connection;
+    if sent.connection != connection {
+        *sent = Granted { connection, bytes: 0 };
+    }
+    let mut granted = live.granted.subscribe();
+    let room = granted.wait_for(|granted| granted.connection == connection && granted.bytes > sent.bytes);
+    let has_room = tokio::select! {
+        biased;
+        granted = room => granted.is_ok(),
+        () = session.lost(connection) => false,
+    };
+    sent.bytes += bytes.len() as u64;
+    has_room
 }
 
 /// What is known of it before anybody is told.
@@ -68,9 +101,34 @@ async fn tell(attachment: &Attachment, live: &Live, event: ProcessEvent) -> Resu
     let process_id = live.id().to_owned();
     let sender = &attachment.sender;
     match event {
-        ProcessEvent::Output { seq, stream, bytes, .. } => {
-            let output = ProcessOutput { process_id, seq: seq.0, stream, chunk: Base64(bytes) };
+        ProcessEvent::Output { seq, stream, offset_bytes, time, bytes } => {
+            if attachment.extensions.binary_output {
+                let frame = OutputFrame {
+                    process_id: &process_id,
+                    stream,
+                    seq: seq.0,
+                    offset_bytes,
+                    time,
+                    bytes: &bytes,
+                };
+                if let Some(frame) = frame.encode() {
+                    return sender.data(Frame::Binary(frame)).await;
+                }
+            }
+            let records = attachment.extensions.records;
+            let output = ProcessOutput {
+                process_id,
+                seq: seq.0,
+                stream,
+                chunk: Base64(bytes),
+                offset: records.then_some(offset_bytes),
+                time: records.then_some(time),
+            };
             sender.data_notification(method::PROCESS_OUTPUT, &output).await
+        }
+        ProcessEvent::Stopped { signal } if attachment.extensions.records => {
+            let stopped = ProcessStopped { process_id, signal };
+            sender.data_notification(method::PROCESS_STOPPED, &stopped).await
         }
         ProcessEvent::Gap(gap) if attachment.extensions.gaps => {
             let gap = OutputGap {
@@ -92,6 +150,7 @@ async fn tell(attachment: &Attachment, live: &Live, event: ProcessEvent) -> Resu
                 exit_code: exit.code,
                 sandbox_denied: None,
                 signal: exit.signal,
+                end: attachment.extensions.records.then_some(exit.end),
             };
             sender.data_notification(method::PROCESS_EXITED, &exited).await
         }

@@ -77,7 +77,7 @@ impl Helper {
         // It is this program's tool: nobody takes it over.
         request.lifetime = Lifetime::Connection;
         request.after_leader = AfterLeader::Kill;
-        let (request, compiled) = launch::plan(request).await?;
+        let (request, compiled) = launch::plan(request, LimitFacts::default()).await?;
         let mut handles = Some((their_input, their_output));
         let id = RunId::generate();
         let options = || {

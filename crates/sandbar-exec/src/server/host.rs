@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
+use sandbar_keeper::RuntimeDir;
 use sandbar_policy::OwnDirectories;
 use sandbar_proto::exec::{Capabilities, EnvironmentInfo, Shell, WirePath};
-use sandbar_proto::{AbsPath, EnvVar, ProcessAttributes};
+use sandbar_proto::{AbsPath, EnvVar, LimitFacts, ProcessAttributes};
 
 /// The executor.
 #[derive(Debug, Clone)]
@@ -25,6 +26,10 @@ pub struct Host {
     pub attributes: ProcessAttributes,
     /// The user's shell.
     pub shell: AbsPath,
+    /// What the keeper can enforce limits with.
+    pub limits: LimitFacts,
+    /// Where this user's keepers are.
+    pub runtime: RuntimeDir,
     /// Where servers tell each other which of them live. Made by the caller, for this user alone.
     pub servers: PathBuf,
 }

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
+use sandbar_keeper::protocol::StartFailure;
 use sandbar_policy::managed::{self, Places, Wanted};
-use sandbar_policy::{CacheMode, Compiled, GitMode, Profile, RunRequest};
-use sandbar_proto::exec::{FileSystemSandbox, LegacyPolicy, StartParams, StartResult};
+use sandbar_policy::{Access, CacheMode, Compiled, GitMode, Note, Profile, RunRequest, UnknownProfile};
+use sandbar_proto::exec::{
+    FileSystemSandbox, LegacyPolicy, PlanNote, PlanSummary, RunIntent, StartParams, StartResult, Started,
+    WirePath,
+};
 use sandbar_proto::rpc::RpcError;
 use sandbar_proto::{
     AbsPath, AfterLeader, Blob, ByteString, Lifetime, LimitFacts, Limits, NetworkMode, OutputMode, Owner,
@@ -14,7 +18,8 @@ use sandbar_proto::{
 use super::environment::{self, Surroundings};
 use super::process::{Live, Memo};
 use super::session::Session;
-use super::{Host, Shared, follower, refusal};
+use super::{Host, Shared, attach, follower, refusal};
+use crate::local::LocalProcesses;
 use crate::start::{self, NotStarted};
 use crate::{Handles, Process, StartOptions, Watching, facts};
 
@@ -27,7 +32,8 @@ const SIGKILL: i32 = 9;
 const CONFINED: &str = "linuxSeccomp";
 const UNCONFINED: &str = "none";
 
-/// Starts a process, whose follower begins when `begin` is called: after the answer was sent.
+/// Starts a process, whose follower begins when `begin` is called: after the answer was sent. There is none to begin
+/// where the same start was carried out before, for a client that did not hear of it.
 ///
 /// # Errors
 /// What is asked for can't be had, or failed. Nothing is left behind, and the name is free again.
@@ -35,12 +41,22 @@ pub(super) async fn start(
     shared: &Arc<Shared>,
     session: &Arc<Session>,
     params: StartParams,
-) -> Result<(StartResult, Begin), RpcError> {
+) -> Result<(StartResult, Option<Begin>), RpcError> {
     let asked = Asked::check(&params)?;
+    let wants_records = session.attachment().is_some_and(|attachment| attachment.extensions.records);
+    if params.start_id.is_some()
+        && let Some(live) = session.started_before(&params.process_id, asked.run)
+    {
+        let mut result = live.start_result();
+        result.started = result.started.filter(|_| wants_records);
+        return Ok((result, None));
+    }
     session.reserve(&params.process_id)?;
-    let reserved = Reserved { session, id: &params.process_id, is_settled: false };
-    let started = carry_out(shared, session, &params, asked).await?;
-    Ok(reserved.settle(started))
+    let reserved = Reserved::new(session, &params.process_id);
+    let (memo, process, plan) = carry_out(shared, session, &params, asked).await?;
+    let (mut result, begin) = reserved.settle(memo, (process, shared.processes.clone()), Some(plan));
+    result.started = result.started.filter(|_| wants_records);
+    Ok((result, Some(begin)))
 }
 
 /// Begins to follow a process that was started.
@@ -58,21 +74,30 @@ impl Begin {
 }
 
 /// The name of a process whose start is under way.
-struct Reserved<'a> {
+pub(super) struct Reserved<'a> {
     session: &'a Arc<Session>,
     id: &'a str,
     is_settled: bool,
 }
 
-impl Reserved<'_> {
-    fn settle(mut self, (memo, process): (Memo, Box<dyn Process>)) -> (StartResult, Begin) {
+impl<'a> Reserved<'a> {
+    /// A name that was reserved.
+    pub(super) fn new(session: &'a Arc<Session>, id: &'a str) -> Self {
+        Self { session, id, is_settled: false }
+    }
+
+    /// Gives the name to a process.
+    pub(super) fn settle(
+        mut self,
+        memo: Memo,
+        (process, processes): (Box<dyn Process>, LocalProcesses),
+        plan: Option<PlanSummary>,
+    ) -> (StartResult, Begin) {
         self.is_settled = true;
-        let result = StartResult {
-            process_id: memo.process_id.clone(),
-            sandbox_type: Some(memo.sandbox_type.clone()),
-        };
-        let live = Live::new(memo, process.record(), process.control());
-        if !self.session.settle(&live) {
+        let started = Started { plan, ..attach::started(&*process) };
+        let live = Live::new(memo, started, process.control(), processes);
+        let result = live.start_result();
+        if !self.session.settle(&live) && !live.is_detached {
             // The session ended while the process began.
             let control = process.control();
             tokio::spawn(async move {
@@ -100,7 +125,7 @@ struct Asked {
 
 impl Asked {
     fn check(params: &StartParams) -> Result<Self, RpcError> {
-        if params.argv.first().is_none_or(String::is_empty) {
+        if params.argv.first().is_none_or(|program| program.as_bytes().is_empty()) {
             return Err(refusal::params("argv must name a program"));
         }
         let Some(cwd) = &params.cwd else { return Err(refusal::params("missing field `cwd`")) };
@@ -116,6 +141,9 @@ impl Asked {
             }
         }
         let has_sandbox = params.sandbox.is_some() || params.sandbox_policy.is_some();
+        if params.run.is_some() && (has_sandbox || params.enforce_managed_network) {
+            return Err(refusal::params("`run` and a sandbox in other words exclude each other"));
+        }
         if params.enforce_managed_network && !has_sandbox {
             return Err(refusal::unsupported("`enforceManagedNetwork` needs a sandbox, and none was sent"));
         }
@@ -135,20 +163,26 @@ async fn carry_out(
     session: &Arc<Session>,
     params: &StartParams,
     asked: Asked,
-) -> Result<(Memo, Box<dyn Process>), RpcError> {
-    let wanted = wanted(&shared.host, &asked.cwd, params)?;
+) -> Result<(Memo, Box<dyn Process>, PlanSummary), RpcError> {
+    let wanted = match &params.run {
+        Some(run) => intended(run)?,
+        None => wanted(&shared.host, &asked.cwd, params)?,
+    };
     let sandboxed = wanted.profile != Profile::DangerFullAccess;
     if params.enforce_managed_network && (!sandboxed || wanted.network != NetworkMode::Off) {
         return Err(refusal::unsupported(
             "`enforceManagedNetwork` needs a sandbox whose network is restricted: there is no proxy here yet",
         ));
     }
-    let surroundings = Surroundings { sandboxed, network: wanted.network };
+    let thread = params.run.is_some().then_some(asked.run);
+    let surroundings = Surroundings { sandboxed, network: wanted.network, thread };
+    let network = wanted.network;
     let env = environment::resolve(&shared.host.env, params, surroundings)?;
     let memo = Memo {
         process_id: params.process_id.clone(),
         sandbox_type: if sandboxed { CONFINED } else { UNCONFINED }.to_owned(),
         has_input: params.tty || params.pipe_stdin,
+        is_viewed: false,
     };
     let blob = serde_json::to_vec(&memo).map_err(|error| refusal::params(error.to_string()))?;
     if blob.len() > Blob::MAX_BYTES {
@@ -156,11 +190,18 @@ async fn carry_out(
     }
     shared.sessions.ensure_lease(session).await.map_err(|error| refusal::process(&error))?;
     let mut request = request(&shared.host, asked.cwd, wanted);
-    request.argv = params.argv.iter().map(|argument| ByteString::from(argument.as_str())).collect();
+    request.argv.clone_from(&params.argv);
     request.arg0 = params.arg0.as_deref().map(ByteString::from);
-    request.env = env;
+    let withheld_env = u32::try_from(env.withheld_count()).unwrap_or(u32::MAX);
+    request.env = env.vars;
     (request.stdio, request.terminal) = streams(params);
     request.lifetime = if params.detached { Lifetime::Detached } else { Lifetime::Session };
+    if let Some(run) = &params.run {
+        request.allow_read = run.allow_read.iter().map(|path| path.0.clone()).collect();
+        request.limits = run.limits;
+        // As `sandbar run`: what the command leaves behind ends with it.
+        request.after_leader = AfterLeader::Kill;
+    }
     let options = || {
         Ok::<_, std::convert::Infallible>(StartOptions {
             id: asked.run,
@@ -170,15 +211,53 @@ async fn carry_out(
             owner: Some(Owner { session: Some(session.id.clone()), blob: Blob::from(blob.clone()) }),
         })
     };
-    let (request, compiled) = plan(request).await?;
+    let (request, compiled) = plan(request, shared.host.limits.clone()).await?;
+    let mut summary = summary(&compiled, network, withheld_env);
+    let told = |_: &StartFailure| summary.notes.push(without_caches());
     let started =
-        start::start(&shared.processes, (request, &LimitFacts::default()), compiled, options, |_| {}).await;
+        start::start(&shared.processes, (request, &shared.host.limits), compiled, options, told).await;
     let process = started.map_err(|error| match error {
         NotStarted::Options(never) => match never {},
         NotStarted::Plan(error) => refusal::plan(&error),
         NotStarted::Start(error) => refusal::start(&error),
     })?;
-    Ok((memo, process))
+    Ok((memo, process, summary))
+}
+
+/// What a plan comes to, for a client's person.
+fn summary(compiled: &Compiled, network: NetworkMode, withheld_env: u32) -> PlanSummary {
+    let entries = compiled.permissions.entries().iter();
+    let writable = entries.filter(|entry| entry.access == Access::Write);
+    let note = |note: &Note| PlanNote { text: note.to_string(), is_warning: note.is_warning() };
+    PlanSummary {
+        network,
+        writable_roots: writable.map(|entry| WirePath(entry.pattern.base().clone())).collect(),
+        notes: compiled.notes.iter().map(note).collect(),
+        withheld_env,
+    }
+}
+
+fn without_caches() -> PlanNote {
+    let text = "caches can't be mounted copy-on-write there; they are read-only in this run.".to_owned();
+    PlanNote { text, is_warning: false }
+}
+
+/// What a client wants in the words of `sandbar run`.
+///
+/// # Errors
+/// No profile has that name.
+fn intended(run: &RunIntent) -> Result<Wanted, RpcError> {
+    let profile: Profile = run.profile.parse().map_err(|error: UnknownProfile| {
+        refusal::invalid("unknown_profile", format!("no profile is named {:?}", error.name))
+    })?;
+    Ok(Wanted {
+        profile,
+        network: run.network.unwrap_or(profile.network()),
+        allow_write: run.allow_write.iter().map(|path| path.0.clone()).collect(),
+        may_write: Vec::new(),
+        carve_outs: Vec::new(),
+        git: if run.protect_git { GitMode::Protect } else { GitMode::Commit },
+    })
 }
 
 /// What a client wants of a sandbox; without a word about it there is none, as the dialect says.
@@ -246,9 +325,12 @@ pub(super) fn request(host: &Host, cwd: AbsPath, wanted: Wanted) -> RunRequest {
 ///
 /// # Errors
 /// The policy refuses the request.
-pub(super) async fn plan(request: RunRequest) -> Result<(RunRequest, Compiled), RpcError> {
+pub(super) async fn plan(
+    request: RunRequest,
+    limits: LimitFacts,
+) -> Result<(RunRequest, Compiled), RpcError> {
     let planned = tokio::task::spawn_blocking(move || {
-        let compiled = facts::plan(&request, &LimitFacts::default());
+        let compiled = facts::plan(&request, &limits);
         (request, compiled)
     });
     let (request, compiled) = planned.await.map_err(|error| refusal::invalid("plan", error.to_string()))?;

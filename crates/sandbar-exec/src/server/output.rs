@@ -58,6 +58,7 @@ impl Cursor {
         processes: &LocalProcesses,
         run: RunId,
         params: &ReadParams,
+        records: bool,
     ) -> Result<Found, RpcError> {
         let after = params.after_seq.unwrap_or(0);
         if self.at.as_ref().is_none_or(|position| position.seq != after) {
@@ -68,7 +69,7 @@ impl Cursor {
         let Some(position) = &mut self.at else { return Ok(Found::default()) };
         let wait = Duration::from_millis(params.wait_ms.unwrap_or(0)).min(MAX_WAIT);
         let most = params.max_bytes.unwrap_or(MAX_BYTES).min(MAX_BYTES);
-        match position.collect(Instant::now() + wait, most).await {
+        match position.collect(Instant::now() + wait, most, records).await {
             Ok(mut found) => {
                 let (exit, closed) = &mut self.end;
                 *exit = found.exit.take().or_else(|| exit.take());
@@ -85,7 +86,12 @@ impl Cursor {
 }
 
 impl Position {
-    async fn collect(&mut self, deadline: Instant, most: u64) -> Result<Found, crate::ProcessError> {
+    async fn collect(
+        &mut self,
+        deadline: Instant,
+        most: u64,
+        records: bool,
+    ) -> Result<Found, crate::ProcessError> {
         let mut found = Found { next_seq: self.seq + 1, ..Found::default() };
         let mut bytes = 0;
         let mut until = deadline;
@@ -103,22 +109,18 @@ impl Position {
             }
             let Some(event) = self.peeked.take() else { return Ok(found) };
             match event {
-                ProcessEvent::Output { seq, stream, bytes: chunk, .. } => {
+                ProcessEvent::Output { seq, stream, offset_bytes, time, bytes: chunk } => {
                     let size = chunk.len() as u64;
                     // One chunk is given whatever its size, or a client with little room would never go on.
                     if !found.chunks.is_empty() && bytes + size > most {
-                        self.peeked = Some(ProcessEvent::Output {
-                            seq,
-                            stream,
-                            offset_bytes: 0,
-                            time: sandbar_proto::Timestamp::default(),
-                            bytes: chunk,
-                        });
+                        self.peeked =
+                            Some(ProcessEvent::Output { seq, stream, offset_bytes, time, bytes: chunk });
                         return Ok(found);
                     }
                     bytes += size;
                     self.pass(seq, &mut found);
-                    found.chunks.push(Chunk { seq: seq.0, stream, chunk: Base64(chunk) });
+                    let (offset, time) = (records.then_some(offset_bytes), records.then_some(time));
+                    found.chunks.push(Chunk { seq: seq.0, stream, chunk: Base64(chunk), offset, time });
                 }
                 ProcessEvent::Gap(gap) => {
                     // A gap is told before the first chunk of an answer, so that there is no doubt where it is.

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbar_proto::exec::{ExitCode, ProcessPhase, ProcessSummary, ReadParams, ReadResult};
+use sandbar_proto::exec::{
+    ExitCode, ProcessPhase, ProcessSummary, ReadParams, ReadResult, StartResult, Started,
+};
 use sandbar_proto::rpc::RpcError;
-use sandbar_proto::{EndRecord, ExitStatus, ResourceUse, RunId, Seq, StartRecord, Timestamp};
+use sandbar_proto::{EndRecord, ExitStatus, RunId, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 
@@ -27,6 +29,18 @@ pub(super) struct Memo {
     pub(super) sandbox_type: String,
     /// Whether its input takes anything.
     pub(super) has_input: bool,
+    /// Whether somebody else started it, and the session only looks at it.
+    #[serde(default)]
+    pub(super) is_viewed: bool,
+}
+
+/// How much output a connection takes of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Granted {
+    /// Whose word it is.
+    pub(super) connection: u64,
+    /// Bytes, since the connection came.
+    pub(super) bytes: u64,
 }
 
 /// How a process ended.
@@ -38,7 +52,8 @@ pub(super) struct Exit {
     pub(super) code: i32,
     /// The signal.
     pub(super) signal: Option<String>,
-    usage: ResourceUse,
+    /// The record of it.
+    pub(super) end: Box<EndRecord>,
 }
 
 impl Exit {
@@ -49,7 +64,7 @@ impl Exit {
         };
         // What nobody saw end did not end well.
         let code = end.status.shell_code().map_or(-1, i32::from);
-        Self { seq: end.seq().unwrap_or_default(), code, signal, usage: end.usage }
+        Self { seq: end.seq().unwrap_or_default(), code, signal, end: Box::new(end.clone()) }
     }
 }
 
@@ -89,6 +104,11 @@ pub(super) struct Live {
     pub(super) control: Box<dyn ProcessControl>,
     pub(super) stdin: Mutex<Stdin>,
     pub(super) progress: watch::Sender<Progress>,
+    /// Room for output, for connections that grant it.
+    pub(super) granted: watch::Sender<Granted>,
+    /// What its starter was told.
+    told: Started,
+    processes: LocalProcesses,
     cursor: Mutex<Cursor>,
 }
 
@@ -99,19 +119,49 @@ impl std::fmt::Debug for Live {
 }
 
 impl Live {
-    pub(super) fn new(memo: Memo, record: &StartRecord, control: Box<dyn ProcessControl>) -> Arc<Self> {
+    /// `processes` is what holds it.
+    pub(super) fn new(
+        memo: Memo,
+        told: Started,
+        control: Box<dyn ProcessControl>,
+        processes: LocalProcesses,
+    ) -> Arc<Self> {
+        let record = &told.record;
         let stdin = if memo.has_input { Stdin::default() } else { Stdin::closed() };
+        let is_detached = memo.is_viewed || record.lifetime == sandbar_proto::Lifetime::Detached;
         Arc::new(Self {
             memo,
             run: record.id,
             argv: record.argv.iter().map(sandbar_proto::ByteString::to_display).collect(),
             started: record.started,
-            is_detached: record.lifetime == sandbar_proto::Lifetime::Detached,
+            is_detached,
             control,
             stdin: Mutex::new(stdin),
             progress: watch::channel(Progress::default()).0,
+            granted: watch::channel(Granted::default()).0,
+            told,
+            processes,
             cursor: Mutex::default(),
         })
+    }
+
+    /// The answer to who started it.
+    pub(super) fn start_result(&self) -> StartResult {
+        StartResult {
+            process_id: self.memo.process_id.clone(),
+            sandbox_type: Some(self.memo.sandbox_type.clone()),
+            started: Some(Box::new(self.told.clone())),
+        }
+    }
+
+    /// `process/credit`: more room for output on a connection.
+    pub(super) fn grant(&self, connection: u64, bytes: u64) {
+        self.granted.send_modify(|granted| {
+            if granted.connection != connection {
+                *granted = Granted { connection, bytes: 0 };
+            }
+            granted.bytes = granted.bytes.saturating_add(bytes);
+        });
     }
 
     pub(super) fn id(&self) -> &str {
@@ -122,13 +172,9 @@ impl Live {
     ///
     /// # Errors
     /// The log can't be read.
-    pub(super) async fn read(
-        &self,
-        processes: &LocalProcesses,
-        params: &ReadParams,
-    ) -> Result<ReadResult, RpcError> {
+    pub(super) async fn read(&self, params: &ReadParams, records: bool) -> Result<ReadResult, RpcError> {
         self.catch_up(params.after_seq.unwrap_or(0)).await;
-        let found = self.cursor.lock().await.read(processes, self.run, params).await?;
+        let found = self.cursor.lock().await.read(&self.processes, self.run, params, records).await?;
         let progress = self.progress.borrow().clone();
         // Only what the numbers up to here hold: a client fills the last places with the end and the close.
         let exit = progress.exit.or(found.exit).filter(|exit| exit.seq.0 < found.next_seq);
@@ -142,7 +188,8 @@ impl Live {
             failure: progress.failure,
             sandbox_denied: false,
             gap: found.gap,
-            signal: exit.and_then(|exit| exit.signal),
+            signal: exit.as_ref().and_then(|exit| exit.signal.clone()),
+            end: exit.filter(|_| records).map(|exit| exit.end),
         })
     }
 
@@ -182,7 +229,7 @@ impl Live {
             last_seq: progress.last_seq.0,
             output_bytes: progress.output_bytes,
             exit: progress.exit.as_ref().map(exit_code).unwrap_or_default(),
-            usage: progress.exit.as_ref().map(|exit| exit.usage),
+            usage: progress.exit.as_ref().map(|exit| exit.end.usage),
         }
     }
 }

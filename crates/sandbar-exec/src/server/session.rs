@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sandbar_proto::SessionId;
 use sandbar_proto::exec::{Extensions, Page, ProcessSummary, SessionEvicted, method};
 use sandbar_proto::rpc::{RpcError, code};
+use sandbar_proto::{RunId, SessionId};
 use sandbar_rpc::auth::Principal;
 use sandbar_rpc::{CloseReason, Sender};
 use serde::{Deserialize, Serialize};
@@ -214,6 +214,14 @@ impl Session {
         }
         state.processes.insert(id.to_owned(), Entry::Starting);
         Ok(())
+    }
+
+    /// The process of that name, if it is that run: its start was asked for before, and its answer got lost.
+    pub(super) fn started_before(&self, id: &str, run: RunId) -> Option<Arc<Live>> {
+        match self.entry(id) {
+            Some(Entry::Live(live)) if live.run == run => Some(live),
+            Some(Entry::Live(_) | Entry::Starting) | None => None,
+        }
     }
 
     /// Gives a place up: the start failed, and the name is free.

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::process::{Live, Memo};
 use super::session::{Attachment, Session, SessionMemo, unknown};
-use super::{Figures, Settings, follower, refusal};
+use super::{Figures, Settings, attach, follower, refusal};
 use crate::local::LocalProcesses;
 use crate::{ProcessError, Processes as _, Sessions as _, Watching};
 
@@ -267,7 +267,7 @@ impl Sessions {
         let Ok(process) = self.processes.follow_from(state.start.id, Watching::Lossless, Seq(0)).await else {
             return;
         };
-        let live = Live::new(memo, &state.start, process.control());
+        let live = Live::new(memo, attach::started(&*process), process.control(), self.processes.clone());
         session.settle(&live);
         tokio::spawn(follower::follow(Arc::downgrade(session), live, process));
     }

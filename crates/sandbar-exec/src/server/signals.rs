@@ -40,6 +40,9 @@ const NAMES: [(&str, i32); 31] = [
     ("SYS", 31),
 ];
 
+/// Numbers of real-time signals (signal(7)).
+const REAL_TIME: std::ops::RangeInclusive<i32> = 32..=64;
+
 /// The number of a signal.
 ///
 /// # Errors
@@ -50,8 +53,10 @@ pub(super) fn number(signal: &SignalName) -> Result<i32, RpcError> {
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
     // The dialect's only one.
     let short = if short == "INTERRUPT" { "INT" } else { short };
-    let found = NAMES.into_iter().find(|(known, _)| *known == short);
-    found.map(|(_, number)| number).ok_or_else(|| refusal::params(format!("unknown signal {name:?}")))
+    let named = NAMES.into_iter().find(|(known, _)| *known == short).map(|(_, number)| number);
+    // The real-time ones have no names that everybody knows; `name` calls them so.
+    let numbered = || upper.strip_prefix("SIG")?.parse().ok().filter(|number| REAL_TIME.contains(number));
+    named.or_else(numbered).ok_or_else(|| refusal::params(format!("unknown signal {name:?}")))
 }
 
 /// The name of a signal, with `SIG`.
@@ -66,10 +71,12 @@ mod tests {
 
     #[test]
     fn signals_are_known_by_every_usual_spelling() {
-        for (text, expected) in [("interrupt", 2), ("INT", 2), ("SIGINT", 2), ("sigterm", 15), ("Kill", 9)] {
+        for (text, expected) in
+            [("interrupt", 2), ("INT", 2), ("SIGINT", 2), ("sigterm", 15), ("Kill", 9), ("SIG34", 34)]
+        {
             assert_eq!(number(&SignalName(text.to_owned())), Ok(expected), "{text}");
         }
-        for text in ["", "SIG", "9", "SIGNOPE", "SIGSIGINT"] {
+        for text in ["", "SIG", "9", "SIG9", "SIG65", "SIGNOPE", "SIGSIGINT"] {
             assert!(number(&SignalName(text.to_owned())).is_err(), "{text}");
         }
     }

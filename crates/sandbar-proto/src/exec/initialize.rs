@@ -25,8 +25,12 @@ pub struct InitializeParams {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Extensions {
-    /// Output of processes comes in binary frames, within the credit that `process/credit` grants.
+    /// Output of processes comes in binary frames ([`OutputFrame`](super::OutputFrame)) where the transport has them.
     pub binary_output: bool,
+    /// Output of a process comes only within the credit that `process/credit` grants.
+    pub credit: bool,
+    /// Starts and ends come with the executor's records of them, output with its offset and time; stops are told.
+    pub records: bool,
     /// Missing output is told by `process/gap`.
     pub gaps: bool,
     /// Large payloads may be compressed with Zstandard.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Base64, FileSystemSandbox, LegacyPolicy, WirePath};
-use crate::{ResourceUse, Stream, TerminalSize, Timestamp};
+use super::{Base64, FileSystemSandbox, LegacyPolicy, RunIntent, Started, WirePath};
+use crate::{ByteString, EndRecord, ResourceUse, Stream, TerminalSize, Timestamp};
 
 /// Parameters of `process/start`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,8 +16,8 @@ pub struct StartParams {
     /// What it belongs to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<StartMetadata>,
-    /// Program and arguments.
-    pub argv: Vec<String>,
+    /// Program and arguments; ours where one of them is not UTF-8.
+    pub argv: Vec<ByteString>,
     /// Where it runs.
     pub cwd: Option<WirePath>,
     /// How the executor's own environment becomes that of the process; without it `env` is all there is.
@@ -25,7 +25,7 @@ pub struct StartParams {
     pub env_policy: Option<WireEnvPolicy>,
     /// Variables that win over everything.
     #[serde(default)]
-    pub env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, ByteString>,
     /// Ours: variables to remove, after everything else.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unset: Vec<String>,
@@ -68,6 +68,9 @@ pub struct StartParams {
     /// Ours: whether it outlives its session.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub detached: bool,
+    /// Ours: what it may do, in the words of `sandbar run`, instead of a sandbox.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunIntent>,
 }
 
 /// Something that was sent and that we can't honour: only whether it was there and not empty is kept.
@@ -158,6 +161,9 @@ pub struct StartResult {
     /// What confines it: `none`, or the mechanism's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_type: Option<String>,
+    /// Ours: the executor's records, to clients that asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started: Option<Box<Started>>,
 }
 
 /// Parameters of methods that name a process and nothing else.
@@ -210,6 +216,9 @@ pub struct ReadResult {
     /// Ours: the signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// Ours: how it ended, to clients that asked for records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Box<EndRecord>>,
 }
 
 /// A piece of output.
@@ -222,6 +231,12 @@ pub struct Chunk {
     pub stream: Stream,
     /// What.
     pub chunk: Base64,
+    /// Ours: bytes that the process wrote before, to clients that asked for records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// Ours: when the executor read it, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
 }
 
 /// Ours: output that can't be had any more; also the parameters of `process/gap`, with the process.
@@ -428,6 +443,12 @@ pub struct ProcessOutput {
     pub stream: Stream,
     /// What.
     pub chunk: Base64,
+    /// Ours: bytes that the process wrote before, to clients that asked for records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<u64>,
+    /// Ours: when the executor read it, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
 }
 
 /// Parameters of `process/exited`.
@@ -446,6 +467,9 @@ pub struct ProcessExited {
     /// Ours: the signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<String>,
+    /// Ours: how it ended, to clients that asked for records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Box<EndRecord>>,
 }
 
 /// Parameters of `process/closed`.

@@ -74,6 +74,8 @@ fn results_have_the_peers_members() {
         seq: 3,
         stream: crate::Stream::Pty,
         chunk: Base64(b"hi\xff".to_vec()),
+        offset: None,
+        time: None,
     };
     assert_eq!(
         serde_json::to_value(output).unwrap(),

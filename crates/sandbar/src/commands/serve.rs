@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sandbar_exec::server::{Figures, Host, Server, Settings};
 use sandbar_keeper::{Gate, RuntimeDir};
-use sandbar_proto::{AbsPath, EnvVar};
+use sandbar_proto::{AbsPath, EnvVar, LimitFacts};
 use sandbar_rpc::auth::{Auth, Principal, SignedBearer, TokenSource};
 use sandbar_rpc::listen::{self, Incoming, ListenError, ListenUrl, Listener};
 use sandbar_rpc::tls::TlsFiles;
@@ -30,17 +30,14 @@ use crate::{event_loop, exit, keepers};
 pub(crate) fn execute(args: &ServeArgs) -> Result<u8, Problem> {
     let directories = Directories::find()?;
     let runtime = keepers::runtime(&directories)?;
-    let host = host(&directories, &runtime)?;
-    event_loop::block_on(serve(args, &directories, &runtime, host))
+    event_loop::block_on(serve(args, &directories, &runtime))
 }
 
-async fn serve(
-    args: &ServeArgs,
-    directories: &Directories,
-    runtime: &RuntimeDir,
-    host: Host,
-) -> Result<u8, Problem> {
-    let processes = keepers::connect_or_start(runtime)?.converse()?;
+async fn serve(args: &ServeArgs, directories: &Directories, runtime: &RuntimeDir) -> Result<u8, Problem> {
+    let mut keeper = keepers::connect_or_start(runtime)?;
+    let limits = keeper.limits()?;
+    let processes = keeper.converse()?;
+    let host = host(directories, runtime, limits)?;
     let settings = Settings { session_ttl: args.session_ttl, ..Settings::default() };
     let server = Server::new(host, processes, settings).map_err(|error| {
         Problem::new(format!("could not leave a sign of life: {error}")).at(runtime.path().display())
@@ -194,7 +191,7 @@ fn listen_problem(error: &ListenError, args: &ServeArgs) -> Problem {
     }
 }
 
-fn host(directories: &Directories, runtime: &RuntimeDir) -> Result<Host, Problem> {
+fn host(directories: &Directories, runtime: &RuntimeDir, limits: LimitFacts) -> Result<Host, Problem> {
     let servers = runtime.path().join("servers");
     let made = std::fs::DirBuilder::new();
     make_private(made, &servers)?;
@@ -213,6 +210,8 @@ fn host(directories: &Directories, runtime: &RuntimeDir) -> Result<Host, Problem
         runtime_roots: directories.runtime_roots.clone(),
         attributes: sandbar_sandbox::caller::attributes(),
         shell: shell.unwrap_or(usual),
+        limits,
+        runtime: runtime.clone(),
         servers,
     })
 }
