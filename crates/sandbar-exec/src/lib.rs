@@ -1,14 +1,15 @@
 //! Environments: places where commands run.
 //!
-//! [`Processes`] is the surface: start a plan, hear what becomes of it, send it input and signals. [`local`]
-//! answers it through this machine's keeper. Callers never learn which kind they talk to. Decides nothing about
-//! what may run: a [`LaunchPlan`](sandbar_policy::LaunchPlan) is all it takes.
+//! [`Process`] is the surface of one process: hear what becomes of it, send it input and signals. [`local`] starts plans
+//! through this machine's keeper; [`remote`] asks an exec server, which plans there. Who follows a process never learns
+//! which kind it is. Decides nothing about what may run.
 
 #![forbid(unsafe_code)]
 
 pub mod facts;
 pub mod local;
 mod processes;
+pub mod remote;
 pub mod server;
 pub mod start;
 

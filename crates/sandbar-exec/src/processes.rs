@@ -87,6 +87,9 @@ pub enum ProcessError {
     /// The environment refused.
     #[error("the keeper refused: {0:?}")]
     Refused(Refusal),
+    /// An environment elsewhere refused, in its words.
+    #[error("{0}")]
+    Elsewhere(String),
     /// Its standard input takes nothing any more.
     #[error("standard input is closed")]
     StdinClosed,

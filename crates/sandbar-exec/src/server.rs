@@ -21,7 +21,7 @@ mod process;
 mod refusal;
 mod session;
 mod sessions;
-mod signals;
+pub(crate) mod signals;
 mod stdin;
 
 use std::sync::Arc;
@@ -70,18 +70,27 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     host: Host,
+    /// Starts what sessions own and follows it for them, so that it waits for their clients.
     processes: LocalProcesses,
+    /// Looks at it besides. A keeper knows one watch of each connection: a second one would take the place of the first.
+    readers: LocalProcesses,
     sessions: Arc<Sessions>,
 }
 
 impl Server {
-    /// A server of the processes of `processes`. Must be called within a runtime.
+    /// A server of the processes of `processes`; `readers` is another connection to the same keeper. Must be called within
+    /// a runtime.
     ///
     /// # Errors
     /// Its mark of life can't be made in [`Host::servers`].
-    pub fn new(host: Host, processes: LocalProcesses, settings: Settings) -> std::io::Result<Self> {
-        let sessions = Sessions::new(processes.clone(), &host.servers, settings)?;
-        Ok(Self { shared: Arc::new(Shared { host, processes, sessions }) })
+    pub fn new(
+        host: Host,
+        processes: LocalProcesses,
+        readers: LocalProcesses,
+        settings: Settings,
+    ) -> std::io::Result<Self> {
+        let sessions = Sessions::new((processes.clone(), readers.clone()), &host.servers, settings)?;
+        Ok(Self { shared: Arc::new(Shared { host, processes, readers, sessions }) })
     }
 
     /// Takes over the sessions of servers that were killed; a resume does so as well.

@@ -38,6 +38,9 @@ pub(crate) enum Command {
     Policy(PolicyCommand),
     /// Run commands and touch files for other programs, here or from afar
     Serve(ServeArgs),
+    /// Places where commands run: this machine, and others
+    #[command(subcommand)]
+    Env(EnvCommand),
     /// Check whether this machine can run a sandbox
     Doctor(DoctorArgs),
     /// Print what completes these commands in a shell
@@ -90,6 +93,14 @@ pub(crate) enum Git {
     Protect,
 }
 
+/// Where it happens.
+#[derive(Debug, Default, Args)]
+pub(crate) struct OnArgs {
+    /// Where: a place of `sandbar env list`, an address (ws://, wss://, unix:, ssh://), or local
+    #[arg(long, value_name = "ENV")]
+    pub(crate) on: Option<String>,
+}
+
 /// What the environment holds.
 #[derive(Debug, Default, Args)]
 pub(crate) struct EnvArgs {
@@ -114,6 +125,8 @@ pub(crate) struct RunArgs {
     pub(crate) sandbox: SandboxArgs,
     #[command(flatten)]
     pub(crate) env: EnvArgs,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
     /// End it after this time (90, 90s, 5m, 1h)
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
@@ -142,6 +155,8 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PsArgs {
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
     /// Also list what has ended
     #[arg(short, long)]
     pub(crate) all: bool,
@@ -154,6 +169,8 @@ pub(crate) struct PsArgs {
 pub(crate) struct LogsArgs {
     /// Run, by any unique beginning of its id
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
     /// Go on until the run ends
     #[arg(short, long)]
     pub(crate) follow: bool,
@@ -174,6 +191,8 @@ pub(crate) struct LogsArgs {
 pub(crate) struct AttachArgs {
     /// Run, by any unique beginning of its id
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
     /// Keys that detach: letters and ctrl-LETTER between commas; empty for none
     #[arg(long, value_name = "KEYS", default_value = DetachKeys::USUAL)]
     pub(crate) detach_keys: DetachKeys,
@@ -187,6 +206,8 @@ pub(crate) struct KillArgs {
     /// Runs, by any unique beginning of their ids
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
     /// Send only this signal (TERM, INT, 9), to the command's process group, and do not wait
     #[arg(short, long, value_name = "SIGNAL", conflicts_with = "grace")]
     pub(crate) signal: Option<String>,
@@ -238,6 +259,60 @@ pub(crate) struct PolicyEnvArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EnvCommand {
+    /// List the places, and which one is used
+    List(EnvListArgs),
+    /// Add a place: ws://HOST:PORT, wss://HOST:PORT, unix:PATH or ssh://[USER@]HOST[:PORT]
+    Add(EnvAddArgs),
+    /// Connect to a place, and say what is there
+    Check(EnvCheckArgs),
+    /// Forget a place
+    Remove(EnvRemoveArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnvListArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnvAddArgs {
+    /// What it is to be called: letters, digits, - and _
+    pub(crate) name: String,
+    /// Its address
+    pub(crate) url: String,
+    /// File with the token that its server asks for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<std::path::PathBuf>,
+    /// Certificate authorities to trust instead of the system's, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<std::path::PathBuf>,
+    /// Program of the other machine, where its shell does not find `sandbar`; with ssh:// only
+    #[arg(long, value_name = "PATH")]
+    pub(crate) program: Option<String>,
+    /// Use it wherever nothing else is said
+    #[arg(long)]
+    pub(crate) default: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnvCheckArgs {
+    /// The place, by its name or its address; the one that is used without it
+    pub(crate) name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnvRemoveArgs {
+    /// Its name
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Args)]

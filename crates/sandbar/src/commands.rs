@@ -2,6 +2,7 @@
 
 mod completions;
 mod doctor;
+mod env;
 mod keeper;
 mod kill;
 mod logs;
@@ -9,6 +10,8 @@ mod man;
 mod policy;
 mod ps;
 mod serve;
+
+pub(crate) use ps::Viewers;
 
 use crate::cli::{Cli, Command};
 use crate::render::Problem;
@@ -33,6 +36,7 @@ fn carry_out(command: Command) -> Result<u8, Problem> {
         Command::Kill(args) => kill::execute(&args),
         Command::Policy(command) => policy::execute(&command),
         Command::Serve(args) => serve::execute(&args),
+        Command::Env(command) => env::execute(&command),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),

@@ -43,6 +43,13 @@ impl Directories {
         surroundings.directories()
     }
 
+    /// Everything below one folder.
+    #[cfg(test)]
+    pub(crate) fn below(folder: &Path) -> Self {
+        let own = below_home(folder.as_os_str().to_owned()).expect("a folder of a test");
+        Self { home: None, own, runtime_roots: Vec::new() }
+    }
+
     /// Where rollouts are.
     pub(crate) fn sessions(&self) -> PathBuf {
         self.own.state.as_path().join("sessions")

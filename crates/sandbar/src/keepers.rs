@@ -19,7 +19,7 @@ use crate::render::{Problem, note};
 const SELF: &str = "/proc/self/exe";
 
 /// A run on record, and the keeper that holds or held it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Known {
     pub(crate) record: Record,
     pub(crate) keeper: KeeperDir,
@@ -220,18 +220,29 @@ pub(crate) fn known(runtime: &RuntimeDir) -> Result<(Vec<Known>, usize), Problem
 /// # Errors
 /// There is none, or more than one.
 pub(crate) fn find(runtime: &RuntimeDir, prefix: &str) -> Result<Known, Problem> {
+    pick(|| Ok(known(runtime)?.0), prefix, runtime.path().display())
+}
+
+/// The one run of `all`, which is on record at `place`, whose id begins with `prefix`.
+///
+/// # Errors
+/// There is none, or more than one; those of `all`.
+pub(crate) fn pick(
+    all: impl FnOnce() -> Result<Vec<Known>, Problem>,
+    prefix: &str,
+    place: impl std::fmt::Display,
+) -> Result<Known, Problem> {
     if prefix.is_empty() {
         return Err(Problem::new("an id is needed, and this one is empty")
             .advise("name a run by the beginning of its id; `sandbar ps --all` lists them")
             .status(exit::USAGE));
     }
-    let (all, _) = known(runtime)?;
     let prefix = prefix.to_ascii_lowercase();
     let mut found: Vec<Known> =
-        all.into_iter().filter(|known| known.record.start.id.to_string().starts_with(&prefix)).collect();
+        all()?.into_iter().filter(|known| known.record.start.id.to_string().starts_with(&prefix)).collect();
     if found.is_empty() {
         return Err(Problem::new(format!("no run has an id that begins with {prefix:?}"))
-            .at(runtime.path().display())
+            .at(place)
             .advise("`sandbar ps --all` lists the runs that are still on record"));
     }
     if found.len() > 1 {

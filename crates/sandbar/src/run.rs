@@ -6,6 +6,7 @@
 
 pub(crate) mod attach;
 mod detach;
+mod elsewhere;
 pub(crate) mod failure;
 mod follow;
 mod record;
@@ -27,10 +28,11 @@ use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, ProcessAttributes, 
 
 use crate::cli::RunArgs;
 use crate::dirs::Directories;
+use crate::environments::Where;
 use crate::render::{Problem, note};
 use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
-use crate::{environment, exit, keepers, plan};
+use crate::{environment, environments, exit, keepers, plan};
 use follow::{Follower, Manner, Role};
 use record::Record;
 use signals::{Signals, Wish};
@@ -41,8 +43,11 @@ use streams::Streams;
 /// # Errors
 /// It could not be run; statuses 125 to 127.
 pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
-    let profile = args.sandbox.profile()?;
     let directories = Directories::find()?;
+    if let Where::Elsewhere(place) = environments::find(&args.on, &directories)? {
+        return elsewhere::execute(args, &directories, place);
+    }
+    let profile = args.sandbox.profile()?;
     let runtime = keepers::runtime(&directories)?;
     // A keeper that runs looks at us while we think. One that is started first cleans up behind its predecessor, which
     // may change what there is to plan with.

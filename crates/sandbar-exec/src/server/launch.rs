@@ -54,7 +54,7 @@ pub(super) async fn start(
     session.reserve(&params.process_id)?;
     let reserved = Reserved::new(session, &params.process_id);
     let (memo, process, plan) = carry_out(shared, session, &params, asked).await?;
-    let (mut result, begin) = reserved.settle(memo, (process, shared.processes.clone()), Some(plan));
+    let (mut result, begin) = reserved.settle(memo, (process, shared.readers.clone()), Some(plan));
     result.started = result.started.filter(|_| wants_records);
     Ok((result, Some(begin)))
 }
@@ -340,8 +340,9 @@ pub(super) async fn plan(
 fn streams(params: &StartParams) -> (Stdio, Option<Terminal>) {
     if params.tty {
         let size = params.size.unwrap_or(TerminalSize::USUAL);
-        let stdio =
-            Stdio { stdin: StdinMode::Terminal, stdout: OutputMode::Terminal, stderr: OutputMode::Terminal };
+        let is_separate = params.run.as_ref().is_some_and(|run| run.separate_stderr);
+        let stderr = if is_separate { OutputMode::Logged } else { OutputMode::Terminal };
+        let stdio = Stdio { stdin: StdinMode::Terminal, stdout: OutputMode::Terminal, stderr };
         return (stdio, Some(Terminal { size, modes: None }));
     }
     let stdin = if params.pipe_stdin { StdinMode::Piped } else { StdinMode::Null };

@@ -83,6 +83,7 @@ pub(super) fn process(error: &ProcessError) -> RpcError {
             return invalid("no_terminal", "the process has no terminal");
         }
         ProcessError::Refused(_) => "keeper_refused",
+        ProcessError::Elsewhere(_) => "elsewhere",
         ProcessError::StdinClosed => "stdin_closed",
         ProcessError::TooOld { .. } => "keeper_too_old",
     };

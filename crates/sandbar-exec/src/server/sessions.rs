@@ -34,6 +34,7 @@ const SIGKILL: i32 = 9;
 #[derive(Debug)]
 pub(super) struct Sessions {
     processes: LocalProcesses,
+    readers: LocalProcesses,
     settings: Settings,
     mark: Mark,
     open: Mutex<HashMap<SessionId, Arc<Session>>>,
@@ -89,12 +90,13 @@ impl Sessions {
     /// # Errors
     /// The mark can't be made.
     pub(super) fn new(
-        processes: LocalProcesses,
+        (processes, readers): (LocalProcesses, LocalProcesses),
         marks: &Path,
         settings: Settings,
     ) -> std::io::Result<Arc<Self>> {
         let sessions = Arc::new(Self {
             processes,
+            readers,
             settings,
             mark: Mark::make(marks)?,
             open: Mutex::default(),
@@ -267,7 +269,7 @@ impl Sessions {
         let Ok(process) = self.processes.follow_from(state.start.id, Watching::Lossless, Seq(0)).await else {
             return;
         };
-        let live = Live::new(memo, attach::started(&*process), process.control(), self.processes.clone());
+        let live = Live::new(memo, attach::started(&*process), process.control(), self.readers.clone());
         session.settle(&live);
         tokio::spawn(follower::follow(Arc::downgrade(session), live, process));
     }

@@ -47,7 +47,7 @@ const REAL_TIME: std::ops::RangeInclusive<i32> = 32..=64;
 ///
 /// # Errors
 /// Nobody knows the name.
-pub(super) fn number(signal: &SignalName) -> Result<i32, RpcError> {
+pub(crate) fn number(signal: &SignalName) -> Result<i32, RpcError> {
     let SignalName(name) = signal;
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("SIG").unwrap_or(&upper);
@@ -60,7 +60,7 @@ pub(super) fn number(signal: &SignalName) -> Result<i32, RpcError> {
 }
 
 /// The name of a signal, with `SIG`.
-pub(super) fn name(number: i32) -> String {
+pub(crate) fn name(number: i32) -> String {
     let found = NAMES.into_iter().find(|(_, known)| *known == number);
     found.map_or_else(|| format!("SIG{number}"), |(name, _)| format!("SIG{name}"))
 }

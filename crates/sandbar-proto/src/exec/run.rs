@@ -24,6 +24,9 @@ pub struct RunIntent {
     /// Whether `.git` is read-only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub protect_git: bool,
+    /// Whether standard error is no part of the terminal.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub separate_stderr: bool,
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,

@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use sandbar_exec::{Process, ProcessError, Processes, Watching};
-use sandbar_keeper::RuntimeDir;
 use sandbar_keeper::protocol::Refusal;
 use sandbar_proto::{ProcessEvent, RunId};
 use serde::Serialize;
@@ -13,6 +12,8 @@ use tokio::time::Instant;
 
 use crate::cli::KillArgs;
 use crate::dirs::Directories;
+use crate::elsewhere::Elsewhere;
+use crate::environments::{self, Where};
 use crate::keepers::{self, Known};
 use crate::render::{self, Problem, note};
 use crate::status::{self, Status};
@@ -56,9 +57,22 @@ pub(super) fn execute(args: &KillArgs) -> Result<u8, Problem> {
         Some(text) => Wish::Signal(signal::parse(text)?),
         None => Wish::End(args.grace),
     };
-    let runtime = keepers::runtime(&Directories::find()?)?;
-    let runs = find_all(&runtime, &args.ids)?;
-    let outcomes = event_loop::block_on(async { Ok(carry_out(&runs, wish).await) })?;
+    let directories = Directories::find()?;
+    let (runs, outcomes) = match environments::find(&args.on, &directories)? {
+        Where::Local => {
+            let runtime = keepers::runtime(&directories)?;
+            let runs = find_all(&args.ids, |id| keepers::find(&runtime, id))?;
+            let outcomes = event_loop::block_on(async { Ok(carry_out(&runs, wish, None).await) })?;
+            (runs, outcomes)
+        }
+        Where::Elsewhere(place) => event_loop::block_on(async {
+            let elsewhere = Elsewhere::new(place);
+            let (all, _, _) = elsewhere.known().await?;
+            let runs = find_all(&args.ids, |id| elsewhere.pick(all.clone(), id))?;
+            let outcomes = carry_out(&runs, wish, Some(&elsewhere)).await;
+            Ok((runs, outcomes))
+        })?,
+    };
     let results: Vec<(&Known, Outcome)> = runs.iter().zip(outcomes).collect();
     if args.json {
         let _ = output::print_json(&results.iter().map(Entry::of).collect::<Vec<_>>())?;
@@ -69,10 +83,10 @@ pub(super) fn execute(args: &KillArgs) -> Result<u8, Problem> {
 }
 
 /// Finds every run, each once however often it was named.
-fn find_all(runtime: &RuntimeDir, ids: &[String]) -> Result<Vec<Known>, Problem> {
+fn find_all(ids: &[String], find: impl Fn(&str) -> Result<Known, Problem>) -> Result<Vec<Known>, Problem> {
     let mut runs: Vec<Known> = Vec::new();
     for id in ids {
-        let known = keepers::find(runtime, id)?;
+        let known = find(id)?;
         if runs.iter().all(|other| other.id() != known.id()) {
             runs.push(known);
         }
@@ -81,10 +95,13 @@ fn find_all(runtime: &RuntimeDir, ids: &[String]) -> Result<Vec<Known>, Problem>
 }
 
 /// Everything is asked first and waited for then, so that many runs end in the time of one.
-async fn carry_out(runs: &[Known], wish: Wish) -> Vec<Outcome> {
+async fn carry_out(runs: &[Known], wish: Wish, elsewhere: Option<&Elsewhere>) -> Vec<Outcome> {
     let mut asked = Vec::new();
     for known in runs {
-        asked.push(ask(known, wish).await);
+        asked.push(match elsewhere {
+            Some(elsewhere) => ask_elsewhere(elsewhere, known, wish).await,
+            None => ask(known, wish).await,
+        });
     }
     let patience = match wish {
         Wish::End(grace) => grace.saturating_add(AFTER_KILL),
@@ -125,6 +142,26 @@ async fn ask(known: &Known, wish: Wish) -> Asked {
         Ok(Err(error)) => Asked::Done(not_done(known, &error)),
         Err(problem) => Asked::Done(Outcome::Failed { reason: problem.what }),
     }
+}
+
+/// Asks the exec server, which follows the run for us. What has ended needs nobody to ask.
+async fn ask_elsewhere(elsewhere: &Elsewhere, known: &Known, wish: Wish) -> Asked {
+    if !known.is_running() {
+        let status = Status::of(&known.record, known.keeper_alive);
+        return Asked::Done(Outcome::AlreadyEnded { status });
+    }
+    let process = match elsewhere.attach(known).await {
+        Ok(process) => process,
+        Err(problem) => return Asked::Done(Outcome::Failed { reason: problem.what }),
+    };
+    let control = process.control();
+    let asked = match wish {
+        Wish::Signal(signal) => {
+            control.signal(signal).await.map(|()| Asked::Done(Outcome::Signaled { signal }))
+        }
+        Wish::End(grace) => control.terminate(SIGTERM, grace).await.map(|()| Asked::Ending(process)),
+    };
+    asked.unwrap_or_else(|error| Asked::Done(Outcome::Failed { reason: error.to_string() }))
 }
 
 async fn request(processes: &dyn Processes, known: &Known, wish: Wish) -> Result<Asked, ProcessError> {
@@ -184,6 +221,7 @@ fn not_done(known: &Known, error: &ProcessError) -> Outcome {
         ProcessError::Lost(_) => Outcome::AlreadyEnded { status: Status::Lost },
         ProcessError::Refused(_)
         | ProcessError::Output(_)
+        | ProcessError::Elsewhere(_)
         | ProcessError::StdinClosed
         | ProcessError::TooOld { .. } => Outcome::Failed { reason: error.to_string() },
     }

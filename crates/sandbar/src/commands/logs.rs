@@ -13,6 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::LogsArgs;
 use crate::dirs::Directories;
+use crate::elsewhere::Elsewhere;
+use crate::environments::{self, Place, Where};
 use crate::keepers::{self, Known};
 use crate::output::Reader;
 use crate::render::Problem;
@@ -26,7 +28,17 @@ const SIGINT: i32 = 2;
 /// # Errors
 /// There is no such run, it has no log, or the log can't be read.
 pub(super) fn execute(args: &LogsArgs) -> Result<u8, Problem> {
-    let runtime = keepers::runtime(&Directories::find()?)?;
+    let format = match (args.json, args.raw) {
+        (true, _) => Format::Json,
+        (false, true) => Format::Raw,
+        (false, false) => Format::Escaped,
+    };
+    let directories = Directories::find()?;
+    if let Where::Elsewhere(place) = environments::find(&args.on, &directories)? {
+        let (id, follows) = (args.id.clone(), args.follow);
+        return interruptible(move || event_loop::block_on(show_elsewhere(place, id, follows, format)));
+    }
+    let runtime = keepers::runtime(&directories)?;
     let known = keepers::find(&runtime, &args.id)?;
     if !is_logged(&known.record) {
         return Err(Problem::new(
@@ -37,11 +49,6 @@ pub(super) fn execute(args: &LogsArgs) -> Result<u8, Problem> {
             "its output went where that of `sandbar run` went; a run that is recorded is logged as well",
         ));
     }
-    let format = match (args.json, args.raw) {
-        (true, _) => Format::Json,
-        (false, true) => Format::Raw,
-        (false, false) => Format::Escaped,
-    };
     let mut screen = Screen::new(format);
     if args.follow && known.keeper_alive {
         return interruptible(move || event_loop::block_on(follow(known, screen)));
@@ -49,6 +56,35 @@ pub(super) fn execute(args: &LogsArgs) -> Result<u8, Problem> {
     // Asked before the log is read: what is over by now has everything in its log.
     let over = format == Format::Json && event_loop::block_on(is_over(&known))?;
     show(&known.record, &mut screen, if over { Rest::Over } else { Rest::Unknown })?;
+    Ok(exit::OK)
+}
+
+/// Shows the output of a run elsewhere, which comes from the log there, as far as it goes by now or to its end.
+async fn show_elsewhere(place: Place, id: String, follows: bool, format: Format) -> Result<u8, Problem> {
+    let elsewhere = Elsewhere::new(place);
+    let known = elsewhere.find(&id).await?;
+    let mut process = elsewhere.attach(&known).await?;
+    let mut screen = Screen::new(format);
+    if follows || !known.is_running() {
+        return elsewhere.while_telling(relay(process, &mut screen)).await;
+    }
+    screen.started(process.record())?;
+    let (mut seen, written) = (0, process.written().bytes);
+    while seen < written {
+        let event = process.next_event().await.map_err(|error| {
+            Problem::new(format!("lost the run: {error}")).at(format!("run {}", known.id()))
+        })?;
+        let Some(event) = event else { break };
+        match &event {
+            ProcessEvent::Output { offset_bytes, bytes, .. } => seen = offset_bytes + bytes.len() as u64,
+            ProcessEvent::Gap(gap) => seen += gap.bytes,
+            ProcessEvent::Stopped { .. } | ProcessEvent::Exited(_) | ProcessEvent::Closed { .. } => {}
+        }
+        if screen.event(&event)? == Reader::Left {
+            return Ok(exit::OK);
+        }
+    }
+    screen.finish()?;
     Ok(exit::OK)
 }
 

@@ -16,6 +16,8 @@ use serde::Serialize;
 
 use crate::cli::PsArgs;
 use crate::dirs::Directories;
+use crate::elsewhere::Elsewhere;
+use crate::environments::{self, Where};
 use crate::escape::{self, Layout};
 use crate::keepers::{self, Known};
 use crate::render::{Problem, note};
@@ -30,20 +32,26 @@ const WIDE: usize = 140;
 const ANSWER_DEADLINE: Duration = Duration::from_millis(500);
 
 /// How many look at each run, as far as that is known.
-type Viewers = HashMap<RunId, usize>;
+pub(crate) type Viewers = HashMap<RunId, usize>;
 
 /// Lists the runs.
 ///
 /// # Errors
 /// The records can't be read, or the answer can't be written.
 pub(super) fn execute(args: &PsArgs) -> Result<u8, Problem> {
-    let runtime = keepers::runtime(&Directories::find()?)?;
-    let (all, foreign) = keepers::known(&runtime)?;
+    let directories = Directories::find()?;
+    let (all, foreign, viewers) = match environments::find(&args.on, &directories)? {
+        Where::Local => {
+            let (all, foreign) = keepers::known(&keepers::runtime(&directories)?)?;
+            let viewers = viewers(&all);
+            (all, foreign, viewers)
+        }
+        Where::Elsewhere(place) => event_loop::block_on(async { Elsewhere::new(place).known().await })?,
+    };
     if foreign > 0 {
         note(others(foreign));
     }
     let is_listed = |known: &Known| args.all || known.is_running();
-    let viewers = viewers(&all);
     if args.json {
         let listed = all.iter().filter(|known| is_listed(known));
         let entries: Vec<Entry<'_>> = listed.map(|known| Entry::of(known, &viewers)).collect();

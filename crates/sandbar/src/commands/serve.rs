@@ -37,9 +37,10 @@ async fn serve(args: &ServeArgs, directories: &Directories, runtime: &RuntimeDir
     let mut keeper = keepers::connect_or_start(runtime)?;
     let limits = keeper.limits()?;
     let processes = keeper.converse()?;
+    let readers = keepers::connect_or_start(runtime)?.converse()?;
     let host = host(directories, runtime, limits)?;
     let settings = Settings { session_ttl: args.session_ttl, ..Settings::default() };
-    let server = Server::new(host, processes, settings).map_err(|error| {
+    let server = Server::new(host, processes, readers, settings).map_err(|error| {
         Problem::new(format!("could not leave a sign of life: {error}")).at(runtime.path().display())
     })?;
     server.adopt().await.map_err(|error| {

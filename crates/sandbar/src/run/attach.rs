@@ -3,7 +3,7 @@
 //! A viewer is one of several and owns nothing: a slow one misses output rather than make the command wait, one that
 //! is killed leaves no trace, and the record is somebody else's.
 
-use sandbar_exec::{ProcessError, Processes as _, Watching};
+use sandbar_exec::{Process, ProcessError, Processes as _, Watching};
 use sandbar_keeper::protocol::Refusal;
 
 use super::follow::{Follower, Manner, Role};
@@ -12,6 +12,8 @@ use super::signals::Signals;
 use super::streams::Input;
 use crate::cli::AttachArgs;
 use crate::dirs::Directories;
+use crate::elsewhere::Elsewhere;
+use crate::environments::{self, Place, Where};
 use crate::event_loop;
 use crate::keepers::{self, Known};
 use crate::render::{Problem, note};
@@ -22,30 +24,65 @@ use crate::stdio::{self, Kind};
 /// # Errors
 /// There is no such run, it has ended, or it is lost.
 pub(crate) fn execute(args: &AttachArgs) -> Result<u8, Problem> {
-    let runtime = keepers::runtime(&Directories::find()?)?;
-    let known = keepers::find(&runtime, &args.id)?;
-    if !known.is_running() {
-        return Err(ended(&known));
-    }
+    let directories = Directories::find()?;
+    let holder = match environments::find(&args.on, &directories)? {
+        Where::Local => {
+            let known = keepers::find(&keepers::runtime(&directories)?, &args.id)?;
+            if !known.is_running() {
+                return Err(ended(&known));
+            }
+            Holder::Keeper(known)
+        }
+        Where::Elsewhere(place) => Holder::Elsewhere(place),
+    };
     let result = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let tokio = result.map_err(|error| Problem::new(format!("could not make an event loop: {error}")))?;
-    let result = tokio.block_on(attach(args, &known));
+    let result = tokio.block_on(attach(args, holder));
     // A thread may still wait for input that never comes; the process need not wait for it.
     tokio.shutdown_background();
     result
 }
 
-async fn attach(args: &AttachArgs, known: &Known) -> Result<u8, Problem> {
+/// What holds the run.
+enum Holder {
+    /// A keeper here.
+    Keeper(Known),
+    /// Another machine, which is asked for it.
+    Elsewhere(Place),
+}
+
+async fn attach(args: &AttachArgs, holder: Holder) -> Result<u8, Problem> {
     let signals =
         Signals::listen().map_err(|error| Problem::new(format!("could not listen to signals: {error}")))?;
-    let processes = keepers::connect(&known.keeper)?;
-    let process = match event_loop::answer(processes.follow(known.id(), Watching::Output)).await? {
-        Ok(process) => process,
-        Err(ProcessError::Refused(Refusal::Unknown { .. })) => return Err(ended(known)),
-        Err(error) => {
-            return Err(Problem::new(format!("could not attach: {error}")).at(format!("run {}", known.id())));
+    match holder {
+        Holder::Keeper(known) => {
+            let process = follow(&known).await?;
+            look(args, process, signals).await
         }
-    };
+        Holder::Elsewhere(place) => {
+            let elsewhere = Elsewhere::new(place);
+            let known = elsewhere.find(&args.id).await?;
+            if !known.is_running() {
+                return Err(ended(&known));
+            }
+            let process = elsewhere.attach(&known).await?;
+            elsewhere.while_telling(look(args, process, signals)).await
+        }
+    }
+}
+
+async fn follow(known: &Known) -> Result<Box<dyn Process>, Problem> {
+    let processes = keepers::connect(&known.keeper)?;
+    match event_loop::answer(processes.follow(known.id(), Watching::Output)).await? {
+        Ok(process) => Ok(process),
+        Err(ProcessError::Refused(Refusal::Unknown { .. })) => Err(ended(known)),
+        Err(error) => {
+            Err(Problem::new(format!("could not attach: {error}")).at(format!("run {}", known.id())))
+        }
+    }
+}
+
+async fn look(args: &AttachArgs, process: Box<dyn Process>, signals: Signals) -> Result<u8, Problem> {
     let input = input(process.terminal().is_some());
     if input == Input::Terminal && !args.quiet && args.detach_keys.to_string().is_empty() {
         note("nothing detaches here; end this program from elsewhere to leave the run to itself.");

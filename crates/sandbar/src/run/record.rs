@@ -39,18 +39,28 @@ impl Record {
             return Ok(Self::none());
         }
         let spec = compiled.plan.spec();
-        let meta = RunMeta {
-            id,
-            argv: spec.argv.clone(),
-            cwd: spec.cwd.path.clone(),
-            profile: spec.profile.clone(),
-            network: compiled.network,
-            writable_roots: writable_roots(compiled),
-            notes: compiled.notes.iter().map(ToString::to_string).collect(),
-            withheld_env: u32::try_from(env.withheld_count()).unwrap_or(u32::MAX),
-            started: now(),
-            holder_pid: None,
-        };
+        Self::begin_with(
+            directories,
+            RunMeta {
+                id,
+                argv: spec.argv.clone(),
+                cwd: spec.cwd.path.clone(),
+                profile: spec.profile.clone(),
+                network: compiled.network,
+                writable_roots: writable_roots(compiled),
+                notes: compiled.notes.iter().map(ToString::to_string).collect(),
+                withheld_env: u32::try_from(env.withheld_count()).unwrap_or(u32::MAX),
+                started: now(),
+                holder_pid: None,
+            },
+        )
+    }
+
+    /// As [`Self::begin`], with what is known of a run.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    pub(super) fn begin_with(directories: &Directories, meta: RunMeta) -> Result<Self, Problem> {
         let sessions = directories.sessions();
         let recorder = Store::open(&sessions)
             .and_then(|store| store.record(meta, Durability::Turn, OutputBounds::default()))
@@ -125,7 +135,7 @@ fn writable_roots(compiled: &Compiled) -> Vec<AbsPath> {
     writable.map(|entry| entry.pattern.base().clone()).collect()
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -62,6 +62,11 @@ impl Streams {
         Ok(if args.detach { streams.without_us() } else { streams })
     }
 
+    /// The same for a command that has none of our descriptors: everything is relayed.
+    pub(super) fn relayed(self) -> Self {
+        Self { direct_stdin: false, direct_stdout: false, direct_stderr: false, ..self }
+    }
+
     /// The same, with a terminal of the command's own where our streams are one.
     fn on_a_terminal(self, [stdin, stdout, stderr]: [Kind; 3]) -> Self {
         let terminal = (stdin == Kind::Terminal && stdout == Kind::Terminal)

@@ -1,0 +1,89 @@
+//! Ways to a server: an address, or a program whose standard streams lead there.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use sandbar_rpc::connect::{self, ConnectError, ConnectUrl, Program};
+
+use super::{Dial, DialError, Dialed};
+use crate::BoxFuture;
+
+/// Where a token comes from: read for each connection, so that a new one needs no restart.
+#[derive(Debug, Clone)]
+pub enum Token {
+    /// Its file; white space around it is none of it.
+    File(PathBuf),
+    /// Itself.
+    Value(String),
+}
+
+/// A server at an address.
+pub struct AtUrl {
+    /// The address.
+    pub url: ConnectUrl,
+    /// How to connect; its bearer is replaced by `token`.
+    pub settings: connect::Settings,
+    /// What it wants to see.
+    pub token: Option<Token>,
+}
+
+impl Dial for AtUrl {
+    fn dial(&self) -> BoxFuture<'_, Result<Dialed, DialError>> {
+        Box::pin(async move {
+            let mut settings = self.settings.clone();
+            match &self.token {
+                Some(Token::Value(token)) => settings.bearer = Some(token.clone()),
+                Some(Token::File(path)) => {
+                    let read = std::fs::read_to_string(path).map_err(|error| DialError {
+                        message: format!("could not read the token in {}: {error}", path.display()),
+                        is_final: true,
+                    })?;
+                    settings.bearer = Some(read.trim().to_owned());
+                }
+                None => {}
+            }
+            let connected = connect::connect(&self.url, &settings).await;
+            connected.map(|transport| Dialed { transport, guard: None }).map_err(|error| refused(&error))
+        })
+    }
+}
+
+fn refused(error: &ConnectError) -> DialError {
+    let is_final = match error {
+        // A name may be known again in a moment, a server started again, a proxy have a bad one.
+        ConnectError::Unresolved { .. } | ConnectError::Io { .. } | ConnectError::TimedOut { .. } => false,
+        ConnectError::Refused { status, .. } => *status < 500,
+        ConnectError::Tls(_) | ConnectError::NotWebsocket { .. } | ConnectError::Bearer => true,
+    };
+    DialError { message: error.to_string(), is_final }
+}
+
+/// A program, such as `ssh HOST sandbar serve --listen stdio`.
+pub struct ByProgram {
+    /// Its name or path.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+}
+
+impl Dial for ByProgram {
+    fn dial(&self) -> BoxFuture<'_, Result<Dialed, DialError>> {
+        Box::pin(async move {
+            let program = Program {
+                program: self.program.clone(),
+                args: self.args.clone(),
+                env: self.env.clone(),
+                cwd: None,
+                // What it has to say is for the person: a password that is asked for, a host that is not known.
+                stderr: Stdio::inherit(),
+            };
+            let spawned = connect::spawn(program);
+            let (transport, running) =
+                spawned.map_err(|error| DialError { message: error.to_string(), is_final: true })?;
+            Ok(Dialed { transport, guard: Some(Box::new(running)) })
+        })
+    }
+}

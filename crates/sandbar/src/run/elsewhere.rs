@@ -1,0 +1,245 @@
+//! `sandbar run --on`: the command runs on another machine, planned and held there, shown and recorded here.
+//!
+//! What is asked for goes over in a person's words; the other machine's own rules, home and environment decide what
+//! that comes to. Nothing of this machine is checked for it, and of our environment only what `--env` says goes along.
+
+use std::collections::BTreeMap;
+
+use sandbar_exec::Process;
+use sandbar_exec::remote::RemoteError;
+use sandbar_policy::Glob;
+use sandbar_proto::exec::{RunIntent, StartParams, Started, WireEnvPolicy, WirePath};
+use sandbar_proto::{AbsPath, ByteString, OutputMode, RunId, StdinMode};
+use sandbar_store::RunMeta;
+
+use super::follow::{Follower, Manner, Role};
+use super::record::{Record, now};
+use super::signals::{Signals, Wish};
+use super::streams::Streams;
+use super::{cannot_run, tell_lowered};
+use crate::cli::{Git, RunArgs};
+use crate::dirs::Directories;
+use crate::elsewhere::Elsewhere;
+use crate::environments::{self, Place};
+use crate::json::Line;
+use crate::render::{Problem, note};
+use crate::terminal::DetachKeys;
+use crate::{exit, output};
+
+/// Runs the command of `args` there and returns the status to exit with.
+///
+/// # Errors
+/// It could not be run; statuses 125 to 127.
+pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -> Result<u8, Problem> {
+    let profile = args.sandbox.profile()?;
+    let streams = Streams::choose(args, profile)?.relayed();
+    let limits = args.limits()?;
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .map_err(|error| cannot_run(format!("could not make an event loop: {error}")))?;
+    let result = tokio.block_on(async {
+        let mut signals =
+            Signals::listen().map_err(|error| cannot_run(format!("could not listen to signals: {error}")))?;
+        let elsewhere = Elsewhere::new(place);
+        let begun = async {
+            let cwd = working_directory(args, &elsewhere).await?;
+            let intent = RunIntent {
+                profile: profile.name().to_owned(),
+                network: args.sandbox.network(),
+                allow_write: paths("--allow-write", &args.sandbox.allow_write, &cwd)?,
+                allow_read: paths("--allow-read", &args.sandbox.allow_read, &cwd)?,
+                protect_git: matches!(args.sandbox.git, Git::Protect),
+                separate_stderr: streams.plan().stderr == OutputMode::Logged,
+                limits,
+            };
+            begin(args, directories, &elsewhere, streams, (cwd, intent)).await
+        };
+        let (process, record) = tokio::select! {
+            biased;
+            begun = begun => begun?,
+            wish = signals.next() => return Err(interrupted(wish)),
+        };
+        if args.detach {
+            return leave(args, &*process, &elsewhere);
+        }
+        let manner = Manner {
+            role: Role::Starter,
+            json: args.json,
+            quiet: args.quiet,
+            timeout: args.timeout,
+            keys: args.detach_keys.clone().unwrap_or_else(DetachKeys::none),
+        };
+        let follower = Follower::new(manner, process, record, streams.input(), signals)?;
+        elsewhere.while_telling(follower.follow()).await
+    });
+    // A thread may still wait for input that never comes; the process need not wait for it.
+    tokio.shutdown_background();
+    result
+}
+
+/// Where the command runs: where it is said, or where the other machine begins.
+async fn working_directory(args: &RunArgs, elsewhere: &Elsewhere) -> Result<AbsPath, Problem> {
+    let info = elsewhere.remote().info().await;
+    let info = info.map_err(|error| environments::problem("run the command", elsewhere.place(), &error))?;
+    let base = info.and_then(|info| info.cwd).map_or_else(AbsPath::root, |cwd| cwd.0);
+    match &args.sandbox.cwd {
+        Some(cwd) => below("--cwd", &base, cwd),
+        None => Ok(base),
+    }
+}
+
+/// A path of the other machine. `..` is refused: what it means depends on links there.
+fn below(flag: &str, base: &AbsPath, path: &std::ffi::OsStr) -> Result<AbsPath, Problem> {
+    let text = std::path::Path::new(path);
+    let joined = if text.is_absolute() {
+        AbsPath::new(path.to_owned())
+    } else {
+        AbsPath::new(base.as_path().join(text).into_os_string())
+    };
+    joined.map_err(|error| {
+        Problem::new(format!("could not use the path {}: {error}", text.display()))
+            .at(flag)
+            .advise("name an absolute path of the other machine")
+            .status(exit::USAGE)
+    })
+}
+
+fn paths(flag: &str, given: &[std::ffi::OsString], cwd: &AbsPath) -> Result<Vec<WirePath>, Problem> {
+    given.iter().map(|path| below(flag, cwd, path).map(WirePath)).collect()
+}
+
+/// Starts it, with its record begun before.
+async fn begin(
+    args: &RunArgs,
+    directories: &Directories,
+    elsewhere: &Elsewhere,
+    streams: Streams,
+    (cwd, intent): (AbsPath, RunIntent),
+) -> Result<(Box<dyn Process>, Record), Problem> {
+    let id = RunId::generate();
+    let place = elsewhere.place();
+    let argv: Vec<ByteString> = args.command.iter().map(|argument| argument.clone().into()).collect();
+    let command = argv.first().map(ByteString::to_display).unwrap_or_default();
+    // Nobody here would go on with the record of a run that is left; the log there has what it writes.
+    let record = if args.no_record || args.detach {
+        Record::none()
+    } else {
+        let profile = args.sandbox.profile()?;
+        Record::begin_with(
+            directories,
+            RunMeta {
+                id,
+                argv: argv.clone(),
+                cwd: cwd.clone(),
+                profile: profile.name().to_owned(),
+                network: intent.network.unwrap_or(profile.network()),
+                writable_roots: intent.allow_write.iter().map(|path| path.0.clone()).collect(),
+                notes: vec![format!("ran on {} ({})", place.name, place.reach)],
+                withheld_env: 0,
+                started: now(),
+                holder_pid: None,
+            },
+        )?
+    };
+    let stdin = streams.plan().stdin;
+    let params = StartParams {
+        process_id: id.to_string(),
+        argv,
+        cwd: Some(WirePath(cwd)),
+        env_policy: Some(env_policy(args)),
+        env: overlay(args)?,
+        unset: names(args)?,
+        tty: stdin == StdinMode::Terminal,
+        size: streams.terminal().map(|terminal| terminal.size),
+        pipe_stdin: stdin == StdinMode::Piped,
+        start_id: Some(id.to_string()),
+        // As here: a run outlives whoever started it.
+        detached: true,
+        run: Some(intent),
+        ..StartParams::default()
+    };
+    match elsewhere.remote().start(params).await {
+        Ok((process, started)) => {
+            tell(args, started.as_ref());
+            Ok((process, record))
+        }
+        Err(error) => {
+            let problem = not_started(&command, place, &error);
+            record.failed_to_start(error.kind().unwrap_or("connection"), 0, &problem.what);
+            Err(problem)
+        }
+    }
+}
+
+fn tell(args: &RunArgs, started: Option<&Started>) {
+    let Some(started) = started else { return };
+    if let Some(plan) = &started.plan {
+        let shown = plan.notes.iter().filter(|note| note.is_warning || !args.quiet);
+        shown.for_each(|told| note(&told.text));
+        if plan.withheld_env > 0 && !args.quiet {
+            let variables = if plan.withheld_env == 1 { "variable" } else { "variables" };
+            note(format_args!(
+                "withheld {} environment {variables} of the other machine that may be secret (--env-keep keeps them).",
+                plan.withheld_env
+            ));
+        }
+    }
+    if !args.quiet {
+        tell_lowered(&started.lowered);
+    }
+}
+
+fn not_started(command: &str, place: &Place, error: &RemoteError) -> Problem {
+    let problem = environments::problem(&format!("start `{command}`"), place, error);
+    let status = match error.kind() {
+        Some("program_not_found") => exit::NOT_FOUND,
+        Some("not_executable") => exit::NOT_EXECUTABLE,
+        _ => exit::CANNOT_RUN,
+    };
+    problem.status(status)
+}
+
+/// The rules of `sandbar run` for the other machine's environment.
+fn env_policy(args: &RunArgs) -> WireEnvPolicy {
+    WireEnvPolicy {
+        inherit: "all".to_owned(),
+        include: args.env.env_keep.iter().map(Glob::to_string).collect(),
+        ..WireEnvPolicy::default()
+    }
+}
+
+fn overlay(args: &RunArgs) -> Result<BTreeMap<String, ByteString>, Problem> {
+    let pair = |var: &sandbar_proto::EnvVar| Ok((text("--env", &var.name)?, var.value.clone()));
+    args.env.env.iter().map(pair).collect()
+}
+
+fn names(args: &RunArgs) -> Result<Vec<String>, Problem> {
+    args.env.env_unset.iter().map(|name| text("--env-unset", name)).collect()
+}
+
+fn text(flag: &str, name: &ByteString) -> Result<String, Problem> {
+    name.as_str().map(str::to_owned).ok_or_else(|| {
+        Problem::new("names of variables on another machine have to be UTF-8").at(flag).status(exit::USAGE)
+    })
+}
+
+/// Leaves it to itself.
+fn leave(args: &RunArgs, process: &dyn Process, elsewhere: &Elsewhere) -> Result<u8, Problem> {
+    if args.json {
+        return output::print(Line::started(process.record()).bytes());
+    }
+    if !args.quiet {
+        let name = &elsewhere.place().name;
+        note(format_args!("it is not recorded here; `sandbar logs --on {name}` shows what it writes."));
+    }
+    output::print(format!("{}\n", process.record().id))
+}
+
+/// Nothing is known yet of a start that is under way; the other machine ends what nobody detached.
+fn interrupted(wish: Wish) -> Problem {
+    let (Wish::Forward(signal) | Wish::Terminate(signal)) = wish;
+    let status = u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN);
+    Problem::new(format!("interrupted by signal {signal} before the command was started")).status(status)
+}
