@@ -226,7 +226,8 @@ mod tests {
     fn the_first_that_says_something_decides() {
         let ours = ("SANDBAR_EXEC_SERVER_URL", "unix:/s");
         let theirs = ("CODEX_EXEC_SERVER_URL", "ws://c:2");
-        let table: [(Option<&str>, &[(&str, &str)], &str, &str, Said); 7] = [
+        type Row<'a> = (Option<&'a str>, &'a [(&'a str, &'a str)], &'a str, &'a str, Said);
+        let table: [Row<'_>; 7] = [
             (None, &[], "", "local", Said::Nothing),
             (None, &[], FILE, "ws://b:1", Said::File),
             (None, &[theirs], FILE, "ws://c:2", Said::Variable("CODEX_EXEC_SERVER_URL")),

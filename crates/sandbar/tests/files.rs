@@ -50,7 +50,9 @@ impl Helper {
     /// In the sandbox of `sandbar run OPTIONS`.
     fn sandboxed(home: &Home, options: &[&str]) -> Self {
         let mut command = home.sandbar(&["run", "--quiet", "--no-record"]);
-        command.args(options).arg("--").arg(home.program()).arg(HELPER_ARGUMENT);
+        // It may lie below /tmp, where a sandbox sees nothing of the host.
+        command.args(options).arg("--allow-read").arg(home.program());
+        command.arg("--").arg(home.program()).arg(HELPER_ARGUMENT);
         Self::start(&mut command)
     }
 

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sandbar_rpc::connect::ConnectUrl;
+use sandbar_rpc::connect::{ConnectUrl, ConnectUrlError};
 use serde::Deserialize;
 use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 
@@ -65,7 +65,7 @@ impl Reach {
             None => text
                 .parse()
                 .map(Self::Url)
-                .map_err(|error: connect_error::Error| Problem::new(error).status(exit::USAGE)),
+                .map_err(|error: ConnectUrlError| Problem::new(error).status(exit::USAGE)),
         }
     }
 
@@ -91,10 +91,6 @@ impl Reach {
         args.extend([host, program, "serve", "--listen", "stdio"].map(str::to_owned));
         Some(Self::Program { program: "ssh".to_owned(), args, env: Vec::new() })
     }
-}
-
-mod connect_error {
-    pub(super) use sandbar_rpc::connect::ConnectUrlError as Error;
 }
 
 /// A place.
@@ -273,7 +269,7 @@ impl File {
         if is_default {
             document["default"] = value(&place.name);
         }
-        self.write(&document)
+        self.write(&document.to_string())
     }
 
     /// Removes a place; it is the default no more if it was.
@@ -290,10 +286,14 @@ impl File {
         if places.len() == before {
             return Err(no_place(name, &self.path));
         }
+        let mut above = String::new();
         if self.written.default.as_deref() == Some(name) {
+            // What stands above it is mostly about the whole file.
+            let prefix = document.key("default").and_then(|key| key.leaf_decor().prefix()?.as_str());
+            above = prefix.unwrap_or_default().to_owned();
             document.remove("default");
         }
-        self.write(&document)
+        self.write(&format!("{above}{document}"))
     }
 
     fn document(&self) -> Result<DocumentMut, Problem> {
@@ -301,7 +301,7 @@ impl File {
     }
 
     /// Writes it, whole or not at all, for its owner alone: there may be a token in it.
-    fn write(&self, document: &DocumentMut) -> Result<(), Problem> {
+    fn write(&self, text: &str) -> Result<(), Problem> {
         let failed = |error: &dyn fmt::Display| {
             Problem::new(format!("could not write the file: {error}")).at(self.path.display())
         };
@@ -313,7 +313,7 @@ impl File {
             return Err(failed(&"somebody else changed it in this moment").advise("try again"));
         }
         let mut new = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
-        let written = new.write_all(document.to_string().as_bytes()).and_then(|()| new.as_file().sync_all());
+        let written = new.write_all(text.as_bytes()).and_then(|()| new.as_file().sync_all());
         written.map_err(|error| failed(&error))?;
         new.persist(&self.path).map_err(|error| failed(&error.error))?;
         Ok(())

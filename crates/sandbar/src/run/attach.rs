@@ -31,7 +31,7 @@ pub(crate) fn execute(args: &AttachArgs) -> Result<u8, Problem> {
             if !known.is_running() {
                 return Err(ended(&known));
             }
-            Holder::Keeper(known)
+            Holder::Keeper(Box::new(known))
         }
         Where::Elsewhere(place) => Holder::Elsewhere(place),
     };
@@ -46,7 +46,7 @@ pub(crate) fn execute(args: &AttachArgs) -> Result<u8, Problem> {
 /// What holds the run.
 enum Holder {
     /// A keeper here.
-    Keeper(Known),
+    Keeper(Box<Known>),
     /// Another machine, which is asked for it.
     Elsewhere(Place),
 }
