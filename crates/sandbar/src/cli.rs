@@ -265,6 +265,8 @@ pub(crate) struct ManArgs {
 pub(crate) enum KeeperCommand {
     /// End the keeper if nothing runs
     Stop,
+    /// Replace the keeper by this version of sandbar; what runs goes on
+    Upgrade,
 }
 
 /// Parses this process's arguments. Help and version are printed here and end the process.

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use sandbar_proto::{OutputTotals, Seq, Stream, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::record::{HEADER_BYTES, RecordHeader};
 use super::segment;
+use crate::handover::{Adopted, Fd, HandoverError, Kept, failed};
 
 /// Bytes after which a new segment begins. A sixteenth of the default retention: what is dropped at once.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
@@ -29,7 +31,7 @@ pub(crate) struct LogWriter {
     totals: OutputTotals,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Segment {
     index: u32,
     /// Bytes of records in the file.
@@ -219,6 +221,50 @@ impl LogWriter {
         let before = self.file_bytes();
         while self.drop_oldest(keep_from) {}
         before - self.file_bytes()
+    }
+}
+
+/// A [`LogWriter`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedLog {
+    directory: Fd,
+    segments: VecDeque<Segment>,
+    current: Fd,
+    next_index: u32,
+    retention_bytes: u64,
+    totals: OutputTotals,
+}
+
+impl LogWriter {
+    /// Hands the log over.
+    pub(crate) fn save(&self, kept: &mut Kept) -> SavedLog {
+        SavedLog {
+            directory: kept.keep(&self.directory),
+            segments: self.segments.clone(),
+            current: kept.keep(&self.current),
+            next_index: self.next_index,
+            retention_bytes: self.retention_bytes,
+            totals: self.totals,
+        }
+    }
+
+    /// Takes a log over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(crate) fn restore(saved: SavedLog, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedLog { directory, segments, current, next_index, retention_bytes, totals } = saved;
+        if segments.is_empty() {
+            return Err(failed("take a log over")(Errno::INVAL));
+        }
+        Ok(Self {
+            directory: adopted.give(directory)?,
+            segments,
+            current: adopted.give(current)?,
+            next_index,
+            retention_bytes,
+            totals,
+        })
     }
 }
 
