@@ -100,7 +100,7 @@ enum Target {
     Holder(RunId),
     Stream(RunId, Stream),
     Stdin(RunId),
-    /// A spare that was thrown away, by its process id.
+    /// A holder without a tree or a spare that was thrown away, by its process id.
     Leaving(i32),
     /// The host's mount table.
     Mounts,
@@ -133,8 +133,9 @@ struct Keeper {
     next_token: u64,
     connections: BTreeMap<u64, Connection>,
     processes: BTreeMap<RunId, Process>,
-    /// Holders without a tree, on their way out.
-    leaving: BTreeMap<RunId, Holder>,
+    /// Holders without a tree, on their way out. By process id: a run that failed to start may have started again under
+    /// its id before the holder of its first start is gone.
+    leaving: BTreeMap<i32, Holder>,
     /// Spares that were thrown away, until they have ended.
     discarded: BTreeMap<i32, OwnedFd>,
     spares: Spares,
@@ -146,6 +147,8 @@ struct Keeper {
     sessions: Sessions,
     /// An upgrade that was asked for.
     upgrade: Option<upgrade::Pending>,
+    /// The program that could not take over last.
+    refused_program: Option<upgrade::Refused>,
     /// Who waits to hear that the upgrade is done: connection and request number.
     asker: Option<(u64, u64)>,
     packet: Box<[u8]>,
@@ -220,6 +223,7 @@ impl Keeper {
             recordings,
             sessions: Sessions::default(),
             upgrade: None,
+            refused_program: None,
             asker: None,
             packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
             chunk: vec![0; READ_BYTES].into_boxed_slice(),
@@ -248,7 +252,8 @@ impl Keeper {
             watched.push((Target::Control(*id), process.holder.control.as_fd()));
             watched.push((Target::Holder(*id), process.holder.pidfd.as_fd()));
         }
-        watched.extend(self.leaving.iter().map(|(id, holder)| (Target::Holder(*id), holder.pidfd.as_fd())));
+        watched
+            .extend(self.leaving.iter().map(|(pid, holder)| (Target::Leaving(*pid), holder.pidfd.as_fd())));
         watched.extend(self.discarded.iter().map(|(pid, pidfd)| (Target::Leaving(*pid), pidfd.as_fd())));
         watched.extend(self.recordings.attendant().map(|pidfd| (Target::Attendant, pidfd)));
         for (target, fd) in watched {
@@ -370,6 +375,7 @@ impl Keeper {
             Target::Leaving(pid) => {
                 self.targets.remove(&token);
                 self.discarded.remove(&pid);
+                self.leaving.remove(&pid);
                 reap(pid);
             }
             Target::Attendant => {
@@ -835,7 +841,7 @@ impl Keeper {
         self.recordings.forget(id);
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         process.directory.discard();
-        self.wait_for_holder(id, process.holder);
+        self.wait_for_holder(process.holder, process.holder_ended);
         if let Phase::Starting { spec, waiting } = phase {
             let failure = start::setup_failure(&spec, failed);
             for (client, req) in waiting {
@@ -887,11 +893,6 @@ impl Keeper {
     fn holder_ended(&mut self, id: RunId) {
         // Its last words may still be in the channel.
         self.hear_holder(id);
-        if let Some(leaving) = self.leaving.remove(&id) {
-            self.forget_targets(|target| *target == Target::Holder(id));
-            reap(leaving.pid);
-            return;
-        }
         let Some(process) = self.processes.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &process.holder.pidfd);
         let usage = reap(process.holder.pid);
@@ -1000,16 +1001,20 @@ impl Keeper {
             // Not before: making a spare takes the processor that the run needs.
             self.spares.wanted = process.network;
             self.archive.add(id, &process, self.recordings.is_open(id));
-            self.wait_for_holder(id, process.holder);
+            self.wait_for_holder(process.holder, process.holder_ended);
         }
     }
 
-    /// Waits for a holder whose tree has ended, without making anybody else wait for it.
-    fn wait_for_holder(&mut self, id: RunId, holder: Holder) {
+    /// Waits for a holder whose tree has ended, without making anybody else wait for it. One that `has_ended` was waited
+    /// for.
+    fn wait_for_holder(&mut self, holder: Holder, has_ended: bool) {
+        if has_ended {
+            return;
+        }
         let _ = epoll::delete(&self.epoll, &holder.pidfd);
-        let token = self.token(Target::Holder(id));
+        let token = self.token(Target::Leaving(holder.pid));
         if epoll::add(&self.epoll, &holder.pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
-            self.leaving.insert(id, holder);
+            self.leaving.insert(holder.pid, holder);
         } else {
             self.targets.remove(&token);
             reap(holder.pid);

@@ -186,12 +186,12 @@ impl Knock {
         if let Some(client) = self.0
             && let Some(client) = await_greeting(home, client, patience)?
         {
-            return renew(home, client, program, patience);
+            return renew(home, client, program, patience, MINOR);
         }
         home.ensure()?;
         let _lock = start_lock(home)?;
         if let Some(client) = try_connect(home, patience)? {
-            return renew(home, client, program, patience);
+            return renew(home, client, program, patience, MINOR);
         }
         start(home, program)?;
         connect(home, patience)
@@ -242,19 +242,20 @@ fn open_connection(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
 }
 
 /// Whether a program asks a keeper to replace itself by it: the keeper can, and lacks something that the program has.
-fn is_outdated(keeper: u32) -> bool {
-    (UPGRADE_MINOR..MINOR).contains(&keeper)
+fn is_outdated(keeper: u32, own: u32) -> bool {
+    (UPGRADE_MINOR..own).contains(&keeper)
 }
 
-/// Has an outdated keeper replace itself by `program`. One that can't goes on as it is, and serves as it always did;
+/// Has a keeper that is outdated for a program of minor `own` replace itself by `program`. One that can't goes on as it is, and serves as it always did;
 /// [`Client::upgrade_refusal`] says why.
 fn renew(
     home: &KeeperDir,
     mut client: Client,
     program: &Path,
     patience: &Patience,
+    own: u32,
 ) -> Result<Client, ConnectError> {
-    if !client.peer().is_some_and(|peer| is_outdated(peer.minor)) {
+    if !client.peer().is_some_and(|peer| is_outdated(peer.minor, own)) {
         return Ok(client);
     }
     let program = match File::open(program) {
@@ -581,12 +582,70 @@ fn close_others(kept: &OwnedFd) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{self, Message, RequestHeader};
+    use crate::transport::{self, Received};
 
     #[test]
     fn a_keeper_is_replaced_if_it_lacks_something_and_can_be() {
-        assert!(!is_outdated(MINOR), "of the same minor");
-        assert!(!is_outdated(MINOR + 1), "newer");
-        assert!(!is_outdated(UPGRADE_MINOR - 1), "it does not know how");
-        assert_eq!(is_outdated(UPGRADE_MINOR), UPGRADE_MINOR < MINOR);
+        assert!(!is_outdated(MINOR, MINOR), "of the same minor");
+        assert!(!is_outdated(MINOR + 1, MINOR), "newer");
+        assert!(!is_outdated(UPGRADE_MINOR - 1, UPGRADE_MINOR + 1), "it does not know how");
+        assert!(is_outdated(UPGRADE_MINOR, UPGRADE_MINOR + 1));
+    }
+
+    /// What becomes of a client of minor `own` whose keeper introduces itself, and then answers like this.
+    fn renewed(own: u32, answer: Option<Reply>) -> Client {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, keeper) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let say = |req, reply| {
+            let packet = protocol::encode(&Message::Reply { req, reply }, &[]).unwrap();
+            assert_eq!(transport::send(&keeper, &packet, &[]), Ok(true));
+        };
+        let home = KeeperDir::at("/nowhere".into());
+        let patience = Patience::new(home.clone(), START_DEADLINE, |late| panic!("{late:?}"));
+        let mut client = Client::new(ours);
+        say(1, Reply::Hello { minor: UPGRADE_MINOR, version: "0.0.7".to_owned(), pid: 7 });
+        assert!(matches!(client.receive(), Ok(Some(Incoming::Reply(1, _)))));
+        let expects_request = answer.is_some();
+        answer.into_iter().for_each(|answer| say(1, answer));
+        let program = tempfile::NamedTempFile::new().unwrap();
+        let client = renew(&home, client, program.path(), &patience, own).unwrap();
+        let mut buffer = vec![0; protocol::MAX_PACKET_BYTES];
+        match transport::receive(&keeper, &mut buffer).unwrap() {
+            Received::Packet(length, fds) => {
+                let (header, _) = protocol::decode::<RequestHeader>(&buffer[..length]).unwrap();
+                assert_eq!((header.request, fds.len()), (Request::Upgrade, 1));
+                assert!(expects_request);
+            }
+            Received::Nothing => assert!(!expects_request),
+            Received::End => panic!("it left"),
+        }
+        client
+    }
+
+    #[test]
+    fn a_client_of_a_newer_minor_gets_a_newer_keeper() {
+        let answer = Reply::Upgraded { minor: UPGRADE_MINOR + 1, version: "0.0.8".to_owned() };
+        let client = renewed(UPGRADE_MINOR + 1, Some(answer));
+        let peer = client.peer().unwrap();
+        assert_eq!((peer.minor, peer.version.as_str(), peer.pid), (UPGRADE_MINOR + 1, "0.0.8", 7));
+        assert_eq!(client.upgrade_refusal(), None);
+    }
+
+    #[test]
+    fn a_client_goes_on_with_a_keeper_that_can_not_be_replaced_and_knows_why() {
+        let reason = UpgradeRefusal::Starting { starts: 2 };
+        let client = renewed(
+            UPGRADE_MINOR + 1,
+            Some(Reply::Refused { error: Refusal::Upgrade { reason: reason.clone() } }),
+        );
+        assert_eq!(client.peer().map(|peer| peer.minor), Some(UPGRADE_MINOR));
+        assert_eq!(client.upgrade_refusal(), Some(&reason));
+    }
+
+    #[test]
+    fn a_client_of_the_same_minor_asks_for_nothing() {
+        assert_eq!(renewed(UPGRADE_MINOR, None).upgrade_refusal(), None);
     }
 }

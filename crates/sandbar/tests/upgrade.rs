@@ -413,6 +413,16 @@ fn a_tree_behind_its_leader_is_still_held() {
     assert!(processes::with_argument(&marker).is_empty());
 }
 
+/// Texts of all records.
+fn rollouts(folder: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let texts = entries.flat_map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => rollouts(&entry.path()),
+        Ok(_) | Err(_) => fs::read_to_string(entry.path()).into_iter().collect(),
+    });
+    texts.collect()
+}
+
 #[test]
 fn sandboxed_runs_with_reserved_names_and_records_go_on() {
     let home = need!(sandbox());
@@ -436,6 +446,13 @@ fn sandboxed_runs_with_reserved_names_and_records_go_on() {
         (home.finish(&["ps", "--json"]).ok() == "[]\n").then_some(())
     });
     assert_eq!(home.finish(&["logs", &id]).ok(), "begun\ndone\n");
+    eventually(DEADLINE, "the record of the detached run", || {
+        let records = rollouts(&home.sandbar_home().join("state"));
+        records
+            .iter()
+            .any(|text| text.contains("run_taken_over") && text.contains("task_complete"))
+            .then_some(())
+    });
     eventually(DEADLINE, "the names to be given back", || {
         (!home.workspace().join(".claude").exists()).then_some(())
     });
@@ -443,6 +460,47 @@ fn sandboxed_runs_with_reserved_names_and_records_go_on() {
     assert_eq!(home.keeper(), keeper);
     assert_eq!(home.finish(&["keeper", "stop"]).code, Some(0));
     eventually(DEADLINE, "the end of the keeper", || (!keeper.is_alive()).then_some(()));
+}
+
+#[test]
+fn starts_in_sandboxes_wait_for_the_next_program_and_lose_nothing() {
+    const RUNS: usize = 25;
+    let home = need!(sandbox());
+    newer(&home);
+    let mut talk = Talk::with(&home);
+    let done = AtomicBool::new(false);
+    let upgrades = thread::scope(|scope| {
+        let runs: Vec<_> = (0..2)
+            .map(|turn| {
+                let home = &home;
+                scope.spawn(move || {
+                    for number in 0..RUNS {
+                        let text = format!("echo {turn}.{number}; exit {number}");
+                        let finished = home.run(&["--no-record"], &text);
+                        let code = i32::try_from(number).unwrap();
+                        assert_eq!(finished, Finished::with(code, format!("{turn}.{number}\n"), ""));
+                    }
+                })
+            })
+            .collect();
+        let upgrading = scope.spawn(|| {
+            let mut upgrades = 0;
+            while !done.load(Ordering::Relaxed) {
+                talk.upgrade(&home);
+                upgrades += 1;
+            }
+            upgrades
+        });
+        let results: Vec<_> = runs.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        done.store(true, Ordering::Relaxed);
+        results.into_iter().for_each(|result| result.unwrap());
+        upgrading.join().unwrap()
+    });
+    assert!(upgrades > 3, "{upgrades}");
+    // What is left is the one spare at most, and that for a short while.
+    let keeper = home.keeper();
+    eventually(DEADLINE, "a keeper without children", || keeper.descendants().is_empty().then_some(()));
+    assert_eq!(fs::read_dir(home.workspace()).unwrap().count(), 0, "reserved names are given back");
 }
 
 // --- what leaves everything as it was ---

@@ -49,12 +49,17 @@ const REHEARSAL: Duration = Duration::from_secs(5);
 /// Longest answer of a rehearsal.
 const ANSWER_BYTES: usize = 4096;
 
+/// How long a program that could not take over is refused without another rehearsal: every client that comes with it asks,
+/// and everything that runs waits for each rehearsal.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
 const RELEASE: &str = env!("CARGO_PKG_VERSION");
 
 /// An upgrade that waits for starts to be done.
 #[derive(Debug)]
 pub(super) struct Pending {
     program: OwnedFd,
+    identity: ProgramIdentity,
     /// Connection and request number of who asked.
     asker: (u64, u64),
     deadline: Instant,
@@ -65,6 +70,22 @@ impl Pending {
     pub(super) fn deadline(&self) -> Instant {
         self.deadline
     }
+}
+
+/// A program that could not take over.
+#[derive(Debug)]
+pub(super) struct Refused {
+    program: ProgramIdentity,
+    reason: UpgradeRefusal,
+    until: Instant,
+}
+
+/// A file as it was: another content is another program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ProgramIdentity {
+    dev: u64,
+    ino: u64,
+    changed: (i64, u64),
 }
 
 /// Everything that a keeper is, but what it can make anew: epoll, /dev/null, buffers, compiled filters.
@@ -81,7 +102,7 @@ struct State {
     next_token: u64,
     connections: Vec<(u64, SavedConnection)>,
     processes: Vec<(RunId, SavedProcess)>,
-    leaving: Vec<(RunId, SavedHolder)>,
+    leaving: Vec<SavedHolder>,
     discarded: Vec<(i32, Fd)>,
     timers: Vec<(u64, Timer)>,
     placeholders: SavedPlaceholders,
@@ -115,7 +136,7 @@ fn is_forward(major: u32, minor: u32, version: &str) -> bool {
 }
 
 /// Whether a file may be the next keeper: a program that nobody but this user and root can have written.
-fn check_program(program: &OwnedFd) -> Result<(), UpgradeRefusal> {
+fn check_program(program: &OwnedFd) -> Result<ProgramIdentity, UpgradeRefusal> {
     let stat = rustix::fs::fstat(program).map_err(unusable)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(UpgradeRefusal::NoProgram);
@@ -124,7 +145,11 @@ fn check_program(program: &OwnedFd) -> Result<(), UpgradeRefusal> {
         return Err(UpgradeRefusal::Owner { uid: stat.st_uid });
     }
     let mode = stat.st_mode & 0o7777;
-    if mode & 0o022 != 0 { Err(UpgradeRefusal::Writable { mode }) } else { Ok(()) }
+    if mode & 0o022 != 0 {
+        return Err(UpgradeRefusal::Writable { mode });
+    }
+    let changed = (stat.st_ctime, stat.st_ctime_nsec);
+    Ok(ProgramIdentity { dev: stat.st_dev, ino: stat.st_ino, changed })
 }
 
 fn unusable(error: impl fmt::Display) -> UpgradeRefusal {
@@ -139,8 +164,15 @@ impl Keeper {
             return Err(refuse(UpgradeRefusal::UnderWay));
         }
         let [program] = <[OwnedFd; 1]>::try_from(fds).map_err(|_| refuse(UpgradeRefusal::NoProgram))?;
-        check_program(&program).map_err(refuse)?;
-        self.upgrade = Some(Pending { program, asker, deadline: Instant::now() + DRAIN });
+        let identity = check_program(&program).map_err(refuse)?;
+        let now = Instant::now();
+        if let Some(refused) = &self.refused_program
+            && refused.program == identity
+            && now < refused.until
+        {
+            return Err(refuse(refused.reason.clone()));
+        }
+        self.upgrade = Some(Pending { program, identity, asker, deadline: now + DRAIN });
         Ok(())
     }
 
@@ -154,11 +186,14 @@ impl Keeper {
             _ if Instant::now() < pending.deadline => return,
             starts => Some(UpgradeRefusal::Starting { starts }),
         };
-        let Some(Pending { program, asker, .. }) = self.upgrade.take() else { return };
+        let Some(Pending { program, identity, asker, .. }) = self.upgrade.take() else { return };
         let reason = reason.unwrap_or_else(|| {
             let spare = self.spares.take();
             self.discard(spare);
-            self.replace(&program, asker)
+            let reason = self.replace(&program, asker);
+            let until = Instant::now() + REFUSED_FOR;
+            self.refused_program = Some(Refused { program: identity, reason: reason.clone(), until });
+            reason
         });
         let (client, req) = asker;
         self.reply(client, req, Reply::Refused { error: Refusal::Upgrade { reason } });
@@ -208,7 +243,7 @@ impl Keeper {
             next_token: self.next_token,
             connections: self.connections.iter().map(|(id, client)| (*id, client.save(kept))).collect(),
             processes,
-            leaving: self.leaving.iter().map(|(id, holder)| (*id, SavedHolder::save(holder, kept))).collect(),
+            leaving: self.leaving.values().map(|holder| SavedHolder::save(holder, kept)).collect(),
             discarded: self.discarded.iter().map(|(pid, pidfd)| (*pid, kept.keep(pidfd))).collect(),
             timers: self.timers.iter().map(|timer| (moments.save(timer.0.0), timer.0.1)).collect(),
             placeholders: self.placeholders.save(kept),
@@ -250,8 +285,9 @@ impl Keeper {
         for (id, saved) in state.processes {
             keeper.processes.insert(id, super::Process::restore(saved, &mut adopted)?);
         }
-        for (id, saved) in state.leaving {
-            keeper.leaving.insert(id, saved.restore(&mut adopted)?);
+        for saved in state.leaving {
+            let holder = saved.restore(&mut adopted)?;
+            keeper.leaving.insert(holder.pid, holder);
         }
         for (pid, pidfd) in state.discarded {
             keeper.discarded.insert(pid, adopted.give(pidfd)?);
@@ -434,8 +470,7 @@ mod tests {
             file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
             check_program(&file.reopen().unwrap().into())
         };
-        assert_eq!(check(0o700), Ok(()));
-        assert_eq!(check(0o755), Ok(()));
+        assert!(check(0o700).is_ok() && check(0o755).is_ok());
         assert_eq!(check(0o775), Err(UpgradeRefusal::Writable { mode: 0o775 }));
         assert_eq!(check(0o702), Err(UpgradeRefusal::Writable { mode: 0o702 }));
         let directory = std::fs::File::open("/").unwrap();
