@@ -24,24 +24,30 @@ const LIBRARIES: [(&str, &str); 7] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=SANDBAR_LINK");
+    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
     let is_wanted = std::env::var_os("SANDBAR_LINK").is_none_or(|how| how != "dynamic");
     let target = std::env::var("TARGET")?;
     if is_wanted && target == "x86_64-unknown-linux-gnu" && std::env::var("HOST")? == target {
         let out = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
-        if let Some(found) = find_libraries() {
-            link_statically(&out, &found)?;
+        match find_libraries() {
+            Ok(found) => link_statically(&out, &found)?,
+            Err(missing) => println!(
+                "cargo::warning=sandbar is linked dynamically, which makes every run slower: {missing} was not found"
+            ),
         }
     }
     Ok(())
 }
 
-/// Where the compiler has every one of the libraries.
-fn find_libraries() -> Option<Vec<(&'static str, PathBuf)>> {
-    LIBRARIES.iter().map(|&(name, file)| Some((name, find_library(file)?))).collect()
+/// Where the compiler has every one of the libraries, or the first that it has not.
+fn find_libraries() -> Result<Vec<(&'static str, PathBuf)>, &'static str> {
+    LIBRARIES.iter().map(|&(name, file)| Ok((name, find_library(file).ok_or(file)?))).collect()
 }
 
 fn find_library(file: &str) -> Option<PathBuf> {
-    let output = Command::new("cc").arg(format!("-print-file-name={file}")).output().ok()?;
+    // The linker that is configured (cargo sets this), which links in the end and so has to have them.
+    let linker = std::env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
+    let output = Command::new(linker).arg(format!("-print-file-name={file}")).output().ok()?;
     let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
     // A file that is not found is printed as it was asked for.
     (path.is_absolute() && path.exists()).then_some(path)

@@ -19,6 +19,8 @@ pub(crate) struct Executable {
     pub(crate) kind: ExecutableKind,
     /// Where it is.
     pub(crate) path: PathBuf,
+    /// The folder of its package, in which cargo starts tests.
+    pub(crate) folder: PathBuf,
 }
 
 /// What an executable is for.
@@ -102,7 +104,11 @@ pub(crate) fn is_sandbar(executable: &Executable) -> bool {
     executable.kind == ExecutableKind::Program && executable.target == "sandbar"
 }
 
-fn build(command: &mut Command) -> Result<Vec<Executable>> {
+/// Runs a cargo command that builds, and returns the executables.
+///
+/// # Errors
+/// When it does not compile.
+pub(crate) fn build(command: &mut Command) -> Result<Vec<Executable>> {
     Ok(executables(&output(command.arg("--message-format=json-render-diagnostics"))?))
 }
 
@@ -128,6 +134,7 @@ fn executable(message: &Value) -> Option<Executable> {
         target: message["target"]["name"].as_str()?.to_owned(),
         kind,
         path,
+        folder: manifest.parent()?.to_owned(),
     })
 }
 
@@ -156,12 +163,14 @@ mod tests {
                     target: "kill".into(),
                     kind: ExecutableKind::Test,
                     path: "/t/kill-1".into(),
+                    folder: "/w/crates/sandbar-keeper".into(),
                 },
                 Executable {
                     package: "sandbar".into(),
                     target: "sandbar".into(),
                     kind: ExecutableKind::Program,
                     path: "/t/sandbar".into(),
+                    folder: "/w/crates/sandbar".into(),
                 },
             ]
         );

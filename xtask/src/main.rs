@@ -11,6 +11,7 @@ mod cargo;
 mod command;
 mod packages;
 mod peers;
+mod soak;
 mod test;
 mod tidy;
 
@@ -32,6 +33,8 @@ enum Task {
     Tidy,
     /// Format, lint, tidy and every test, the kernel's twice: as root and as an ordinary user
     Test(test::Options),
+    /// Properties with many cases, fuzz targets for a time each, the keeper under stress in full numbers
+    Soak(soak::Options),
     /// Measure against the floor and, with --peers, against the peers, interleaved in one run
     Bench(bench::Options),
     /// Install what `bench --peers` compares with, under target/peers
@@ -55,6 +58,7 @@ fn run(cli: &Cli) -> Result<bool> {
     match &cli.task {
         Task::Tidy => tidy::run(&root),
         Task::Test(options) => test::run(&root, options),
+        Task::Soak(options) => soak::run(&root, options),
         Task::Bench(options) => bench::run(&root, options),
         Task::Peers => peers::install(&root),
     }

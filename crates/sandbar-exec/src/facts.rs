@@ -1,7 +1,7 @@
 //! The round between a policy that asks and a host that answers.
 
 use sandbar_policy::{CompileError, Compiled, RunRequest, Step};
-use sandbar_proto::Facts;
+use sandbar_proto::{Facts, LimitFacts};
 use sandbar_sandbox::facts::{FactsError, gather, host_facts};
 
 /// Why there is no plan.
@@ -18,12 +18,14 @@ pub enum PlanError {
     Endless,
 }
 
-/// Compiles `request` with the facts of this machine.
+/// Compiles `request` with the facts of this machine. `limits` is what the keeper says it can enforce; the default where
+/// nothing is limited.
 ///
 /// # Errors
 /// [`PlanError`].
-pub fn plan(request: &RunRequest) -> Result<Compiled, PlanError> {
-    let mut facts = Facts { host: host_facts()?, answers: std::collections::BTreeMap::new() };
+pub fn plan(request: &RunRequest, limits: &LimitFacts) -> Result<Compiled, PlanError> {
+    let mut facts =
+        Facts { host: host_facts()?, answers: std::collections::BTreeMap::new(), limits: limits.clone() };
     for _ in 0..Step::MAX_ROUNDS {
         match sandbar_policy::compile(request, &facts)? {
             Step::Ready(compiled) => return Ok(*compiled),

@@ -9,6 +9,8 @@
 pub mod facts;
 pub mod local;
 mod processes;
+pub mod server;
+pub mod start;
 
 pub use processes::{
     BoxFuture, Handles, Process, ProcessControl, ProcessError, Processes, Sessions, StartError, StartOptions,

@@ -39,6 +39,12 @@ pub struct LocalProcesses {
     peer: Option<Arc<Peer>>,
 }
 
+impl std::fmt::Debug for LocalProcesses {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalProcesses").field("directories", &self.directories).finish_non_exhaustive()
+    }
+}
+
 impl LocalProcesses {
     /// Takes a connection over; must be called within a runtime that has timers. `directories` is where its keeper
     /// puts the directories of its processes; `patience` is told of requests that wait for it.
@@ -349,6 +355,7 @@ fn refused(reply: Reply) -> ProcessError {
         | Reply::Listed { .. }
         | Reply::Sessions { .. }
         | Reply::Upgraded { .. }
+        | Reply::Limits { .. }
         | Reply::Done => ProcessError::Lost("it answered something else than was asked".to_owned()),
     }
 }

@@ -225,8 +225,14 @@ pub trait Process: Send {
     /// Whether its leader was stopped when it began to be followed.
     fn was_stopped(&self) -> bool;
 
+    /// Resource limits of its plan that could not be given, by the number of the resource, and what was given instead.
+    fn lowered(&self) -> &[(u32, u64)];
+
     /// Whether its output waits for room in the keeper's directory.
     fn is_stalled(&self) -> bool;
+
+    /// Waits until [`Process::is_stalled`]. For ever, if that never comes: not even the end of the process ends it.
+    fn stalled(&self) -> BoxFuture<'static, ()>;
 
     /// A handle to act on it.
     fn control(&self) -> Box<dyn ProcessControl>;

@@ -8,7 +8,9 @@
 
 mod archive;
 mod caches;
+mod cgroups;
 mod connection;
+mod limits;
 mod peer;
 mod placeholders;
 mod process;
@@ -30,25 +32,29 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{WaitId, WaitIdOptions};
 use sandbar_proto::{ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
 use serde::{Deserialize, Serialize};
 
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::protocol::{
     self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, Watch,
 };
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 use crate::transport::{self, Received};
 use archive::Archive;
+use cgroups::Cgroups;
 use connection::Connection;
 use peer::Confinement;
+pub use peer::Gate;
 use placeholders::Placeholders;
 use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
 use recordings::Recordings;
 use sessions::Sessions;
 use spares::Spares;
-use start::{Origin, Starter};
+use start::{Origin, Starter, Wanted};
 pub(crate) use upgrade::{rehearsal, take_over};
 
 /// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
@@ -100,8 +106,8 @@ enum Target {
     Holder(RunId),
     Stream(RunId, Stream),
     Stdin(RunId),
-    /// A holder without a tree or a spare that was thrown away, by its process id.
-    Leaving(i32),
+    /// A holder that is not counted on any more.
+    Leaving,
     /// The host's mount table.
     Mounts,
     /// The attendant's end.
@@ -114,6 +120,8 @@ enum Target {
 enum Timer {
     /// The wall-clock limit of a run.
     WallLimit(RunId),
+    /// Another look at the CPU time of a run.
+    CpuLimit(RunId),
     /// The end of the grace after a terminate.
     Kill(RunId),
     /// Output that found no room.
@@ -133,14 +141,15 @@ struct Keeper {
     next_token: u64,
     connections: BTreeMap<u64, Connection>,
     processes: BTreeMap<RunId, Process>,
-    /// Holders without a tree, on their way out. By process id: a run that failed to start may have started again under
-    /// its id before the holder of its first start is gone.
-    leaving: BTreeMap<i32, Holder>,
-    /// Spares that were thrown away, until they have ended.
-    discarded: BTreeMap<i32, OwnedFd>,
+    /// Holders on their way out, by the token that tells their end. Not by their run: one that is started again has
+    /// another holder.
+    leaving: HashMap<u64, Leaving>,
     spares: Spares,
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
+    cgroups: Cgroups,
+    /// The most that a plan can give its command.
+    hard_limits: Vec<(u32, Option<u64>)>,
     spawner: Spawner,
     archive: Archive,
     recordings: Recordings,
@@ -213,11 +222,12 @@ impl Keeper {
             next_token,
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
-            leaving: BTreeMap::new(),
-            discarded: BTreeMap::new(),
+            leaving: HashMap::new(),
             spares: Spares::new().map_err(set_up("open /proc/self/mountinfo"))?,
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
+            cgroups: Cgroups::default(),
+            hard_limits: sandbar_sandbox::caller::hard_limits(),
             spawner: Spawner::default(),
             archive,
             recordings,
@@ -241,7 +251,8 @@ impl Keeper {
     }
 
     /// Watches what another program has watched before.
-    fn watch_adopted(&mut self) -> Result<(), Errno> {
+    fn watch_adopted(&mut self, leaving: Vec<Leaving>) -> Result<(), Errno> {
+        leaving.into_iter().for_each(|leaving| self.wait_for(leaving));
         for (id, connection) in &self.connections {
             self.targets.insert(*id, Target::Connection(*id));
             epoll::add(&self.epoll, &connection.socket, EventData::new_u64(*id), connection.interest)?;
@@ -252,9 +263,6 @@ impl Keeper {
             watched.push((Target::Control(*id), process.holder.control.as_fd()));
             watched.push((Target::Holder(*id), process.holder.pidfd.as_fd()));
         }
-        watched
-            .extend(self.leaving.iter().map(|(pid, holder)| (Target::Leaving(*pid), holder.pidfd.as_fd())));
-        watched.extend(self.discarded.iter().map(|(pid, pidfd)| (Target::Leaving(*pid), pidfd.as_fd())));
         watched.extend(self.recordings.attendant().map(|pidfd| (Target::Attendant, pidfd)));
         for (target, fd) in watched {
             self.next_token += 1;
@@ -287,6 +295,7 @@ impl Keeper {
             self.archive.trim(&self.home);
             self.note_idleness();
         }
+        self.cgroups.leave();
         Ok(())
     }
 
@@ -315,8 +324,10 @@ impl Keeper {
     /// Has a spare ready behind a start, and none for long.
     fn keep_spare(&mut self) {
         let now = Instant::now();
-        let expired = self.spares.take_expired(now);
-        self.discard(expired);
+        if let Some(expired) = self.spares.take_expired(now) {
+            self.discard(Some(expired));
+            self.spawner.rest();
+        }
         let starting = self.processes.values().any(|process| matches!(process.phase, Phase::Starting { .. }));
         if !starting && self.upgrade.is_none() && self.spares.may_make() {
             // SAFETY: the keeper has one thread.
@@ -331,14 +342,9 @@ impl Keeper {
     /// Throws a spare away: it ends when its channel closes.
     fn discard(&mut self, spare: Option<Spare>) {
         if let Some(spare) = spare {
-            let Holder { pid, pidfd, control } = spare.into_holder();
+            let Holder { pidfd, control, .. } = spare.into_holder();
             drop(control);
-            let token = self.token(Target::Leaving(pid));
-            if epoll::add(&self.epoll, &pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
-                self.discarded.insert(pid, pidfd);
-            } else {
-                reap(pid);
-            }
+            self.wait_for(Leaving { pidfd, control: None });
         }
     }
 
@@ -372,11 +378,11 @@ impl Keeper {
                 self.targets.remove(&token);
                 self.pump_stdin(id);
             }
-            Target::Leaving(pid) => {
+            Target::Leaving => {
                 self.targets.remove(&token);
-                self.discarded.remove(&pid);
-                self.leaving.remove(&pid);
-                reap(pid);
+                if let Some(leaving) = self.leaving.remove(&token) {
+                    leaving.reap();
+                }
             }
             Target::Attendant => {
                 self.targets.remove(&token);
@@ -565,15 +571,17 @@ impl Keeper {
                 check_signal(signal)?;
                 let process = self.process(id)?;
                 process.stopped &= signal != libc::SIGCONT;
+                process.killed |= signal == libc::SIGKILL;
                 self.order(id, Order::SignalLeader(signal));
                 Ok(Some(Reply::Done))
             }
             Request::Terminate { id, signal, grace_ms } => {
                 check_signal(signal)?;
-                self.process(id)?;
+                self.process(id)?.killed |= signal == libc::SIGKILL;
                 self.terminate(id, signal, Duration::from_millis(grace_ms));
                 Ok(Some(Reply::Done))
             }
+            Request::Limits => Ok(Some(Reply::Limits { facts: self.cgroups.facts() })),
             Request::List { after } => Ok(Some(self.list(after))),
             Request::Session { session, blob, ttl_ms } => self.renew_session(session, blob, ttl_ms).map(Some),
             Request::Upgrade => self.upgrade((client, req), fds).map(|()| None),
@@ -639,6 +647,7 @@ impl Keeper {
             closed: true,
             terminal: None,
             viewers: 0,
+            lowered: Vec::new(),
             stopped: false,
         }))
     }
@@ -715,8 +724,11 @@ impl Keeper {
             placeholders: &mut self.placeholders,
             spawner: &mut self.spawner,
             null: &self.null,
+            cgroups: &mut self.cgroups,
+            hard_limits: &self.hard_limits,
         };
-        let started = starter.start(id, spec, direct, origin, &mut spare, now());
+        let wanted = Wanted { id, direct, origin };
+        let started = starter.start(wanted, spec, &mut spare, now());
         self.discard(spare);
         let mut process = started.map_err(|failure| Refusal::Start { failure })?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
@@ -728,6 +740,7 @@ impl Keeper {
         if let (Lifetime::Connection, Some(connection)) = (lifetime, self.connections.get_mut(&client)) {
             connection.bound.insert(id);
         }
+        self.watch_limits(id);
         // A limit that no clock reaches is none.
         if let Some(end) = wall.and_then(|wall| Instant::now().checked_add(wall)) {
             self.timers.push(Reverse((end, Timer::WallLimit(id))));
@@ -806,6 +819,7 @@ impl Keeper {
                 Ok(Received::Packet(PACKET_BYTES, fds)) => match Report::decode(&packet) {
                     Some(Report::Terminal) => self.take_terminal(id, fds),
                     Some(Report::Running) => self.started(id),
+                    Some(Report::LimitHeld(limit)) => self.limit_held(id, limit),
                     Some(Report::LeaderStopped(signal)) => self.leader_stopped(id, signal),
                     Some(Report::Failed(failed)) => return self.failed_to_start(id, failed),
                     Some(Report::TreeEnded) => return self.tree_ended(id, ResourceUse::default()),
@@ -841,7 +855,7 @@ impl Keeper {
         self.recordings.forget(id);
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         process.directory.discard();
-        self.wait_for_holder(process.holder, process.holder_ended);
+        self.wait_for_holder(process.holder);
         if let Phase::Starting { spec, waiting } = phase {
             let failure = start::setup_failure(&spec, failed);
             for (client, req) in waiting {
@@ -853,15 +867,18 @@ impl Keeper {
 
     /// Takes a process out of everything that knows it.
     fn remove(&mut self, id: RunId) -> Option<Process> {
-        let process = self.processes.remove(&id)?;
+        let mut process = self.processes.remove(&id)?;
         self.placeholders.release(&process.placeholders);
+        if let Some(cgroup) = process.cgroup.take() {
+            self.cgroups.remove(cgroup);
+        }
         self.forget_targets(|target| match target {
             Target::Control(run) | Target::Holder(run) | Target::Stream(run, _) | Target::Stdin(run) => {
                 *run == id
             }
             Target::Listener
             | Target::Connection(_)
-            | Target::Leaving(_)
+            | Target::Leaving
             | Target::Mounts
             | Target::Attendant => false,
         });
@@ -893,6 +910,7 @@ impl Keeper {
     fn holder_ended(&mut self, id: RunId) {
         // Its last words may still be in the channel.
         self.hear_holder(id);
+        // If they were that nothing runs, it is waited for as one that leaves.
         let Some(process) = self.processes.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &process.holder.pidfd);
         let usage = reap(process.holder.pid);
@@ -1001,23 +1019,26 @@ impl Keeper {
             // Not before: making a spare takes the processor that the run needs.
             self.spares.wanted = process.network;
             self.archive.add(id, &process, self.recordings.is_open(id));
-            self.wait_for_holder(process.holder, process.holder_ended);
+            if !reserved.is_empty() {
+                placeholders::forget(process.directory.fd());
+            }
+            self.wait_for_holder(process.holder);
         }
     }
 
-    /// Waits for a holder whose tree has ended, without making anybody else wait for it. One that `has_ended` was waited
-    /// for.
-    fn wait_for_holder(&mut self, holder: Holder, has_ended: bool) {
-        if has_ended {
-            return;
-        }
-        let _ = epoll::delete(&self.epoll, &holder.pidfd);
-        let token = self.token(Target::Leaving(holder.pid));
-        if epoll::add(&self.epoll, &holder.pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
-            self.leaving.insert(holder.pid, holder);
+    /// Waits for a holder whose tree has ended, without making anybody else wait for it.
+    fn wait_for_holder(&mut self, Holder { pidfd, control, .. }: Holder) {
+        let _ = epoll::delete(&self.epoll, &pidfd);
+        self.wait_for(Leaving { pidfd, control: Some(control) });
+    }
+
+    fn wait_for(&mut self, leaving: Leaving) {
+        let token = self.token(Target::Leaving);
+        if epoll::add(&self.epoll, &leaving.pidfd, EventData::new_u64(token), EventFlags::IN).is_ok() {
+            self.leaving.insert(token, leaving);
         } else {
             self.targets.remove(&token);
-            reap(holder.pid);
+            leaving.reap();
         }
     }
 
@@ -1068,7 +1089,12 @@ impl Keeper {
     /// Kills everything a process started. In a sandbox the end of pid 1 is the end of all
     /// (pid_namespaces(7)); elsewhere the reaper walks.
     fn kill_tree(&mut self, id: RunId) {
-        let Some(process) = self.processes.get(&id) else { return };
+        let Some(process) = self.processes.get_mut(&id) else { return };
+        process.killed = true;
+        if let Some(run) = &process.cgroup {
+            // At once, however fast it forks; the holder ends what is not in it.
+            let _ = run.cgroup.kill();
+        }
         if process.network.is_some() {
             let _ = rustix::process::pidfd_send_signal(&process.holder.pidfd, rustix::process::Signal::KILL);
         } else {
@@ -1093,6 +1119,7 @@ impl Keeper {
                     }
                 }
                 Timer::Kill(id) => self.kill_tree(id),
+                Timer::CpuLimit(id) => self.look_at_cpu(id),
                 Timer::Attendant => self.attendant_may_start(),
                 Timer::Retry(id) => {
                     self.resume_streams(id);
@@ -1191,6 +1218,33 @@ fn told(mut state: ProcessState) -> ProcessState {
         left -= length.min(left);
     }
     state
+}
+
+/// A holder that ends, or has ended, by itself.
+#[derive(Debug)]
+struct Leaving {
+    pidfd: OwnedFd,
+    /// Our end of its channel, until nothing can come out of it any more.
+    control: Option<OwnedFd>,
+}
+
+impl Leaving {
+    /// Hands it over.
+    fn save(&self, kept: &mut Kept) -> (Fd, Option<Fd>) {
+        (kept.keep(&self.pidfd), self.control.as_ref().map(|control| kept.keep(control)))
+    }
+
+    /// Takes one over.
+    fn restore((pidfd, control): (Fd, Option<Fd>), adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let control = control.map(|control| adopted.give(control)).transpose()?;
+        Ok(Self { pidfd: adopted.give(pidfd)?, control })
+    }
+
+    /// Waits for its end. By its descriptor: one that was waited for already may have given its id to another.
+    fn reap(self) {
+        // ECHILD where it was waited for already.
+        let _ = rustix::process::waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
 }
 
 /// Waits for an ended holder, and returns what its tree used as far as it was waited for.

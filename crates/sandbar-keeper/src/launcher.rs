@@ -16,6 +16,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use sandbar_proto::LimitFacts;
 use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, ClientError, Incoming};
@@ -108,6 +109,12 @@ pub enum ConnectError {
         /// Its minor.
         minor: u32,
     },
+    /// The keeper is too old to limit anything but time.
+    #[error("limit anything with the keeper in {}: it is older than this program", path.display())]
+    NoLimits {
+        /// Its directory.
+        path: PathBuf,
+    },
     /// The keeper broke the protocol.
     #[error("talk to the keeper in {}: {error}", path.display())]
     Protocol {
@@ -195,6 +202,46 @@ impl Knock {
         }
         start(home, program)?;
         connect(home, patience)
+    }
+}
+
+/// Asks a keeper that greeted what it can enforce limits with.
+///
+/// # Errors
+/// [`ConnectError`]: it is gone, does not answer, or is older than the question.
+pub fn limits(
+    home: &KeeperDir,
+    client: &mut Client,
+    patience: &Patience,
+) -> Result<LimitFacts, ConnectError> {
+    let path = || home.path().to_owned();
+    let protocol = |error| ConnectError::Protocol { path: path(), error };
+    let number = client.request(Request::Limits, &[], Vec::new()).map_err(protocol)?;
+    client.flush().map_err(protocol)?;
+    let begun = Instant::now();
+    let deadline = begun + HELLO_DEADLINE;
+    let mut silent_until = Some(begun + patience.silence());
+    loop {
+        match client.receive().map_err(protocol)? {
+            Some(Incoming::Reply(answered, Reply::Limits { facts })) if answered == number => {
+                return Ok(facts);
+            }
+            Some(Incoming::Reply(_, Reply::Refused { .. })) => {
+                return Err(ConnectError::NoLimits { path: path() });
+            }
+            Some(_) => {}
+            None => {
+                let until = silent_until.unwrap_or(deadline).min(deadline);
+                if wait_readable(&*client, until).map_err(io_error(home, "wait for the keeper"))? {
+                    continue;
+                }
+                if silent_until.take().is_some() {
+                    patience.run_out();
+                } else {
+                    return Err(ConnectError::Silent { path: path(), deadline: HELLO_DEADLINE });
+                }
+            }
+        }
     }
 }
 
@@ -386,7 +433,10 @@ fn wait_readable(fd: impl std::os::fd::AsFd, deadline: Instant) -> Result<bool, 
 fn start_lock(home: &KeeperDir) -> Result<OwnedFd, ConnectError> {
     let fail = io_error(home, "take the start lock");
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let lock = rustix::fs::open(home.start_lock(), flags, Mode::RUSR | Mode::WUSR).map_err(&fail)?;
+    let mode = Mode::RUSR | Mode::WUSR;
+    let lock = rustix::fs::open(home.start_lock(), flags, mode).map_err(&fail)?;
+    // The caller's umask may have taken our own rights away, and those of whoever comes next.
+    rustix::fs::fchmod(&lock, mode).map_err(&fail)?;
     let deadline = Instant::now() + START_DEADLINE;
     loop {
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {

@@ -16,10 +16,10 @@ mod runtime_dir;
 mod transport;
 
 pub use client::{Client, ClientError, Incoming, Peer};
-pub use daemon::{KeeperError, serve};
+pub use daemon::{Gate, KeeperError, serve};
 pub use launcher::{
     ATTENDANT_ARGUMENT, ConnectError, KEEPER_ARGUMENT, Knock, connect, connect_or_start, keeper_main, knock,
-    upgrade,
+    limits, upgrade,
 };
 pub use log::{LogItem, LogReader, ReadError, RecordError, RecordHeader};
 pub use patience::{Patience, Unanswered};

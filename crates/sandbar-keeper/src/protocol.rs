@@ -8,9 +8,10 @@
 use std::fmt;
 
 use sandbar_proto::{
-    AbsPath, Blob, EndRecord, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord, Stream,
+    AbsPath, Blob, EndRecord, LimitFacts, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord, Stream,
     TakeoverReason, TerminalSize,
 };
+use sandbar_sandbox::report::Step;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -178,6 +179,8 @@ pub enum Request {
         /// Milliseconds until SIGKILL.
         grace_ms: u64,
     },
+    /// Asks what the keeper can enforce limits with, and has it prepared. Since minor 2.
+    Limits,
     /// Lists live processes, oldest first.
     List {
         /// Last id of the page before.
@@ -248,6 +251,11 @@ pub enum Reply {
         /// Its release.
         version: String,
     },
+    /// To [`Request::Limits`].
+    Limits {
+        /// What there is.
+        facts: LimitFacts,
+    },
     /// To everything else.
     Done,
     /// The request was refused.
@@ -274,6 +282,10 @@ pub struct ProcessState {
     /// How many clients follow its output, those that record it left out.
     #[serde(default)]
     pub viewers: usize,
+    /// Resource limits of the plan that the keeper could not give, by the number of the resource, and what it gave
+    /// instead: its own hard limits were lower.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lowered: Vec<(u32, u64)>,
     /// Whether its leader is stopped and was not continued by anybody who asked the keeper.
     #[serde(default)]
     pub stopped: bool,
@@ -550,12 +562,50 @@ pub enum StartStep {
     Placeholder,
     /// A cache's store could not be made.
     CacheStore,
+    /// The run's cgroup could not be made.
+    Cgroup,
     /// An argument, a variable or a path has a NUL byte.
     NulByte,
     /// The kernel's Landlock is too old.
     LandlockAbi,
     /// A step inside the sandbox, by `sandbar_sandbox::report::Step::name`.
     Sandbox(String),
+}
+
+impl StartStep {
+    /// Its name, for records and for programs.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sandbox(name) => name,
+            Self::Plan => "plan",
+            Self::Stream => "stream",
+            Self::Record => "record",
+            Self::Log => "log",
+            Self::Placeholder => "placeholder",
+            Self::CacheStore => "cache_store",
+            Self::Cgroup => "cgroup",
+            Self::NulByte => "nul_byte",
+            Self::LandlockAbi => "landlock_abi",
+        }
+    }
+
+    /// The step inside the sandbox, if it is one that this release knows.
+    #[must_use]
+    pub fn in_sandbox(&self) -> Option<Step> {
+        match self {
+            Self::Sandbox(name) => Step::from_name(name),
+            Self::Plan
+            | Self::Stream
+            | Self::Record
+            | Self::Log
+            | Self::Placeholder
+            | Self::CacheStore
+            | Self::Cgroup
+            | Self::NulByte
+            | Self::LandlockAbi => None,
+        }
+    }
 }
 
 /// The JSON part of a packet from a client.
@@ -637,7 +687,7 @@ pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<(T, &[u8]), PacketEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn a_packet_carries_header_and_body_apart() {
@@ -664,11 +714,91 @@ mod tests {
         assert!(matches!(error, PacketError::TooLong { .. }), "{error}");
     }
 
-    proptest! {
-        #[test]
-        fn foreign_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = decode::<RequestHeader>(&bytes);
-            let _ = decode::<Message>(&bytes);
+    /// A packet as a peer would send it.
+    fn packet(header: &str, body: &str) -> Vec<u8> {
+        let length = u32::try_from(header.len()).unwrap().to_le_bytes();
+        [&length, header.as_bytes(), body.as_bytes()].concat()
+    }
+
+    /// Whether `input` is a `T`; then it is the same one after a journey.
+    fn survives<T: DeserializeOwned + Serialize + PartialEq + fmt::Debug>(input: &[u8]) -> bool {
+        let Ok((header, body)) = decode::<T>(input) else { return false };
+        match encode(&header, body) {
+            Ok(again) => assert_eq!(decode::<T>(&again).unwrap(), (header, body)),
+            // Numbers and escapes may be written shorter than we write them.
+            Err(error) => assert!(matches!(error, PacketError::TooLong { .. }) && input.len() > 8 * 1024),
         }
+        true
+    }
+
+    #[test]
+    fn fuzz_a_message_that_is_understood_survives_being_sent() {
+        const ID: &str = "0190b6e0-0000-7000-8000-000000000001";
+        let requests = [
+            r#"{"req":1,"do":"hello","minor":1,"version":"0.1.0"}"#,
+            &format!(r#"{{"req":2,"do":"start","id":"{ID}","watch":"lossless","rollout":"/r"}}"#),
+            &format!(r#"{{"req":3,"do":"write","id":"{ID}","offset_bytes":7}}"#),
+            &format!(r#"{{"req":0,"do":"ack","id":"{ID}","offset_bytes":7,"needed_from":6}}"#),
+            &format!(
+                r#"{{"req":4,"do":"resize","id":"{ID}","size":{{"rows":1,"columns":2,"x_pixels":0,"y_pixels":0}}}}"#
+            ),
+            &format!(r#"{{"req":5,"do":"terminate","id":"{ID}","signal":15,"grace_ms":2000}}"#),
+            r#"{"req":6,"do":"list","after":null}"#,
+        ];
+        let usage = r#"{"user_us":1,"system_us":2,"max_rss_kib":3}"#;
+        let totals = r#"{"bytes":1,"dropped_bytes":0,"last_seq":1}"#;
+        let answers = [
+            r#"{"reply":{"req":1,"reply":{"done":"hello","minor":1,"version":"0.1.0","pid":7}}}"#,
+            r#"{"reply":{"req":2,"reply":{"done":"refused","error":{"refused":"start","failure":{"step":"record","errno":2,"path":"/a"}}}}}"#,
+            r#"{"reply":{"req":2,"reply":{"done":"refused","error":{"refused":"peer","reason":"confined"}}}}"#,
+            &format!(r#"{{"event":{{"event":"output","id":"{ID}","output":{totals}}}}}"#),
+            &format!(
+                r#"{{"event":{{"event":"exited","id":"{ID}","end":{{"id":"{ID}","status":{{"how":"exited","code":3}},"ended":2,"usage":{usage},"output":{totals}}}}}}}"#
+            ),
+            &format!(
+                r#"{{"reply":{{"req":6,"reply":{{"done":"listed","more":false,"processes":[{{"start":{{"id":"{ID}","argv":["a",{{"bytes":"/w=="}}],"cwd":"/","started":1,"profile":"p","lifetime":"detached"}},"output":{totals},"end":null,"closed":false}}]}}}}}}"#
+            ),
+        ];
+        let whole: Vec<Vec<u8>> =
+            requests.iter().chain(&answers).map(|header| packet(header, "body")).collect();
+        let whole: Vec<&[u8]> = whole.iter().map(Vec::as_slice).collect();
+        let samples = Samples {
+            whole: &whole,
+            words: &[
+                b"{",
+                b"}",
+                b"[",
+                b"]",
+                b"\"",
+                b":",
+                b",",
+                b"null",
+                b"true",
+                b"\"req\":",
+                b"\"do\":",
+                b"\"stop\"",
+                b"\"done\":",
+                b"\"event\":",
+                b"\\u0000",
+                b"{\"bytes\":\"",
+                b"-1",
+                b"1e9",
+                b"\x10\0\0\0",
+                ID.as_bytes(),
+            ],
+        };
+        fuzz("keeper messages", samples, |input| {
+            let understood = [survives::<RequestHeader>(input), survives::<Message>(input)];
+            // A changed length hides a header that is right; so it is looked at with the length it has.
+            if let (Some(text), false) = (input.get(4..), understood.contains(&true)) {
+                let end = text.windows(4).rposition(|part| part == b"body").unwrap_or(text.len());
+                let length = u32::try_from(end).unwrap_or(0).to_le_bytes();
+                let repaired = [&length, text].concat();
+                return Took::if_understood(
+                    survives::<RequestHeader>(&repaired) | survives::<Message>(&repaired),
+                );
+            }
+            Took::if_understood(understood.contains(&true))
+        });
     }
 }

@@ -291,6 +291,8 @@ mod tests {
             terminal: false,
             rollout: None,
             owner: None,
+            limits: Vec::new(),
+            cgroup: None,
         }
     }
 
@@ -302,6 +304,8 @@ mod tests {
             usage: ResourceUse::default(),
             output: OutputTotals::default(),
             timed_out: false,
+            limits: Vec::new(),
+            out_of_memory: None,
         }
     }
 

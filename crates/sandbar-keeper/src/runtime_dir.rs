@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Callers of one user share a keeper only if their children would come out the same: groups and network, mount
-//! and cgroup namespaces are part of the context.
+//! and cgroup namespaces are part of the context, and so are hard resource limits that would harm a keeper.
 
 use std::fmt;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
+use sandbar_proto::ProcessAttributes;
 
 use crate::protocol::MAJOR;
 
@@ -83,13 +84,13 @@ impl RuntimeDir {
         &self.path
     }
 
-    /// The home of the keeper for this caller.
+    /// The home of the keeper for a caller with these attributes.
     ///
     /// # Errors
     /// [`RuntimeDirError::Io`] if the caller's namespaces can't be told.
-    pub fn keeper(&self) -> Result<KeeperDir, RuntimeDirError> {
-        let context =
-            context().map_err(|errno| RuntimeDirError::Io { path: PathBuf::from("/proc/self/ns"), errno })?;
+    pub fn keeper(&self, attributes: &ProcessAttributes) -> Result<KeeperDir, RuntimeDirError> {
+        let context = context(attributes)
+            .map_err(|errno| RuntimeDirError::Io { path: PathBuf::from("/proc/self/ns"), errno })?;
         Ok(KeeperDir { path: self.path.join(format!("k{MAJOR}-{context:016x}")) })
     }
 
@@ -184,11 +185,13 @@ impl KeeperDir {
 }
 
 fn ensure_private(path: &Path) -> Result<(), RuntimeDirError> {
-    match rustix::fs::mkdir(path, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(errno) => return Err(RuntimeDirError::Io { path: path.to_owned(), errno }),
-    }
     let io = |errno| RuntimeDirError::Io { path: path.to_owned(), errno };
+    match rustix::fs::mkdir(path, Mode::RWXU) {
+        // The caller's umask may have taken our own rights away.
+        Ok(()) => rustix::fs::chmod(path, Mode::RWXU).map_err(io)?,
+        Err(Errno::EXIST) => {}
+        Err(errno) => return Err(io(errno)),
+    }
     let stat = rustix::fs::lstat(path).map_err(io)?;
     let mode = stat.st_mode & 0o7777;
     let reason = if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
@@ -204,7 +207,7 @@ fn ensure_private(path: &Path) -> Result<(), RuntimeDirError> {
 }
 
 /// A hash over what a child inherits from its keeper and a plan does not state.
-fn context() -> Result<u64, Errno> {
+fn context(attributes: &ProcessAttributes) -> Result<u64, Errno> {
     let mut hash = Fnv::new();
     hash.add(u64::from(rustix::process::getegid().as_raw()));
     let mut groups: Vec<u32> =
@@ -223,7 +226,27 @@ fn context() -> Result<u64, Errno> {
             Err(errno) => return Err(errno),
         }
     }
+    for limit in harmful(attributes) {
+        hash.add(limit);
+    }
     Ok(hash.0)
+}
+
+/// The hard limits that a keeper can't raise again and that would end it or keep it from its work, as numbers. A
+/// caller who has some gets a keeper of its own, and harms no other. Lower ones of other kinds go only to commands.
+fn harmful(attributes: &ProcessAttributes) -> impl Iterator<Item = u64> {
+    /// What every Linux has at least as hard limit of open files.
+    const USUAL_FILES: u64 = 4096;
+    let is_harmful = |resource: u32, most: u64| match resource {
+        libc::RLIMIT_CPU | libc::RLIMIT_FSIZE | libc::RLIMIT_AS | libc::RLIMIT_DATA => true,
+        libc::RLIMIT_NOFILE | libc::RLIMIT_NPROC => most < USUAL_FILES,
+        _ => false,
+    };
+    let found = attributes.rlimits.iter().filter_map(move |(resource, _, most)| {
+        let most = (*most)?;
+        is_harmful(*resource, most).then_some([u64::from(*resource), most])
+    });
+    found.flatten()
 }
 
 /// FNV-1a with 64 bits, a name for a context and nothing that anybody could gain by colliding.
@@ -283,7 +306,7 @@ mod tests {
     fn keepers_of_other_majors_are_counted_and_other_files_are_not() {
         let parent = tempfile::tempdir().unwrap();
         let runtime = RuntimeDir::open(&parent.path().join("run")).unwrap();
-        let own = runtime.keeper().unwrap();
+        let own = runtime.keeper(&ProcessAttributes::default()).unwrap();
         own.ensure().unwrap();
         for other in ["k2-00", "kx-1", "notes"] {
             std::fs::create_dir(runtime.path().join(other)).unwrap();
@@ -293,6 +316,22 @@ mod tests {
 
     #[test]
     fn one_caller_always_finds_the_same_keeper() {
-        assert_eq!(context(), context());
+        let plain = ProcessAttributes::default();
+        assert_eq!(context(&plain), context(&plain));
+    }
+
+    #[test]
+    fn hard_limits_that_would_harm_a_keeper_give_it_to_their_caller_alone() {
+        let with = |resource, soft, hard| {
+            let rlimits = vec![(resource, soft, hard)];
+            context(&ProcessAttributes { rlimits, ..ProcessAttributes::default() }).unwrap()
+        };
+        let usual = context(&ProcessAttributes::default()).unwrap();
+        assert_eq!(with(libc::RLIMIT_CPU, Some(60), None), usual, "a soft one is raised");
+        assert_eq!(with(libc::RLIMIT_NOFILE, Some(64), Some(4096)), usual);
+        assert_eq!(with(libc::RLIMIT_MEMLOCK, Some(1), Some(1)), usual, "no business of a keeper's");
+        assert_ne!(with(libc::RLIMIT_CPU, Some(60), Some(60)), usual);
+        assert_ne!(with(libc::RLIMIT_CPU, Some(60), Some(60)), with(libc::RLIMIT_CPU, Some(60), Some(61)));
+        assert_ne!(with(libc::RLIMIT_NOFILE, Some(64), Some(64)), usual);
     }
 }

@@ -18,8 +18,8 @@ use crate::mounts::{Arrangement, arrange};
 use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
-    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, Profile, RunRequest,
-    StricterBecause, caches, carve, own, secrets, syscalls, workspace,
+    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, ProcessCount, Profile,
+    RunRequest, StricterBecause, caches, carve, limits, own, secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -88,7 +88,7 @@ fn plan(request: &RunRequest, reader: &Reader<'_>) -> Result<Compiled, CompileEr
     }
     let cwd = working_directory(request, reader)?;
     match request.profile {
-        Profile::DangerFullAccess => Ok(unconfined(request, &cwd)),
+        Profile::DangerFullAccess => unconfined(request, reader, &cwd),
         Profile::ReadOnly | Profile::Workspace => confined(request, reader, &cwd),
     }
 }
@@ -103,37 +103,55 @@ fn working_directory(request: &RunRequest, reader: &Reader<'_>) -> Result<FileFa
     }
 }
 
-fn unconfined(request: &RunRequest, cwd: &FileFact) -> Compiled {
+fn unconfined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
     let everything = Entry {
         pattern: EntryPath::Path(AbsPath::root()),
         access: Access::Write,
         origin: Origin::Profile(request.profile.name()),
     };
-    Compiled {
-        plan: launch(request, &cwd.pinned, request.env.clone(), Sandbox::None),
+    Ok(Compiled {
+        plan: launch(request, reader, &cwd.pinned, request.env.clone(), Sandbox::None)?,
         permissions: Permissions::new(vec![everything]),
         network: request.network.unwrap_or(request.profile.network()),
         notes: Vec::new(),
         watched: Vec::new(),
-    }
+    })
 }
 
-fn launch(request: &RunRequest, cwd: &PinnedPath, env: Vec<EnvVar>, sandbox: Sandbox) -> LaunchPlan {
-    LaunchPlan(LaunchSpec {
+fn launch(
+    request: &RunRequest,
+    reader: &Reader<'_>,
+    cwd: &PinnedPath,
+    env: Vec<EnvVar>,
+    sandbox: Sandbox,
+) -> Result<LaunchPlan, CompileError> {
+    let count = match &sandbox {
+        Sandbox::None => ProcessCount::OfUser,
+        Sandbox::Linux(sandbox) => {
+            let host = reader.host();
+            let uid = sandbox.identity.run_as.map_or(host.uid, |subject| subject.uid);
+            ProcessCount::sandboxed(uid, host)
+        }
+    };
+    let mut attributes = request.attributes.clone();
+    let enforced = limits::enforce(&request.limits, reader.limits(), count, &mut attributes)
+        .map_err(|(limit, obstacle)| CompileError::Limit { limit, obstacle })?;
+    Ok(LaunchPlan(LaunchSpec {
         argv: request.argv.clone(),
         arg0: request.arg0.clone(),
         cwd: cwd.clone(),
         env,
         stdio: request.stdio,
         terminal: request.terminal.clone(),
-        attributes: request.attributes.clone(),
+        attributes,
         limits: request.limits,
+        enforced,
         lifetime: request.lifetime,
         after_leader: request.after_leader,
         retention_bytes: request.retention_bytes,
         profile: request.profile.name().to_owned(),
         sandbox,
-    })
+    }))
 }
 
 fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
@@ -176,6 +194,8 @@ fn begin<'a>(request: &'a RunRequest, reader: &'a Reader<'a>) -> Draft<'a> {
         request,
         reader,
         home,
+        git_homes: Vec::new(),
+        problem: None,
         own: Vec::new(),
         grants: Vec::new(),
         notes: Vec::new(),
@@ -277,6 +297,14 @@ fn refuse_kernel(path: &AbsPath) -> Result<(), CompileError> {
     }
 }
 
+/// Cgroups lie there, and much else that changes the machine.
+fn refuse_kernel_files(path: &AbsPath) -> Result<(), CompileError> {
+    if path.starts_with(&below(&AbsPath::root(), "sys")) {
+        return Err(CompileError::KernelFiles { path: path.clone() });
+    }
+    Ok(())
+}
+
 fn named(draft: &Draft<'_>, flag: &'static str, path: &AbsPath) -> Result<FileFact, CompileError> {
     let failed = |problem| CompileError::Allowed { flag, path: path.clone(), problem };
     let fact = draft.reader.resolve_or_guess(path).map_err(failed)?;
@@ -289,6 +317,7 @@ fn allowed_roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
     let mut roots = Vec::new();
     for path in &draft.request.allow_write {
         let fact = named(draft, ALLOW_WRITE, path)?;
+        refuse_kernel_files(&fact.pinned.path)?;
         if let Some(because) = too_broad(draft, &fact.pinned.path) {
             let path = fact.pinned.path;
             return Err(CompileError::AllowedTooBroad { flag: ALLOW_WRITE, path, because });
@@ -314,20 +343,43 @@ fn grant_roots(
     cwd_root: Option<&Root>,
     allowed: &[Root],
 ) -> Result<(), CompileError> {
-    for root in cwd_root.into_iter().chain(allowed) {
+    let roots = || cwd_root.into_iter().chain(allowed);
+    draft.git_homes = git_homes(draft, roots());
+    // First all of them: what one names may lie in another.
+    for root in roots() {
+        draft.grant(&root.fact.pinned, GrantKind::Write, root.origin.clone());
+    }
+    for root in roots() {
         let target = &root.fact.pinned;
-        draft.grant(target, GrantKind::Write, root.origin.clone());
         workspace::protect(draft, target)?;
         let is_cwd = *target == cwd.pinned;
         if target.identity.kind == FileKind::Directory && !workspace::is_protected(&target.path) {
             git::open(draft, target, if is_cwd { Scope::Ancestors } else { Scope::Root })?;
         }
     }
+    if roots().next().is_some() {
+        git::open_named(draft, &cwd.pinned.path);
+    }
+    if let Some(problem) = draft.problem.take() {
+        return Err(problem);
+    }
     if cwd_root.is_none() {
         // Also for a directory that is readable anyway: it may lie where the sandbox has one of its own.
         draft.grant(&cwd.pinned, GrantKind::Read, Origin::Profile(draft.request.profile.name()));
     }
     Ok(())
+}
+
+/// Real paths of the homes of those whose git may look at the roots later: the caller and whoever owns one.
+fn git_homes<'a>(draft: &Draft<'_>, roots: impl Iterator<Item = &'a Root>) -> Vec<AbsPath> {
+    let mut found = homes(draft, None);
+    for root in roots {
+        let owner = draft.reader.user(root.fact.uid).and_then(|user| AbsPath::new(user.home.clone()).ok());
+        if let Some(home) = owner.map(|home| draft.reader.real(&home)).filter(|home| !found.contains(home)) {
+            found.push(home);
+        }
+    }
+    found
 }
 
 /// Real paths of the homes that count: the caller's as passwd(5) says, as it says itself, and that of the user the
@@ -394,7 +446,7 @@ fn finish(
         placeholder_pool: Some(below(&cache, "placeholders")),
         seccomp: syscalls::command_filter(network),
     };
-    let plan = launch(request, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)));
+    let plan = launch(request, reader, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)))?;
     let (notes, watched) = (unique(draft.notes), unique(draft.watched));
     Ok(Compiled { plan, permissions, network, notes, watched })
 }

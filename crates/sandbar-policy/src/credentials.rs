@@ -93,11 +93,13 @@ impl Letters {
     }
 }
 
-const NAMES: [Word; 38] = [
+const NAMES: [Word; 41] = [
     word("PASSWORD", At::Anywhere),
     word("PASSWD", At::Anywhere),
     word("PASSPHRASE", At::Anywhere),
     word("CREDENTIAL", At::Anywhere),
+    word("CONNECTION_STRING", At::Anywhere),
+    word("CONNECTIONSTRING", At::Anywhere),
     word("BEARER", At::Anywhere),
     word("PRIVATE", At::Word),
     word("COOKIE", At::Word),
@@ -110,6 +112,8 @@ const NAMES: [Word; 38] = [
     word("OAUTH", At::End),
     word("AUTH_CONFIG", At::End),
     word("PW", At::End),
+    // Personal access tokens.
+    word("PAT", At::End),
     word("PASS", At::End),
     word("PASSCODE", At::End),
     // Written together they are words of their own; `*PASS` would take COMPASS and BYPASS.
@@ -209,6 +213,9 @@ fn says_nothing(value: &[u8]) -> bool {
 pub(crate) fn shape_of_value(name: &[u8], value: &[u8]) -> Option<Shape> {
     if let Some(shape) = shape(value) {
         return Some(shape);
+    }
+    if is_authorization(value) {
+        return Some(Shape::Authorization);
     }
     // A proxy or a data source may be written without a scheme.
     let is_place = [&b"PROXY"[..], b"URL", b"URI", b"DSN"].into_iter().any(|word| ends_with_word(name, word));
@@ -392,11 +399,32 @@ fn shape_at(byte: u8, before: &[u8], after: &[u8]) -> Option<Shape> {
     match byte {
         b':' => match after.strip_prefix(b"//") {
             Some(authority) => shape_of_url(before, authority),
+            None if is_bot_token(before, after) => Some(Shape::Token),
             None => assigned(before, after, Assigns::Header),
         },
         b'=' => assigned(before, after, Assigns::Setting),
         _ => None,
     }
+}
+
+/// `123456789:AA…`, a bot of Telegram: its number, and 35 letters of which the first are the same for all.
+fn is_bot_token(before: &[u8], after: &[u8]) -> bool {
+    let digits = before.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let length = after.iter().position(|byte| !is_part(byte)).unwrap_or(after.len());
+    (8..=12).contains(&digits) && after.starts_with(b"AA") && length == 35
+}
+
+/// `Basic dXNlcjpwYXNz` or `Bearer …` alone: what stands behind `Authorization:`, RFC 7617 and RFC 6750.
+fn is_authorization(value: &[u8]) -> bool {
+    let value = value.trim_ascii();
+    let Some(space) = value.iter().position(|&byte| byte == b' ') else { return false };
+    let (scheme, rest) = (&value[..space], value[space..].trim_ascii_start());
+    let is_scheme = scheme.eq_ignore_ascii_case(b"basic") || scheme.eq_ignore_ascii_case(b"bearer");
+    let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-._~".contains(byte);
+    // Others are words: `Basic usage`, `Basic Authentication`.
+    let is_mixed = rest.iter().skip(1).any(|byte| !byte.is_ascii_lowercase());
+    is_scheme && rest.len() >= 8 && rest.iter().all(is_part) && is_mixed
 }
 
 fn shape_of_url(before: &[u8], behind: &[u8]) -> Option<Shape> {
@@ -445,7 +473,7 @@ enum Assigns {
 }
 
 /// Keys of connection strings, queries and npm's settings, in lower case.
-const SETTINGS: [(&str, Shape); 11] = [
+const SETTINGS: [(&str, Shape); 14] = [
     ("password", Shape::Password),
     ("passwd", Shape::Password),
     ("passphrase", Shape::Password),
@@ -457,6 +485,9 @@ const SETTINGS: [(&str, Shape); 11] = [
     ("x-amz-signature", Shape::SecretUrl),
     ("x-goog-signature", Shape::SecretUrl),
     ("&sig", Shape::SecretUrl),
+    ("?sig", Shape::SecretUrl),
+    ("?access_token", Shape::SecretUrl),
+    ("&access_token", Shape::SecretUrl),
 ];
 
 /// Keys of JSON, in lower case, behind any prefix.
@@ -472,7 +503,8 @@ fn assigned(before: &[u8], after: &[u8], how: Assigns) -> Option<Shape> {
     let unquoted = before.strip_suffix(b"\"").or_else(|| before.strip_suffix(b"'"));
     if ends_with(unquoted.unwrap_or(before), b"authorization") {
         // The scheme comes first, a reference to a variable may follow.
-        let line = after.split(|byte| matches!(byte, b'\n' | b'"' | b'\'')).find(|part| !part.is_empty());
+        let near = &after[..after.len().min(LONGEST_LOOK)];
+        let line = near.split(|byte| matches!(byte, b'\n' | b'"' | b'\'')).find(|part| !part.is_empty());
         let is_reference = line.is_none_or(|line| line.trim_ascii().is_empty() || line.contains(&b'$'));
         return (!is_reference).then_some(Shape::Authorization);
     }
@@ -488,12 +520,17 @@ fn assigned(before: &[u8], after: &[u8], how: Assigns) -> Option<Shape> {
     shape.filter(|_| is_secret(value_at(after)))
 }
 
-/// The value that begins here, without its quotes.
+/// How far a value is looked at: its beginning tells what it is. Without a bound, assignments that do not end
+/// would each be followed to the end of the text.
+const LONGEST_LOOK: usize = 512;
+
+/// The value that begins here, without its quotes; of a long one the beginning.
 fn value_at(after: &[u8]) -> &[u8] {
     let after = after.trim_ascii_start();
     let after = after.strip_prefix(b"\"").or_else(|| after.strip_prefix(b"'")).unwrap_or(after);
     let is_end =
         |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'' | b'<' | b';' | b'&' | b',');
+    let after = &after[..after.len().min(LONGEST_LOOK)];
     &after[..after.iter().position(is_end).unwrap_or(after.len())]
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use sandbar_proto::{
     AbsPath, AfterLeader, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind,
-    GitLinks, HostFacts, IdRange, Lifetime, Limits, LinuxSandbox, MountOp, OutputMode, PinnedPath,
-    ProcessAttributes, Sandbox, StdinMode, Stdio,
+    GitLinks, HostFacts, IdRange, Lifetime, LimitFacts, Limits, LinuxSandbox, MountOp, OutputMode,
+    PinnedPath, ProcessAttributes, Sandbox, StdinMode, Stdio,
 };
 
 use crate::simulator::Simulator;
@@ -35,6 +35,7 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         git: GitMode::Commit,
         caches: crate::CacheMode::CopyOnWrite,
         env: vec![],
+        git_env: vec![],
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
         terminal: None,
         attributes: ProcessAttributes::default(),
@@ -67,6 +68,7 @@ pub(crate) struct FakeHost {
     nodes: BTreeMap<AbsPath, Node>,
     owners: BTreeMap<AbsPath, u32>,
     host: HostFacts,
+    limits: LimitFacts,
 }
 
 impl FakeHost {
@@ -81,8 +83,10 @@ impl FakeHost {
             groups: only(1000),
             landlock_abi: 7,
             kernel: (6, 18),
+            outer_root: None,
         };
-        let mut made = Self { nodes: BTreeMap::new(), owners: BTreeMap::new(), host };
+        let mut made =
+            Self { nodes: BTreeMap::new(), owners: BTreeMap::new(), host, limits: LimitFacts::default() };
         made.nodes.insert(AbsPath::root(), Node::Directory);
         for directory in ["/tmp", "/var/tmp", "/run/user/1000/sandbar", "/proc", "/dev/shm", "/etc"] {
             made = made.dir(directory);
@@ -95,9 +99,20 @@ impl FakeHost {
 
     pub(crate) fn called_by_root(mut self) -> Self {
         let all = vec![IdRange { first: 0, count: 65_536 }];
-        self.host =
-            HostFacts { uid: 0, gid: 0, may_map_ids: true, users: all.clone(), groups: all, ..self.host };
+        self.host = HostFacts {
+            uid: 0,
+            gid: 0,
+            may_map_ids: true,
+            users: all.clone(),
+            groups: all,
+            outer_root: Some(0),
+            ..self.host
+        };
         self
+    }
+
+    pub(crate) fn facts_of_host(&self) -> HostFacts {
+        self.host.clone()
     }
 
     pub(crate) fn without_landlock(mut self) -> Self {
@@ -190,11 +205,7 @@ impl FakeHost {
         let names: Vec<(ByteString, FileKind)> = below
             .map(|node| (ByteString::from(node.file_name().unwrap()), self.pinned(node).identity.kind))
             .collect();
-        if names.len() > FactQuery::MAX_NAMES {
-            FactAnswer::Failed { errno: 0 }
-        } else {
-            FactAnswer::Names(names)
-        }
+        if names.len() > FactQuery::MAX_NAMES { FactAnswer::TooLong } else { FactAnswer::Names(names) }
     }
 
     fn answer(&self, query: &FactQuery) -> FactAnswer {
@@ -210,9 +221,7 @@ impl FakeHost {
             FactQuery::Read(at) => match self.real(at, true).map(|real| self.nodes[&real].clone()) {
                 // Not through a link, and not more than the bound.
                 Some(_) if self.real(at, true) != self.real(at, false) => FactAnswer::Failed { errno: ELOOP },
-                Some(Node::File(content)) if content.len() > FactQuery::MAX_BYTES => {
-                    FactAnswer::Failed { errno: 0 }
-                }
+                Some(Node::File(content)) if content.len() > FactQuery::MAX_BYTES => FactAnswer::TooLong,
                 Some(Node::File(content)) => FactAnswer::Content(content.into()),
                 Some(Node::Directory | Node::Link(_)) => FactAnswer::Failed { errno: ENOENT },
                 None => FactAnswer::Missing,
@@ -222,9 +231,15 @@ impl FakeHost {
                 Some(Node::Directory | Node::Link(_)) => FactAnswer::Failed { errno: EINVAL },
                 None => FactAnswer::Missing,
             },
+            FactQuery::Link(at) => match self.real(at, false).map(|real| self.nodes[&real].clone()) {
+                Some(Node::Link(to)) => FactAnswer::Content(to.as_bytes().into()),
+                Some(Node::Directory | Node::File(_)) => FactAnswer::Failed { errno: EINVAL },
+                None => FactAnswer::Missing,
+            },
             FactQuery::User(0) => FactAnswer::User { name: "root".into(), home: "/root".into(), gid: 0 },
             FactQuery::User(1000) => FactAnswer::User { name: "u".into(), home: "/home/u".into(), gid: 1000 },
-            FactQuery::User(_) => FactAnswer::Missing,
+            FactQuery::UserNamed(name) if name.as_bytes() == b"u" => self.answer(&FactQuery::User(1000)),
+            FactQuery::User(_) | FactQuery::UserNamed(_) => FactAnswer::Missing,
         }
     }
 
@@ -243,7 +258,8 @@ impl FakeHost {
         &self,
         asked: &RunRequest,
     ) -> (Result<Compiled, CompileError>, usize, Vec<FactQuery>) {
-        let mut facts = Facts { host: self.host.clone(), answers: BTreeMap::new() };
+        let mut facts =
+            Facts { host: self.host.clone(), answers: BTreeMap::new(), limits: self.limits.clone() };
         for round in 1..=Step::MAX_ROUNDS {
             match compile(asked, &facts) {
                 Err(error) => return (Err(error), round, facts.answers.into_keys().collect()),

@@ -1,10 +1,11 @@
 //! Git directories under and around a writable root: commits work, running programs of the host does not.
 //!
-//! Git runs what `hooks`, `config`, `config.worktree` and `info/attributes` say, and `commondir` decides where it
-//! looks for them; so these are read-only in every git directory that is opened, those of submodules below
-//! `modules` included, and reserved where they are missing. Directories of other linked worktrees are read-only
-//! as a whole. Objects, refs, index and logs stay writable. The price, tried with git 2.47 and real binds: `git
-//! config`, `git remote add` and `git worktree remove` of an older worktree fail inside; `git push -u`, `checkout
+//! Git runs what `hooks`, `config`, `config.worktree`, `remotes`, `branches` and `info/attributes` say, and
+//! `commondir` decides where it looks for them; so these are read-only in every git directory that is opened, those
+//! of submodules below `modules` included, and reserved where they are missing. `modules` takes nothing new, since the next `git
+//! submodule update` would obey it. Directories of other linked worktrees are read-only as a whole. Objects, refs,
+//! index and logs stay writable. The price, tried with git 2.47 and real binds: `git config`, `git remote add`, `git
+//! submodule add` and `update`, and `git worktree remove` of an older worktree fail inside; `git push -u`, `checkout
 //! -b NAME REMOTE/NAME` and `branch -D` do their work but complain that they cannot write the configuration.
 //!
 //! A missing `commondir` is reserved by a file that says `.`, which names the git directory itself. Tried with
@@ -12,24 +13,29 @@
 //! before. Not harmless, and therefore left open with a note, where git then reads the configuration as that of
 //! a linked worktree: `core.bare`, `core.worktree`, and the reftable format.
 //!
-//! A `.git` file is believed only if what it names points back. A `.git` directory in an ancestor of the working
-//! directory is opened as well, but nothing else of that ancestor. A missing `.git` is not reserved, so that
+//! A `.git` file opens a directory outside the workspace only if that points back. What it names inside is guarded in
+//! any case, and so is what the caller's environment names (`GIT_DIR`). A `.git` directory in an ancestor of the
+//! working directory is opened as well, but nothing else of that ancestor. A missing `.git` is not reserved, so that
 //! `git init` works.
 //!
 //! Two more ways lead git to a configuration: submodules (`links`), since a `git status` of the superproject runs
-//! git in each, and settings that name files (`configured`). Other repositories in the workspace are not looked for.
+//! git in each, and settings that name files (`configured`), which `environment` may hold as well. Each may be a chain
+//! of symbolic links (`route`). Other repositories in the workspace are not looked for.
 
 use sandbar_proto::{AbsPath, FileKind, PinnedPath, PlaceholderKind};
 
 mod config;
 mod configured;
+mod environment;
 mod links;
+mod route;
 
 pub use links::WatchedIndex;
 
+use crate::compile::is_writable;
 use crate::grants::{Draft, GrantKind};
 use crate::paths::{below, entry, lexical};
-use crate::reader::{Found, Names};
+use crate::reader::{Answer, Found, Names};
 use crate::workspace::{refuse_link, reserve};
 use crate::{CompileError, GitDoubt, GitMode, Note, Origin};
 
@@ -75,7 +81,7 @@ pub(crate) fn open(draft: &mut Draft<'_>, root: &PinnedPath, scope: Scope) -> Re
                 Ok(())
             }
             FileKind::File => {
-                draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(".git"));
+                draft.protect(&fact.pinned, ".git");
                 follow_pointer(draft, &dot, &root.path);
                 Ok(())
             }
@@ -118,6 +124,8 @@ fn open_bare(draft: &mut Draft<'_>, root: &PinnedPath) -> bool {
     let (head, objects) = (has(draft, "HEAD"), has(draft, "objects"));
     if head && objects {
         guard(draft, root, Layout::Main);
+        guard_modules(draft, root, 1);
+        guard_worktrees(draft, root, None);
         configured::protect(draft, &below(&root.path, "config"), &root.path);
     }
     head && objects
@@ -146,27 +154,67 @@ fn open_ancestor(draft: &mut Draft<'_>, root: &AbsPath) {
 /// Makes a git directory writable except for what makes git run programs.
 fn open_directory(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout, worktree: Option<&AbsPath>) {
     // A link that has to stay could be replaced, and no mount can stand on it.
-    if let Some(link) = find_link(draft, git) {
+    let links = links_in(draft, git);
+    if let Some(link) = links.first() {
         draft.grant(git, GrantKind::Read, Origin::Protected(".git"));
-        draft.notes.push(Note::GitReadOnly { git: git.path.clone(), because: GitDoubt::Symlink(link) });
-        return;
+        draft
+            .notes
+            .push(Note::GitReadOnly { git: git.path.clone(), because: GitDoubt::Symlink(link.clone()) });
+        return protect_links(draft, &links);
     }
     draft.grant(git, GrantKind::Write, OPENED);
     guard(draft, git, layout);
-    guard_modules(draft, &below(&git.path, "modules"), 1);
+    guard_modules(draft, git, 1);
     guard_worktrees(draft, git, worktree);
 }
 
-fn find_link(draft: &Draft<'_>, git: &PinnedPath) -> Option<AbsPath> {
-    const MUST_NOT_BE_LINKS: [&str; 6] =
-        ["hooks", "config", "config.worktree", "commondir", "gitdir", "info"];
-    let mut paths: Vec<AbsPath> = MUST_NOT_BE_LINKS.iter().map(|name| below(&git.path, name)).collect();
-    paths.push(below(&git.path, "info/attributes"));
-    paths.push(below(&git.path, "modules"));
-    paths.push(below(&git.path, "worktrees"));
+/// The links where none must be.
+fn links_in(draft: &Draft<'_>, git: &PinnedPath) -> Vec<AbsPath> {
+    const MUST_NOT_BE_LINKS: [&str; 11] = [
+        "hooks",
+        "config",
+        "config.worktree",
+        "commondir",
+        "gitdir",
+        "info",
+        "info/attributes",
+        "modules",
+        "worktrees",
+        "remotes",
+        "branches",
+    ];
     // Asks for all of them, although one is enough for the answer.
-    let links: Vec<AbsPath> = paths.into_iter().filter(|path| is_link(draft, path)).collect();
-    links.into_iter().next()
+    let paths = MUST_NOT_BE_LINKS.iter().map(|name| below(&git.path, name));
+    paths.filter(|path| is_link(draft, path)).collect()
+}
+
+/// Protects what the links of a git directory lead to, which is read-only itself by now: git follows them.
+fn protect_links(draft: &mut Draft<'_>, links: &[AbsPath]) {
+    for link in links {
+        route::protect(draft, link, "link in .git", empty_file_or(link));
+        if link.file_name() == Some(b"hooks") {
+            configured::protect_links(draft, link);
+        }
+    }
+}
+
+/// Closes a git directory that has links where none must be. Returns whether it has.
+fn close_linked(draft: &mut Draft<'_>, git: &PinnedPath, origin: &'static str) -> bool {
+    let links = links_in(draft, git);
+    if !links.is_empty() {
+        draft.protect(git, origin);
+        protect_links(draft, &links);
+    }
+    !links.is_empty()
+}
+
+fn empty_file_or(link: &AbsPath) -> PlaceholderKind {
+    match link.file_name() {
+        Some(b"hooks" | b"info" | b"modules" | b"worktrees" | b"remotes" | b"branches") => {
+            PlaceholderKind::Directory
+        }
+        _ => PlaceholderKind::File { content: "".into() },
+    }
 }
 
 fn is_link(draft: &Draft<'_>, path: &AbsPath) -> bool {
@@ -190,6 +238,10 @@ fn empty_file() -> Option<PlaceholderKind> {
 fn guard(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout) {
     let directory = || Some(PlaceholderKind::Directory);
     guard_one(draft, git, Guard { name: "hooks", origin: ".git/hooks", when_missing: directory() });
+    configured::protect_links(draft, &below(&git.path, "hooks"));
+    // Repositories to push to and fetch from, as git wrote them down before it had sections for that.
+    guard_one(draft, git, Guard { name: "remotes", origin: ".git/remotes", when_missing: directory() });
+    guard_one(draft, git, Guard { name: "branches", origin: ".git/branches", when_missing: directory() });
     guard_one(draft, git, Guard { name: "config", origin: ".git/config", when_missing: empty_file() });
     guard_worktree_files(draft, git);
     let commondir = guard_commondir(draft, git, layout);
@@ -221,7 +273,7 @@ fn guard_one(draft: &mut Draft<'_>, parent: &PinnedPath, guard: Guard) {
     let path = below(&parent.path, guard.name);
     match draft.reader.lookup(&path) {
         Found::Unknown => {}
-        Found::File(fact) => draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(guard.origin)),
+        Found::File(fact) => draft.protect(&fact.pinned, guard.origin),
         Found::Missing | Found::Failed(_) => {
             if let Some(what) = guard.when_missing {
                 reserve(draft, parent, guard.origin, path, what);
@@ -232,8 +284,13 @@ fn guard_one(draft: &mut Draft<'_>, parent: &PinnedPath, guard: Guard) {
 
 /// What reserves `commondir`, or nothing where git would take it amiss.
 fn guard_commondir(draft: &mut Draft<'_>, git: &PinnedPath, layout: Layout) -> Option<PlaceholderKind> {
-    let config = draft.reader.read(&below(&git.path, "config")).unwrap_or_default();
-    if bears_commondir(config, layout) {
+    let bears = match draft.reader.content(&below(&git.path, "config")) {
+        Answer::Known(config) => bears_commondir(config, layout),
+        Answer::Missing | Answer::Unknown => true,
+        // Nobody knows what git would take amiss.
+        Answer::TooLong | Answer::Unreadable(_) => false,
+    };
+    if bears {
         return Some(PlaceholderKind::File { content: ".\n".into() });
     }
     draft.notes.push(Note::CommondirOpen { git: git.path.clone() });
@@ -248,52 +305,76 @@ fn bears_commondir(config: &[u8], layout: Layout) -> bool {
     })
 }
 
-fn guard_modules(draft: &mut Draft<'_>, modules: &AbsPath, level: usize) {
-    let names = match draft.reader.list(modules) {
-        Names::Unknown | Names::Missing => return,
-        Names::Known(names) => names,
-        Names::Failed => return seal(draft, modules, ".git/modules"),
-    };
-    let directories = names.iter().filter(|(_, kind)| *kind == FileKind::Directory);
-    for path in directories.filter_map(|(name, _)| entry(modules, name.as_bytes())) {
-        if level > MODULE_LEVELS {
-            seal(draft, &path, ".git/modules");
-        } else {
-            guard_module(draft, &path, level);
+/// What says why something below `modules` is read-only.
+const MODULES: &str = ".git/modules";
+
+/// Guards `modules` of the git directory `git`. Whatever stands there under a submodule's name is what `git submodule
+/// update` takes for its repository, so nothing may be added: the directory itself is read-only, reserved where it is
+/// missing, and only the repositories in it are opened, each guarded like any other.
+fn guard_modules(draft: &mut Draft<'_>, git: &PinnedPath, level: usize) {
+    // What is not writable is not opened: a `.git` file may name any directory.
+    if !is_writable(&draft.grants, &git.path) {
+        return;
+    }
+    let path = below(&git.path, "modules");
+    match draft.reader.lookup(&path) {
+        Found::Unknown => {
+            // Needed next; asking now saves a round.
+            draft.reader.list(&path);
+        }
+        Found::File(fact) if fact.pinned.identity.kind == FileKind::Directory => {
+            guard_folder(draft, &fact.pinned, level);
+        }
+        Found::File(fact) => draft.protect(&fact.pinned, MODULES),
+        Found::Missing | Found::Failed(_) => reserve(draft, git, MODULES, path, PlaceholderKind::Directory),
+    }
+}
+
+/// Guards `modules` itself, or a folder in it of submodules whose names have slashes.
+fn guard_folder(draft: &mut Draft<'_>, folder: &PinnedPath, level: usize) {
+    draft.protect(folder, MODULES);
+    if level > MODULE_LEVELS {
+        return;
+    }
+    // What cannot be listed stays read-only as a whole.
+    let Names::Known(names) = draft.reader.list(&folder.path) else { return };
+    for (name, kind) in names {
+        let Some(path) = entry(&folder.path, name.as_bytes()) else { continue };
+        match kind {
+            FileKind::Directory => guard_module(draft, &path, level),
+            FileKind::Symlink => route::protect(draft, &path, MODULES, PlaceholderKind::Directory),
+            FileKind::File | FileKind::Other => {}
         }
     }
 }
 
-/// Guards one entry of `modules`: a submodule's git directory, or a folder of a submodule whose name has slashes.
+/// Guards one entry of `modules`: a submodule's git directory, which is opened, or a folder of such.
 fn guard_module(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
-    let names = match draft.reader.list(path) {
-        Names::Unknown => {
-            // Needed next; asking now saves a round for each level.
-            draft.reader.lookup(path);
-            draft.reader.list(&below(path, "modules"));
-            return;
-        }
-        Names::Missing => return,
-        Names::Known(names) => names,
-        Names::Failed => return seal(draft, path, ".git/modules"),
-    };
+    let (found, names) = (draft.reader.lookup(path), draft.reader.list(path));
+    if names == Names::Unknown {
+        // Needed next; asking now saves a round for each level.
+        draft.reader.lookup(&below(path, "modules"));
+        draft.reader.list(&below(path, "modules"));
+    }
+    let (Found::File(fact), Names::Known(names)) = (found, names) else { return };
     if !names.iter().any(|(name, _)| name.as_bytes() == b"HEAD") {
-        return guard_modules(draft, path, level + 1);
+        return guard_folder(draft, &fact.pinned, level + 1);
     }
-    let Found::File(fact) = draft.reader.lookup(path) else { return };
-    if find_link(draft, &fact.pinned).is_some() {
-        return draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(".git/modules"));
+    if close_linked(draft, &fact.pinned, MODULES) {
+        return;
     }
+    draft.grant(&fact.pinned, GrantKind::Write, OPENED);
     guard(draft, &fact.pinned, Layout::Submodule);
-    if names.iter().any(|(name, _)| name.as_bytes() == b"modules") {
-        guard_modules(draft, &below(path, "modules"), level + 1);
-    }
+    guard_modules(draft, &fact.pinned, level + 1);
 }
 
-/// Makes a whole directory read-only.
+/// Makes a whole directory read-only, or what a link leads to.
 fn seal(draft: &mut Draft<'_>, path: &AbsPath, origin: &'static str) {
-    if let Found::File(fact) = draft.reader.lookup(path) {
-        draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(origin));
+    let Found::File(fact) = draft.reader.lookup(path) else { return };
+    if fact.pinned.identity.kind == FileKind::Symlink {
+        route::protect(draft, path, origin, PlaceholderKind::Directory);
+    } else {
+        draft.protect(&fact.pinned, origin);
     }
 }
 
@@ -302,7 +383,7 @@ fn guard_worktrees(draft: &mut Draft<'_>, git: &PinnedPath, own: Option<&AbsPath
     let worktrees = below(&git.path, "worktrees");
     match draft.reader.list(&worktrees) {
         Names::Unknown | Names::Missing => {}
-        Names::Failed => seal(draft, &worktrees, ".git/worktrees"),
+        Names::TooLong | Names::Unreadable(_) => seal(draft, &worktrees, ".git/worktrees"),
         Names::Known(names) => {
             for path in names.iter().filter_map(|(name, _)| entry(&worktrees, name.as_bytes())) {
                 if own != Some(&path) {
@@ -339,18 +420,104 @@ fn seal_main_worktree(draft: &mut Draft<'_>, common: &PinnedPath) {
 
 /// Follows the `.git` file `dot` of the directory `worktree`.
 fn follow_pointer(draft: &mut Draft<'_>, dot: &AbsPath, worktree: &AbsPath) {
-    let Some(content) = draft.reader.read(dot) else { return };
-    let named = content.strip_prefix(b"gitdir:").map(<[u8]>::trim_ascii);
-    let target = named.and_then(|written| lexical(worktree, written).ok());
-    let outcome = match target.map(|path| draft.reader.resolve(&path)) {
-        Some(Found::File(fact)) if fact.pinned.identity.kind == FileKind::Directory => {
-            open_pointed(draft, dot, worktree, &fact.pinned)
-        }
-        Some(Found::Unknown) => Ok(()),
-        Some(Found::File(_) | Found::Missing | Found::Failed(_)) | None => Err(GitDoubt::Dangling),
+    let doubt = Note::GitReadOnly { git: dot.clone(), because: GitDoubt::Dangling };
+    let named = match draft.reader.content(dot) {
+        Answer::Unknown => return,
+        Answer::Known(content) => pointed(content, worktree),
+        Answer::Missing | Answer::TooLong | Answer::Unreadable(_) => None,
     };
-    if let Err(because) = outcome {
-        draft.notes.push(Note::GitReadOnly { git: dot.clone(), because });
+    let Some(target) = named else { return draft.notes.push(doubt) };
+    let Some(route) = route::Route::of(draft, &target) else { return };
+    route::tell_links(draft, &route, &target, "gitdir");
+    let Some(git) = route.found().filter(|git| git.identity.kind == FileKind::Directory) else {
+        route::protect(draft, &target, "gitdir", PlaceholderKind::Directory);
+        return draft.notes.push(doubt);
+    };
+    if let Err(because) = open_pointed(draft, dot, worktree, git) {
+        // What is writable anyway needs no proof to be guarded.
+        if is_writable(&draft.grants, &git.path) {
+            guard_unbelieved(draft, git, worktree);
+        } else {
+            draft.notes.push(Note::GitReadOnly { git: dot.clone(), because });
+        }
+    }
+}
+
+/// The directory that the content of a `.git` file in `worktree` names.
+fn pointed(content: &[u8], worktree: &AbsPath) -> Option<AbsPath> {
+    let written = content.strip_prefix(b"gitdir:").map(<[u8]>::trim_ascii)?;
+    lexical(worktree, written).ok()
+}
+
+/// Guards the directory `git`, which is writable as a part of the workspace, and which git takes for the git
+/// directory of `worktree`.
+fn guard_unbelieved(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath) {
+    if draft.request.git == GitMode::Protect {
+        draft.protect(git, ".git");
+    } else if !close_linked(draft, git, ".git") {
+        guard(draft, git, Layout::Submodule);
+        guard_modules(draft, git, 1);
+        guard_worktrees(draft, git, None);
+    }
+    let common = common_directory(draft, git);
+    if let Some(common) = &common {
+        guard_common(draft, common, worktree);
+    }
+    follow(draft, &git.path, common.as_ref().map_or(&git.path, |common| &common.path), worktree);
+}
+
+/// The directory that `commondir` of the git directory `git` names, where that is another one.
+fn common_directory(draft: &Draft<'_>, git: &PinnedPath) -> Option<PinnedPath> {
+    let Answer::Known(written) = draft.reader.content(&below(&git.path, "commondir")) else { return None };
+    let path = lexical(&git.path, written.trim_ascii()).ok()?;
+    match draft.reader.resolve(&path) {
+        Found::File(fact) if fact.pinned.path != git.path => Some(fact.pinned.clone()),
+        Found::Unknown | Found::File(_) | Found::Missing | Found::Failed(_) => None,
+    }
+}
+
+/// Guards what another git directory has its configuration and hooks from, if it is writable.
+fn guard_common(draft: &mut Draft<'_>, common: &PinnedPath, worktree: &AbsPath) {
+    if !is_writable(&draft.grants, &common.path) {
+        return;
+    }
+    if draft.request.git == GitMode::Protect {
+        draft.protect(common, ".git");
+    } else if !close_linked(draft, common, ".git") {
+        guard(draft, common, Layout::Submodule);
+    }
+    configured::protect(draft, &below(&common.path, "config"), worktree);
+}
+
+/// Guards what the caller's environment makes git take for its directory, wherever the working directory is.
+pub(crate) fn open_named(draft: &mut Draft<'_>, cwd: &AbsPath) {
+    let worktree = environment::path(draft, "GIT_WORK_TREE").unwrap_or_else(|| cwd.clone());
+    if let Some(path) = environment::path(draft, "GIT_DIR") {
+        match draft.reader.resolve(&path) {
+            Found::File(fact) => match fact.pinned.identity.kind {
+                FileKind::Directory => guard_named(draft, &fact.pinned, &worktree),
+                FileKind::File => {
+                    draft.protect(&fact.pinned, "GIT_DIR");
+                    follow_pointer(draft, &fact.pinned.path, &worktree);
+                }
+                FileKind::Symlink | FileKind::Other => {}
+            },
+            // May be made, like a missing `.git`.
+            Found::Unknown | Found::Missing | Found::Failed(_) => {}
+        }
+    }
+    if let Some(path) = environment::path(draft, "GIT_COMMON_DIR")
+        && let Found::File(fact) = draft.reader.resolve(&path)
+    {
+        guard_common(draft, &fact.pinned, &worktree);
+    }
+}
+
+fn guard_named(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath) {
+    if is_writable(&draft.grants, &git.path) {
+        guard_unbelieved(draft, git, worktree);
+    } else {
+        follow(draft, &git.path, &git.path, worktree);
     }
 }
 
@@ -366,8 +533,8 @@ fn open_pointed(
     match draft.reader.lookup(&below(&git.path, "commondir")) {
         Found::Unknown => {
             // Either kind of pointer needs some of these; asking for all of them saves a round.
-            draft.reader.read(&below(&git.path, "commondir"));
-            draft.reader.read(&below(&git.path, "gitdir"));
+            draft.reader.content(&below(&git.path, "commondir"));
+            draft.reader.content(&below(&git.path, "gitdir"));
             Ok(())
         }
         Found::File(_) => open_linked_worktree(draft, dot, worktree, git),
@@ -381,12 +548,17 @@ fn open_linked_worktree(
     worktree: &AbsPath,
     git: &PinnedPath,
 ) -> Result<(), GitDoubt> {
-    let pointer = |draft: &Draft<'_>, name| {
-        let content = draft.reader.read(&below(&git.path, name)).map(<[u8]>::trim_ascii);
-        content.and_then(|written| lexical(&git.path, written).ok()).ok_or(GitDoubt::NotMutual)
+    let [back, common] = ["gitdir", "commondir"].map(|name| draft.reader.content(&below(&git.path, name)));
+    if back == Answer::Unknown || common == Answer::Unknown {
+        return Ok(());
+    }
+    let pointer = |content| match content {
+        Answer::Known(written) => lexical(&git.path, <[u8]>::trim_ascii(written)).ok(),
+        Answer::Unknown | Answer::Missing | Answer::TooLong | Answer::Unreadable(_) => None,
     };
-    let (back, common) = (pointer(draft, "gitdir"), pointer(draft, "commondir"));
-    let (back, common) = (back?, common?);
+    let (Some(back), Some(common)) = (pointer(back), pointer(common)) else {
+        return Err(GitDoubt::NotMutual);
+    };
     let (back, common) = (draft.reader.resolve(&back), draft.reader.resolve(&common));
     let (Found::File(back), Found::File(common)) = (&back, &common) else {
         let unknown = [back, common].contains(&Found::Unknown);
@@ -406,15 +578,18 @@ fn open_linked_worktree(
 }
 
 fn open_worktree_directory(draft: &mut Draft<'_>, git: &PinnedPath, common: &PinnedPath) {
-    if let Some(link) = find_link(draft, git) {
-        draft.notes.push(Note::GitReadOnly { git: git.path.clone(), because: GitDoubt::Symlink(link) });
-        return open_directory(draft, common, Layout::Main, None);
+    let links = links_in(draft, git);
+    if let Some(link) = links.first() {
+        let because = GitDoubt::Symlink(link.clone());
+        draft.notes.push(Note::GitReadOnly { git: git.path.clone(), because });
+        open_directory(draft, common, Layout::Main, None);
+        return protect_links(draft, &links);
     }
     open_directory(draft, common, Layout::Main, Some(&git.path));
     seal_main_worktree(draft, common);
     guard_worktree_files(draft, git);
     guard_one(draft, git, Guard { name: "commondir", origin: ".git/commondir", when_missing: None });
-    guard_modules(draft, &below(&git.path, "modules"), 1);
+    guard_modules(draft, git, 1);
 }
 
 /// Opens a submodule's git directory, if its own configuration names this very worktree.
@@ -424,10 +599,14 @@ fn open_submodule(draft: &mut Draft<'_>, worktree: &AbsPath, git: &PinnedPath) -
     }
     let config_path = below(&git.path, "config");
     if matches!(draft.reader.lookup(&config_path), Found::Unknown) {
-        draft.reader.read(&config_path);
+        draft.reader.content(&config_path);
         return Ok(());
     }
-    let Some(config) = draft.reader.read(&config_path) else { return Err(GitDoubt::NotMutual) };
+    let config = match draft.reader.content(&config_path) {
+        Answer::Unknown => return Ok(()),
+        Answer::Known(config) => config,
+        Answer::Missing | Answer::TooLong | Answer::Unreadable(_) => return Err(GitDoubt::NotMutual),
+    };
     let named = core_worktree(config).and_then(|written| lexical(&git.path, &written).ok());
     match named.map(|path| draft.reader.resolve(&path)) {
         Some(Found::Unknown) => return Ok(()),

@@ -93,6 +93,7 @@ impl fmt::Display for Glob {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn a_glob_covers_the_whole_name_in_either_case() {
@@ -146,5 +147,46 @@ mod tests {
             let fast = Glob::new(pattern.as_str()).matches(name.as_bytes());
             prop_assert_eq!(fast, by_definition(pattern.as_bytes(), name.as_bytes()));
         }
+    }
+
+    /// The definition by a table: whether the pattern so far covers each beginning of the name.
+    fn by_table(pattern: &[u8], name: &[u8]) -> bool {
+        let mut covered = vec![false; name.len() + 1];
+        covered[0] = true;
+        for &byte in pattern {
+            let mut next = vec![false; name.len() + 1];
+            for at in 0..=name.len() {
+                next[at] = match byte {
+                    b'*' => covered[at] || (at > 0 && next[at - 1]),
+                    _ if at == 0 => false,
+                    b'?' => covered[at - 1],
+                    byte => covered[at - 1] && byte.eq_ignore_ascii_case(&name[at - 1]),
+                };
+            }
+            covered = next;
+        }
+        covered[name.len()]
+    }
+
+    #[test]
+    fn fuzz_a_glob_covers_what_its_definition_says() {
+        // The time is a product of the lengths, both of which a person writes.
+        const MOST: usize = 300;
+        let samples = Samples {
+            whole: &[b"*KEY*\nSSH_KEY_FILE", b"a?c*\nabcabc", b"*a*b*a\nxxaxxbxxa", b"H*\nHOME"],
+            words: &[b"*", b"?", b"a", b"A", b"ab", b"**", b"\n"],
+        };
+        fuzz("glob", samples, |input| {
+            let cut = input.iter().position(|&byte| byte == b'\n').unwrap_or(input.len() / 2);
+            let (pattern, name) = input.split_at(cut);
+            let name = name.strip_prefix(b"\n").unwrap_or(name);
+            let (pattern, name) = (&pattern[..cut.min(MOST)], &name[..name.len().min(MOST)]);
+            let covers = covers(pattern, name);
+            assert_eq!(covers, by_table(pattern, name));
+            if let Ok(glob) = Glob::parse(pattern) {
+                assert_eq!(glob.matches(name), covers);
+            }
+            Took::if_understood(covers)
+        });
     }
 }

@@ -8,7 +8,7 @@ use sandbar_proto::{AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, Pinned
 
 use crate::git::WatchedIndex;
 use crate::reader::Reader;
-use crate::{Access, Note, Origin, RunRequest};
+use crate::{Access, CompileError, Note, Origin, RunRequest};
 
 pub(crate) const ALLOW_WRITE: &str = "--allow-write";
 pub(crate) const ALLOW_READ: &str = "--allow-read";
@@ -20,6 +20,9 @@ pub(crate) enum GrantKind {
     Write,
     /// The host's, read-only.
     Read,
+    /// The host's, read-only where it would be writable. Shows nothing that is not shown anyway: what names it may
+    /// have been written by a command.
+    Protect,
     /// Invisible.
     Hide {
         /// A file's cover may be read, as empty.
@@ -76,7 +79,9 @@ impl Grant {
     pub(crate) fn access(&self) -> Access {
         match self.kind {
             GrantKind::Write | GrantKind::Private | GrantKind::Cache { .. } => Access::Write,
-            GrantKind::Read | GrantKind::Reserve { .. } | GrantKind::Link { .. } => Access::Read,
+            GrantKind::Read | GrantKind::Protect | GrantKind::Reserve { .. } | GrantKind::Link { .. } => {
+                Access::Read
+            }
             GrantKind::Hide { .. } | GrantKind::Sealed => Access::None,
         }
     }
@@ -85,16 +90,17 @@ impl Grant {
     // none > write > read; what only remakes a directory gives way to what grants the host's.
     fn rank(&self) -> u8 {
         match (&self.origin, &self.kind) {
-            (Origin::OwnFiles, _) => 9,
-            (Origin::Flag(_), GrantKind::Write) => 8,
-            (Origin::Flag(_), _) => 7,
-            (_, GrantKind::Hide { .. }) => 6,
-            (_, GrantKind::Sealed) => 5,
-            (_, GrantKind::Reserve { .. }) => 4,
-            (_, GrantKind::Write) => 3,
-            (_, GrantKind::Read | GrantKind::Link { .. }) => 2,
-            (_, GrantKind::Private) => 1,
-            (_, GrantKind::Cache { .. }) => 0,
+            (Origin::OwnFiles, _) => 10,
+            (Origin::Flag(_), GrantKind::Write) => 9,
+            (Origin::Flag(_), _) => 8,
+            (_, GrantKind::Hide { .. }) => 7,
+            (_, GrantKind::Sealed) => 6,
+            (_, GrantKind::Reserve { .. }) => 5,
+            (_, GrantKind::Write) => 4,
+            (_, GrantKind::Read | GrantKind::Link { .. }) => 3,
+            (_, GrantKind::Private) => 2,
+            (_, GrantKind::Cache { .. }) => 1,
+            (_, GrantKind::Protect) => 0,
         }
     }
 }
@@ -112,6 +118,10 @@ pub(crate) struct Draft<'a> {
     pub(crate) reader: &'a Reader<'a>,
     /// Real path of the caller's home.
     pub(crate) home: Option<AbsPath>,
+    /// Real paths of the homes whose users' git may look at the roots later.
+    pub(crate) git_homes: Vec<AbsPath>,
+    /// Why there can be no plan, found where nothing else hinges on it.
+    pub(crate) problem: Option<CompileError>,
     /// Real paths of our own directories.
     pub(crate) own: Vec<AbsPath>,
     pub(crate) grants: Vec<Grant>,
@@ -127,6 +137,16 @@ pub(crate) struct Draft<'a> {
 impl Draft<'_> {
     pub(crate) fn grant(&mut self, target: &PinnedPath, kind: GrantKind, origin: Origin) {
         self.grants.push(Grant::of(target, kind, origin));
+    }
+
+    /// Makes the plan fail, once everything is known that is needed to tell why.
+    pub(crate) fn refuse(&mut self, problem: CompileError) {
+        self.problem.get_or_insert(problem);
+    }
+
+    /// Keeps `target` as it is, because of what `name` says.
+    pub(crate) fn protect(&mut self, target: &PinnedPath, name: &'static str) {
+        self.grant(target, GrantKind::Protect, Origin::Protected(name));
     }
 
     /// Whether `path` lies in a root that was granted for writing so far.

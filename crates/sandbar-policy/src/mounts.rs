@@ -166,6 +166,7 @@ impl Walk<'_> {
         match &grant.kind {
             GrantKind::Write => self.write(grant, &above, ground),
             GrantKind::Read => self.read(grant, &above, ground),
+            GrantKind::Protect => self.protect(grant, &above, ground),
             GrantKind::Hide { readable_empty } => {
                 self.hide(grant, *readable_empty, &above, ground, later);
             }
@@ -210,6 +211,14 @@ impl Walk<'_> {
             self.stand(&grant.path, Ground::HostRead);
         }
         self.note_entry(grant);
+    }
+
+    fn protect(&mut self, grant: &Grant, above: &AbsPath, ground: Ground) {
+        match ground {
+            Ground::HostWrite | Ground::HostRead => self.read(grant, above, ground),
+            // The host's is not there, or what is written to it does not reach the host's.
+            Ground::Hidden | Ground::Private | Ground::Sealed | Ground::Cache => {}
+        }
     }
 
     /// Binds the host's file, after rebuilding its path where that is gone.
@@ -339,6 +348,7 @@ fn is_reopened(hidden: &AbsPath, later: &[Grant]) -> bool {
     later.iter().take_while(|grant| grant.path.starts_with(hidden)).any(|grant| match grant.kind {
         GrantKind::Write | GrantKind::Read => true,
         GrantKind::Hide { .. }
+        | GrantKind::Protect
         | GrantKind::Private
         | GrantKind::Sealed
         | GrantKind::Cache { .. }

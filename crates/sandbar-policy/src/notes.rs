@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use sandbar_proto::{AbsPath, ByteString};
+use sandbar_proto::{AbsPath, ByteString, Limit};
 use serde::Serialize;
 
-use crate::Origin;
+use crate::{LimitObstacle, Origin};
 
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +86,20 @@ pub enum CompileError {
         /// `/proc` or `/dev`.
         remade: &'static str,
     },
+    /// Cgroups are how runs are limited; a run that could write there would choose its own limits.
+    #[error("{} lies among the kernel's own files, where a run could change its limits and this machine", path.to_display())]
+    KernelFiles {
+        /// The real path.
+        path: AbsPath,
+    },
+    /// Nothing on this machine enforces a limit.
+    #[error("the limit on {limit} cannot be enforced here: {obstacle}")]
+    Limit {
+        /// Which.
+        limit: Limit,
+        /// Why not.
+        obstacle: LimitObstacle,
+    },
     /// A protected name is a symbolic link in a writable directory, where it could be replaced.
     #[error("the protected name {} is a symbolic link, which cannot be protected", path.to_display())]
     ProtectedSymlink {
@@ -104,12 +118,18 @@ pub enum CompileError {
         /// The place.
         path: AbsPath,
     },
+    /// A configuration of git, or its directory of hooks, is longer than what is read, so nobody knows what it names.
+    #[error("{} is too long to be read, and so nobody can tell what has to be protected", path.to_display())]
+    ConfigurationTooLong {
+        /// The file or directory.
+        path: AbsPath,
+    },
     /// Something that has to be known to plan safely could not be found out.
     #[error("{} cannot be looked up (errno {errno})", path.to_display())]
     Fact {
         /// What.
         path: AbsPath,
-        /// errno(3), 0 when a bound was exceeded.
+        /// errno(3), 0 when it is not what it has to be.
         errno: i32,
     },
 }
@@ -220,12 +240,26 @@ pub enum Note {
         /// The directory.
         path: AbsPath,
     },
-    /// A file that git's configuration names lies behind a symbolic link, where it can be replaced.
+    /// What git obeys lies behind a symbolic link that can be replaced, or is writable as a whole.
     ConfiguredOpen {
         /// What names it.
         key: &'static str,
         /// The file as named.
         path: AbsPath,
+    },
+    /// A file that git's configuration names in a way that leads to no path.
+    ConfiguredUnknown {
+        /// What names it.
+        key: &'static str,
+        /// As it is written.
+        value: ByteString,
+    },
+    /// A configuration of git, or its directory of hooks, can't be read, so what it names is not protected.
+    ConfigurationUnreadable {
+        /// The file or directory.
+        path: AbsPath,
+        /// errno(3).
+        errno: i32,
     },
     /// A secret's link leads to something too broad to be hidden.
     SecretNotHidden {
@@ -246,6 +280,31 @@ pub enum Note {
         /// The directory that hides it.
         under: AbsPath,
     },
+}
+
+impl Note {
+    /// Whether something is protected less than it should be because of what lies in the workspace or the home. That
+    /// is said even to those who want no notes.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Self::CommondirOpen { .. }
+            | Self::SubmodulesUnknown { .. }
+            | Self::SubmoduleOpen { .. }
+            | Self::ConfiguredOpen { .. }
+            | Self::ConfiguredUnknown { .. }
+            | Self::ConfigurationUnreadable { .. }
+            | Self::SecretNotHidden { .. } => true,
+            Self::CwdNotWritable { .. }
+            | Self::LeftOut { .. }
+            | Self::RunsAs { .. }
+            | Self::OwnerNotMapped { .. }
+            | Self::NoLandlock
+            | Self::GitReadOnly { .. }
+            | Self::HostTemporaryVisible { .. }
+            | Self::ProgramHidden { .. } => false,
+        }
+    }
 }
 
 impl fmt::Display for Note {
@@ -294,7 +353,17 @@ impl fmt::Display for Note {
             }
             Self::ConfiguredOpen { key, path } => write!(
                 f,
-                "{} is not protected although git's {key} names it: a symbolic link leads there",
+                "{} can be replaced although git obeys it ({key}): a symbolic link leads there, or all of it is writable",
+                path.to_display()
+            ),
+            Self::ConfiguredUnknown { key, value } => write!(
+                f,
+                "what git's {key} names is not protected: nobody can tell where `{}` is",
+                value.to_display()
+            ),
+            Self::ConfigurationUnreadable { path, errno } => write!(
+                f,
+                "what git finds in {} is not protected: it cannot be read (errno {errno})",
                 path.to_display()
             ),
             Self::SecretNotHidden { secret, target } => write!(

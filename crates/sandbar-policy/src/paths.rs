@@ -62,6 +62,7 @@ pub(crate) fn between(above: &AbsPath, path: &AbsPath) -> Vec<AbsPath> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     fn path(text: &str) -> AbsPath {
         AbsPath::new(text).unwrap()
@@ -95,5 +96,34 @@ mod tests {
             [&b".."[..], b".", b"", b"a/b"].map(|name| entry(&path("/r"), name)),
             [None, None, None, None]
         );
+    }
+
+    #[test]
+    fn fuzz_written_paths_become_clean_ones() {
+        let samples = Samples {
+            whole: &[b"../../../.git/modules/lib", b"/abs/olute", b"a/./b//c/", b"../../../../../..", b"."],
+            words: &[b"/", b"..", b".", b"a", b"\0", b"../", b"//", b"..."],
+        };
+        let base = path("/home/u/proj");
+        fuzz("written paths", samples, |input| {
+            let found = lexical(&base, input);
+            if let Ok(path) = &found {
+                assert!(path.components().all(|part| !matches!(part, b"." | b"..")));
+                assert_eq!(AbsPath::new(path.as_bytes()).as_ref(), Ok(path));
+                assert_eq!(lexical(&AbsPath::root(), path.as_bytes()).as_ref(), Ok(path));
+                assert!(path.as_bytes().len() <= base.as_bytes().len() + 1 + input.len());
+            }
+            assert_eq!(found.is_err(), input.contains(&0) && !is_dropped(input));
+            if let Some(path) = entry(&base, input) {
+                assert_eq!(path.parent().as_ref(), Some(&base));
+            }
+            Took::if_understood(found.is_ok())
+        });
+    }
+
+    /// Whether a name with a NUL is taken back by a later `..`.
+    fn is_dropped(written: &[u8]) -> bool {
+        let marked: Vec<u8> = written.iter().map(|&byte| if byte < 2 { byte + 1 } else { byte }).collect();
+        lexical(&AbsPath::root(), &marked).is_ok_and(|path| !path.as_bytes().contains(&1))
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sandbar_proto::{
     AbsPath, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind, GitLinks, HostFacts,
-    PinnedPath,
+    LimitFacts, PinnedPath,
 };
 
 use crate::PathProblem;
@@ -26,43 +26,41 @@ pub(crate) enum Found<'a> {
     Failed(i32),
 }
 
-/// The answer about the names in a directory.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Names<'a> {
+/// The answer about what is in a file or directory. What there is and cannot be had is never the same as nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer<T> {
     /// Not known yet.
     Unknown,
-    /// These.
-    Known(&'a [(ByteString, FileKind)]),
-    /// There is no such directory.
-    Missing,
-    /// It could not be listed.
-    Failed,
-}
-
-/// The answer about the submodules of a git index.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Links<'a> {
-    /// Not known yet.
-    Unknown,
-    /// These.
-    Known(&'a GitLinks),
-    /// There is no index.
-    Missing,
-    /// It is none, or too long.
-    Failed,
-}
-
-/// The answer about the content of a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content<'a> {
-    /// Not known yet.
-    Unknown,
-    /// These bytes.
-    Known(&'a [u8]),
+    /// This.
+    Known(T),
     /// There is no such file.
     Missing,
-    /// It could not be read, or not as a small regular file.
-    Failed,
+    /// It is more than the bound of the question.
+    TooLong,
+    /// It is there, or may be, and could not be read: errno(3), 0 for an answer of another kind.
+    Unreadable(i32),
+}
+
+/// The names in a directory.
+pub(crate) type Names<'a> = Answer<&'a [(ByteString, FileKind)]>;
+
+/// The submodules of a git index.
+pub(crate) type Links<'a> = Answer<&'a GitLinks>;
+
+/// The content of a file.
+pub(crate) type Content<'a> = Answer<&'a [u8]>;
+
+impl<'a, T> Answer<T> {
+    /// What `pick` makes of the answer to a question.
+    fn of(answer: Option<&'a FactAnswer>, pick: impl Fn(&'a FactAnswer) -> Option<T>) -> Self {
+        match answer {
+            None => Self::Unknown,
+            Some(FactAnswer::Missing) => Self::Missing,
+            Some(FactAnswer::TooLong) => Self::TooLong,
+            Some(FactAnswer::Failed { errno }) => Self::Unreadable(*errno),
+            Some(answer) => pick(answer).map_or(Self::Unreadable(0), Self::Known),
+        }
+    }
 }
 
 /// The answer about a user.
@@ -84,6 +82,11 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(facts: &'a Facts) -> Self {
         Self { facts, missing: RefCell::new(BTreeSet::new()) }
+    }
+
+    /// What enforces limits.
+    pub(crate) fn limits(&self) -> &'a LimitFacts {
+        &self.facts.limits
     }
 
     pub(crate) fn host(&self) -> &'a HostFacts {
@@ -113,6 +116,7 @@ impl<'a> Reader<'a> {
                 FactAnswer::Names(_)
                 | FactAnswer::Content(_)
                 | FactAnswer::GitLinks(_)
+                | FactAnswer::TooLong
                 | FactAnswer::User { .. },
             ) => Found::Failed(0),
         }
@@ -151,58 +155,34 @@ impl<'a> Reader<'a> {
 
     /// The names in a directory.
     pub(crate) fn list(&self, path: &AbsPath) -> Names<'a> {
-        match self.ask(FactQuery::List(path.clone())) {
-            None => Names::Unknown,
-            Some(FactAnswer::Names(names)) => Names::Known(names),
-            Some(FactAnswer::Missing) => Names::Missing,
-            Some(
-                FactAnswer::Failed { .. }
-                | FactAnswer::File(_)
-                | FactAnswer::Content(_)
-                | FactAnswer::GitLinks(_)
-                | FactAnswer::User { .. },
-            ) => Names::Failed,
-        }
+        Answer::of(self.ask(FactQuery::List(path.clone())), |answer| {
+            let FactAnswer::Names(names) = answer else { return None };
+            Some(names.as_slice())
+        })
     }
 
-    /// The content of a small file, `None` when it is unknown, missing or unreadable.
-    pub(crate) fn read(&self, path: &AbsPath) -> Option<&'a [u8]> {
-        match self.content(path) {
-            Content::Known(content) => Some(content),
-            Content::Unknown | Content::Missing | Content::Failed => None,
-        }
-    }
-
-    /// The content of a small file.
+    /// The content of a small file that is no symbolic link.
     pub(crate) fn content(&self, path: &AbsPath) -> Content<'a> {
-        match self.ask(FactQuery::Read(path.clone())) {
-            None => Content::Unknown,
-            Some(FactAnswer::Content(content)) => Content::Known(content.as_bytes()),
-            Some(FactAnswer::Missing) => Content::Missing,
-            Some(
-                FactAnswer::Failed { .. }
-                | FactAnswer::File(_)
-                | FactAnswer::Names(_)
-                | FactAnswer::GitLinks(_)
-                | FactAnswer::User { .. },
-            ) => Content::Failed,
-        }
+        Answer::of(self.ask(FactQuery::Read(path.clone())), |answer| {
+            let FactAnswer::Content(content) = answer else { return None };
+            Some(content.as_bytes())
+        })
+    }
+
+    /// What a symbolic link says.
+    pub(crate) fn link(&self, path: &AbsPath) -> Content<'a> {
+        Answer::of(self.ask(FactQuery::Link(path.clone())), |answer| {
+            let FactAnswer::Content(target) = answer else { return None };
+            Some(target.as_bytes())
+        })
     }
 
     /// The submodules that a git index lists.
     pub(crate) fn git_links(&self, index: &AbsPath) -> Links<'a> {
-        match self.ask(FactQuery::GitLinks(index.clone())) {
-            None => Links::Unknown,
-            Some(FactAnswer::GitLinks(links)) => Links::Known(links),
-            Some(FactAnswer::Missing) => Links::Missing,
-            Some(
-                FactAnswer::Failed { .. }
-                | FactAnswer::File(_)
-                | FactAnswer::Names(_)
-                | FactAnswer::Content(_)
-                | FactAnswer::User { .. },
-            ) => Links::Failed,
-        }
+        Answer::of(self.ask(FactQuery::GitLinks(index.clone())), |answer| {
+            let FactAnswer::GitLinks(links) = answer else { return None };
+            Some(links)
+        })
     }
 
     /// The same as an answer to compare a later one with; while it is unknown, that nothing is there.
@@ -212,16 +192,18 @@ impl<'a> Reader<'a> {
 
     /// A user, `None` when unknown or not in passwd(5).
     pub(crate) fn user(&self, uid: u32) -> Option<User<'a>> {
-        match self.ask(FactQuery::User(uid))? {
-            FactAnswer::User { name, home, gid } => Some(User { name, home, gid: *gid }),
-            FactAnswer::Missing
-            | FactAnswer::Failed { .. }
-            | FactAnswer::File(_)
-            | FactAnswer::Names(_)
-            | FactAnswer::GitLinks(_)
-            | FactAnswer::Content(_) => None,
-        }
+        user(self.ask(FactQuery::User(uid))?)
     }
+
+    /// The user of a login name; the outer `None` while that is unknown.
+    pub(crate) fn user_named(&self, name: &[u8]) -> Option<Option<User<'a>>> {
+        self.ask(FactQuery::UserNamed(name.into())).map(user)
+    }
+}
+
+fn user(answer: &FactAnswer) -> Option<User<'_>> {
+    let FactAnswer::User { name, home, gid } = answer else { return None };
+    Some(User { name, home, gid: *gid })
 }
 
 fn guess(path: &AbsPath) -> FileFact {

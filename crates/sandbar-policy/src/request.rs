@@ -103,6 +103,9 @@ pub struct RunRequest {
     pub caches: CacheMode,
     /// The environment, resolved; see [`crate::env_policy`].
     pub env: Vec<EnvVar>,
+    /// What the caller's own environment says to git: the variables whose names begin with `GIT_`, and
+    /// `XDG_CONFIG_HOME`. Never given to the command.
+    pub git_env: Vec<EnvVar>,
     /// Standard streams.
     pub stdio: Stdio,
     /// The terminal of those streams that are one.

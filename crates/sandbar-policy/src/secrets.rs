@@ -111,6 +111,11 @@ const HOME: Shelf = Shelf {
                 ".terraform.d/credentials.tfrc.json",
                 ".pulumi/credentials.json",
                 ".huggingface/token",
+                ".aliyun/config.json",
+                ".mc/config.json",
+                ".modal.toml",
+                ".minikube",
+                ".tarsnap.key",
                 // Agents.
                 ".codex/auth.json",
                 ".claude.json",
@@ -129,9 +134,14 @@ const HOME: Shelf = Shelf {
                 ".mbsyncrc",
                 ".offlineimaprc",
                 ".fetchmailrc",
+                ".muttrc",
+                ".mutt",
                 ".authinfo",
                 ".smbcredentials",
                 ".filezilla",
+                ".vnc/passwd",
+                ".purple/accounts.xml",
+                ".weechat/sec.conf",
                 // Browsers and mail programs, also where flatpak and snap put them.
                 ".mozilla",
                 ".librewolf",
@@ -210,6 +220,7 @@ const HOME: Shelf = Shelf {
                 ".my.cnf",
                 ".curlrc",
                 ".wgetrc",
+                ".hgrc",
                 ".aider.conf.yml",
             ],
         ),
@@ -248,8 +259,10 @@ const CONFIG: Shelf = Shelf {
                 "snowflake",
                 "rclone",
                 ".wrangler/config",
-                "configstore/firebase-tools.json",
-                "configstore/snyk.json",
+                "configstore",
+                "syncthing/key.pem",
+                "borg/keys",
+                "goose/secrets.yaml",
                 "containers/auth.json",
                 "helm/registry/config.json",
                 "github-copilot",
@@ -280,6 +293,8 @@ const CONFIG: Shelf = Shelf {
                 "Element",
                 "teams-for-linux",
                 "msmtp",
+                "mutt",
+                "neomutt",
                 "goa-1.0",
                 "filezilla",
                 "remmina",
@@ -356,7 +371,7 @@ const STATE: Shelf = Shelf {
     directory: ".local/state",
     when: When::AtOnce,
     secrets: [
-        (Cover::Closed, &["bash/history", "zsh/history"]),
+        (Cover::Closed, &["bash/history", "zsh/history", "syncthing/key.pem"]),
         (Cover::Empty, &["nvim/shada/main.shada"]),
         (Cover::ClosedIfSecret, &[]),
         (Cover::EmptyIfSecret, &[]),
@@ -430,11 +445,15 @@ fn hide_from_root(draft: &mut Draft<'_>) {
         hide_one(draft, &below(&AbsPath::root(), path), Cover::Closed);
     }
     let directory = below(&AbsPath::root(), SSH_HOST_KEYS);
-    if let Names::Known(names) = draft.reader.list(&directory) {
-        let keys = names.iter().map(|(name, _)| name.as_bytes()).filter(|name| is_host_key(name));
-        for path in keys.filter_map(|name| entry(&directory, name)) {
-            hide_one(draft, &path, Cover::Closed);
+    match draft.reader.list(&directory) {
+        Names::Unknown | Names::Missing => {}
+        Names::Known(names) => {
+            let keys = names.iter().map(|(name, _)| name.as_bytes()).filter(|name| is_host_key(name));
+            for path in keys.filter_map(|name| entry(&directory, name)) {
+                hide_one(draft, &path, Cover::Closed);
+            }
         }
+        Names::TooLong | Names::Unreadable(_) => hide_one(draft, &directory, Cover::Closed),
     }
 }
 
@@ -466,7 +485,7 @@ fn hide_one(draft: &mut Draft<'_>, secret: &AbsPath, cover: Cover) {
 fn may_hold_credential(draft: &Draft<'_>, path: &AbsPath) -> bool {
     match draft.reader.content(path) {
         Content::Known(content) => settings::hold_credential(content),
-        Content::Failed => true,
+        Content::TooLong | Content::Unreadable(_) => true,
         Content::Unknown | Content::Missing => false,
     }
 }
@@ -487,7 +506,7 @@ impl<'a> Present<'a> {
             Names::Unknown => Self::Unknown,
             Names::Known(names) => Self::Only(names, Filter::of(names)),
             Names::Missing => Self::Only(&[], Filter::of(&[])),
-            Names::Failed => Self::Any,
+            Names::TooLong | Names::Unreadable(_) => Self::Any,
         }
     }
 
@@ -633,7 +652,12 @@ mod tests {
         let about_secrets = |query: &&FactQuery| match query {
             FactQuery::Resolve(at) => places().any(|(_, place)| path(&place) == *at),
             FactQuery::List(at) => at.starts_with(&path("/home/u")) && !at.starts_with(&path("/home/u/proj")),
-            FactQuery::Read(_) | FactQuery::Lookup(_) | FactQuery::GitLinks(_) | FactQuery::User(_) => false,
+            FactQuery::Read(_)
+            | FactQuery::Lookup(_)
+            | FactQuery::Link(_)
+            | FactQuery::GitLinks(_)
+            | FactQuery::User(_)
+            | FactQuery::UserNamed(_) => false,
         };
         let asked: Vec<&FactQuery> = asked.iter().filter(about_secrets).collect();
         assert!(asked.len() <= 8, "{asked:#?}");

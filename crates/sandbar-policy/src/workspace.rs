@@ -65,7 +65,7 @@ fn protect_name(draft: &mut Draft<'_>, root: &PinnedPath, name: &'static str) ->
         Found::Unknown => Ok(()),
         Found::File(fact) if fact.pinned.identity.kind == FileKind::Symlink => refuse_link(draft, path),
         Found::File(fact) => {
-            draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(name));
+            draft.protect(&fact.pinned, name);
             Ok(())
         }
         Found::Missing => {

@@ -164,6 +164,44 @@ mod tests {
         assert!(error.to_string().contains("unknown field `byts`"), "{error}");
     }
 
+    #[test]
+    fn fuzz_a_byte_string_or_path_that_is_understood_survives_json() {
+        use sandbar_testkit::{Samples, Took, fuzz};
+        let samples = Samples {
+            whole: &[b"\"/gr\xc3\xbcn/./x\"", b"{\"bytes\":\"L/8=\"}", b"\"/a\\u0000b\"", b"\"/a/../b\""],
+            words: &[
+                b"\"",
+                b"/",
+                b"..",
+                b".",
+                b"\\u0000",
+                b"\\ud800",
+                b"{\"bytes\":",
+                b"\"}",
+                b"=",
+                b"L/8=",
+                b"null",
+                b"\xff",
+            ],
+        };
+        fuzz("byte strings", samples, |input| {
+            let text = serde_json::from_slice::<ByteString>(input);
+            if let Ok(text) = &text {
+                let again = serde_json::to_vec(text).unwrap();
+                assert_eq!(serde_json::from_slice::<ByteString>(&again).unwrap(), *text);
+                assert!(text.as_bytes().len() <= input.len());
+            }
+            let path = serde_json::from_slice::<crate::AbsPath>(input);
+            if let Ok(path) = &path {
+                assert!(path.as_bytes().starts_with(b"/") && !path.as_bytes().contains(&0));
+                assert!(path.components().all(|part| !matches!(part, b"." | b"..")));
+                assert_eq!(crate::AbsPath::new(path.as_bytes()).as_ref(), Ok(path), "it is clean already");
+            }
+            assert!(text.is_ok() || path.is_err());
+            Took::if_understood(text.is_ok())
+        });
+    }
+
     proptest! {
         #[test]
         fn every_byte_string_survives_json(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsPath, ByteString, FileKind, IdRange, PinnedPath};
+use crate::{AbsPath, ByteString, FileKind, IdRange, LimitFacts, PinnedPath};
 
 /// One question about a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -21,18 +21,23 @@ pub enum FactQuery {
     List(AbsPath),
     /// The content of a small regular file, at most [`FactQuery::MAX_BYTES`].
     Read(AbsPath),
+    /// What the symbolic link at the path says, readlink(2).
+    Link(AbsPath),
     /// The submodules that a git index lists (gitlinks, gitformat-index(5)), at most
     /// [`FactQuery::MAX_INDEX_BYTES`] of it.
     GitLinks(AbsPath),
     /// The passwd(5) entry of a user id.
     User(u32),
+    /// The passwd(5) entry of a login name.
+    UserNamed(ByteString),
 }
 
 impl FactQuery {
     /// Most names that [`FactQuery::List`] returns; a longer directory is an error.
     pub const MAX_NAMES: usize = 4096;
-    /// Most bytes that [`FactQuery::Read`] returns; a longer file is an error.
-    pub const MAX_BYTES: usize = 64 * 1024;
+    /// Most bytes that [`FactQuery::Read`] returns; a longer file is an error. A git configuration with
+    /// some 15,000 branches.
+    pub const MAX_BYTES: usize = 1024 * 1024;
     /// Longest git index that is read: some million files.
     pub const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
 }
@@ -67,7 +72,7 @@ pub enum FactAnswer {
     Missing,
     /// A directory's names and what each is.
     Names(Vec<(ByteString, FileKind)>),
-    /// A file's content.
+    /// A file's content, or what a symbolic link says.
     Content(ByteString),
     /// What a git index lists.
     GitLinks(GitLinks),
@@ -80,7 +85,9 @@ pub enum FactAnswer {
         /// Primary group.
         gid: u32,
     },
-    /// It could not be looked up: the error number, or 0 with a bound of the query exceeded.
+    /// It is there, and more than the bound of the query.
+    TooLong,
+    /// It could not be looked up.
     Failed {
         /// errno(3).
         errno: i32,
@@ -104,6 +111,10 @@ pub struct HostFacts {
     pub landlock_abi: u32,
     /// Kernel release, major and minor.
     pub kernel: (u32, u32),
+    /// The user id here that is 0 in the parent user namespace, where that is known: the kernel's own root, or one whom
+    /// the parent takes for it.
+    #[serde(default)]
+    pub outer_root: Option<u32>,
 }
 
 /// Everything that is known so far.
@@ -113,4 +124,7 @@ pub struct Facts {
     pub host: HostFacts,
     /// About paths and users.
     pub answers: BTreeMap<FactQuery, FactAnswer>,
+    /// About what enforces limits. Asked of who carries the plan out, and only where something is limited.
+    #[serde(default)]
+    pub limits: LimitFacts,
 }

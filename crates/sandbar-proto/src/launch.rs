@@ -3,11 +3,9 @@
 //! Made only by `sandbar-policy` (as a `LaunchPlan`) and by the keeper's decoder; `cargo xtask tidy` looks for
 //! any other place. Holds exact values: nothing here is looked up in anybody's environment later.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
-use crate::{ByteString, PinnedPath, Sandbox, Terminal};
+use crate::{ByteString, EnforcedLimit, Limits, PinnedPath, Sandbox, Terminal};
 
 /// One variable of an exact environment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,14 +109,6 @@ pub struct ProcessAttributes {
     pub rlimits: Vec<(u32, Option<u64>, Option<u64>)>,
 }
 
-/// Bounds on a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Wall-clock time after which the tree is terminated.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wall: Option<Duration>,
-}
-
 /// Everything the keeper needs to start a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchSpec {
@@ -138,9 +128,13 @@ pub struct LaunchSpec {
     pub terminal: Option<Terminal>,
     /// umask, nice, resource limits.
     pub attributes: ProcessAttributes,
-    /// Bounds.
+    /// Bounds, as they were asked for.
     #[serde(default)]
     pub limits: Limits,
+    /// What enforces each of them. Those of [`LimitMechanism::Rlimit`](crate::LimitMechanism::Rlimit) are in
+    /// `attributes` already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub enforced: Vec<EnforcedLimit>,
     /// What outlives what.
     pub lifetime: Lifetime,
     /// What happens to the tree when the leader ends.

@@ -11,10 +11,12 @@ pub mod exec;
 mod facts;
 mod id;
 mod launch;
+mod limits;
 mod owner;
 mod path;
 mod process;
 mod rollout;
+pub mod rpc;
 mod sandbox;
 mod terminal;
 
@@ -23,8 +25,11 @@ pub use event::{Gap, ProcessEvent};
 pub use facts::{FactAnswer, FactQuery, Facts, FileFact, GitLinks, HostFacts};
 pub use id::{ParseRunIdError, RunId, Seq};
 pub use launch::{
-    AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode,
-    Stdio,
+    AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, OutputMode, ProcessAttributes, StdinMode, Stdio,
+};
+pub use limits::{
+    CgroupObstacle, EnforcedLimit, Limit, LimitFacts, LimitMechanism, LimitReport, LimitScope, Limits,
+    OutOfMemory,
 };
 pub use owner::{Blob, Owner, SessionId, SessionIdError};
 pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsPath, ByteString, Lifetime, Owner, RunId, Seq};
+use crate::{AbsPath, ByteString, EnforcedLimit, Lifetime, LimitReport, OutOfMemory, Owner, RunId, Seq};
 
 /// Wall-clock time in nanoseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl ExitStatus {
     pub fn shell_code(self) -> Option<u8> {
         match self {
             Self::Exited { code } => Some(code),
-            Self::Signaled { signal } => u8::try_from(128 + signal).ok(),
+            Self::Signaled { signal } => signal.checked_add(128).and_then(|code| u8::try_from(code).ok()),
             Self::Lost => None,
         }
     }
@@ -127,6 +127,12 @@ pub struct StartRecord {
     /// Who it belongs to, if its starter said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
+    /// The limits that it runs under.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<EnforcedLimit>,
+    /// Directory of its own cgroup, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<AbsPath>,
 }
 
 /// Written before anybody is told that a process ended.
@@ -145,6 +151,12 @@ pub struct EndRecord {
     /// Whether the plan's wall-clock limit ended it.
     #[serde(default)]
     pub timed_out: bool,
+    /// The limits that it ran under, and which of them held it back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitReport>,
+    /// What ran out of memory, if it was ended for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
 }
 
 impl EndRecord {
@@ -166,6 +178,9 @@ mod tests {
         assert_eq!(ExitStatus::Exited { code: 7 }.shell_code(), Some(7));
         assert_eq!(ExitStatus::Signaled { signal: 9 }.shell_code(), Some(137));
         assert_eq!(ExitStatus::Lost.shell_code(), None);
+        for signal in [i32::MIN, -129, 128, i32::MAX] {
+            assert_eq!(ExitStatus::Signaled { signal }.shell_code(), None, "no platform has it");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AbsPath, ByteString, ExitStatus, NetworkMode, OutputTotals, ResourceUse, RunId, Seq, Stream, Timestamp,
+    AbsPath, ByteString, ExitStatus, LimitReport, NetworkMode, OutOfMemory, OutputTotals, ResourceUse, RunId,
+    Seq, Stream, Timestamp,
 };
 
 /// One line.
@@ -263,6 +264,12 @@ pub struct RunEnded {
     pub recorded: RecordedOutput,
     /// Whether the wall-clock limit ended it.
     pub timed_out: bool,
+    /// The limits that it ran under, and which of them held it back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitReport>,
+    /// What ran out of memory, if it was ended for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub out_of_memory: Option<OutOfMemory>,
     /// Which process of ours wrote this.
     pub recorded_by: RecordedBy,
 }

@@ -53,14 +53,16 @@ pub enum FactsError {
 pub fn host_facts() -> Result<HostFacts, FactsError> {
     let capabilities =
         rustix::thread::capabilities(None).map_err(|errno| FactsError::Capabilities(errno.into()))?;
+    let (users, outer_root) = user_map("/proc/self/uid_map")?;
     Ok(HostFacts {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         may_map_ids: capabilities.effective.contains(CapabilitySet::SETUID | CapabilitySet::SETGID),
-        users: id_map("/proc/self/uid_map")?,
+        users,
         groups: id_map("/proc/self/gid_map")?,
         landlock_abi: landlock_abi(),
         kernel: release(&rustix::system::uname().release().to_string_lossy())?,
+        outer_root,
     })
 }
 
@@ -79,8 +81,10 @@ pub fn answer(query: &FactQuery) -> FactAnswer {
         FactQuery::Resolve(path) => path::look_up(path, path::Final::Followed).map(FactAnswer::File),
         FactQuery::List(path) => path::list(path).map(FactAnswer::Names),
         FactQuery::Read(path) => path::read(path).map(FactAnswer::Content),
+        FactQuery::Link(path) => path::link(path).map(FactAnswer::Content),
         FactQuery::GitLinks(path) => git_index::links(path).map(FactAnswer::GitLinks),
-        FactQuery::User(uid) => passwd::user(*uid),
+        FactQuery::User(uid) => passwd::user(passwd::By::Uid(*uid)),
+        FactQuery::UserNamed(name) => passwd::user(passwd::By::Name(name.as_bytes())),
     };
     answer.unwrap_or_else(Failure::into_answer)
 }
@@ -100,7 +104,7 @@ impl Failure {
     fn into_answer(self) -> FactAnswer {
         match self {
             Self::Missing => FactAnswer::Missing,
-            Self::TooLong => FactAnswer::Failed { errno: 0 },
+            Self::TooLong => FactAnswer::TooLong,
             Self::Errno(errno) => FactAnswer::Failed { errno: errno.raw_os_error() },
         }
     }
@@ -114,6 +118,24 @@ impl From<Errno> for Failure {
             other => Self::Errno(other),
         }
     }
+}
+
+/// The users that exist in the caller's user namespace, and which of them its parent calls 0.
+fn user_map(file: &'static str) -> Result<(Vec<IdRange>, Option<u32>), FactsError> {
+    let text = std::fs::read_to_string(file).map_err(|source| FactsError::Read { file, source })?;
+    let malformed = |line: &str| FactsError::Malformed { file, line: line.to_owned() };
+    let users: Result<_, _> =
+        text.lines().map(|line| id_range(line).ok_or_else(|| malformed(line))).collect();
+    Ok((users?, outer_root(&text)))
+}
+
+/// The id whose counterpart outside is 0: the first of the line that begins there, since no counterpart is smaller.
+fn outer_root(map: &str) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut columns = line.split_ascii_whitespace();
+        let inside = columns.next()?.parse().ok()?;
+        (columns.next()? == "0").then_some(inside)
+    })
 }
 
 /// Reads the ids that exist in the caller's user namespace: the first column of a map, user_namespaces(7).

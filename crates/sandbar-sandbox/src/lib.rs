@@ -8,6 +8,8 @@
 #[cfg(target_os = "linux")]
 pub mod caller;
 #[cfg(target_os = "linux")]
+pub mod cgroup;
+#[cfg(target_os = "linux")]
 pub mod facts;
 pub mod report;
 pub mod seccomp;
@@ -90,6 +92,8 @@ pub enum SpawnError {
     Namespaces(Errno),
     /// The id maps of the user namespace could not be written.
     IdMap(io::Error),
+    /// The plan has a limit that a cgroup enforces and there is no cgroup, or the other way round.
+    Cgroup,
 }
 
 impl fmt::Display for SpawnError {
@@ -103,6 +107,7 @@ impl fmt::Display for SpawnError {
             Self::Channel(errno) => write!(f, "no channel to the sandbox: {errno}"),
             Self::Namespaces(errno) => write!(f, "the kernel refused the namespaces: {errno}"),
             Self::IdMap(error) => write!(f, "the id maps could not be written: {error}"),
+            Self::Cgroup => f.write_str("the plan and its cgroup do not fit together"),
         }
     }
 }

@@ -13,6 +13,7 @@ mod spare;
 mod sys;
 mod terminal;
 mod tree;
+mod watch;
 
 use std::ffi::CString;
 use std::io;
@@ -43,7 +44,8 @@ pub struct Spawner {
 
 impl Spawner {
     /// Starts `spec` with the given standard streams. `caches` says which layers the caches of the spec have; one
-    /// that is not listed is not mounted.
+    /// that is not listed is not mounted. `cgroup` is the door to the run's cgroup, for a spec with a limit that one
+    /// enforces.
     ///
     /// # Errors
     /// [`SpawnError`]; whatever goes wrong after the fork is reported on the holder's channel instead.
@@ -55,14 +57,18 @@ impl Spawner {
         spec: &LaunchSpec,
         stdio: [BorrowedFd<'_>; 3],
         caches: &[CacheLayer],
+        cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Holder, SpawnError> {
         let mut launch = Launch::new(spec, caches, &mut self.filters)?;
+        if launch.joins_cgroup != cgroup.is_some() {
+            return Err(SpawnError::Cgroup);
+        }
         let (ours, theirs) = channel()?;
         let namespaces = launch.walls.as_ref().map_or(0, |walls| namespaces(walls.network));
         // SAFETY: the caller has one thread, so the child may go on with everything in memory as it is.
         match unsafe { sys::fork(namespaces) }.map_err(SpawnError::Namespaces)? {
             sys::Fork::Child => {
-                let inherited = holder::Inherited { stdio, control: theirs.as_fd() };
+                let inherited = holder::Inherited { stdio, control: theirs.as_fd(), cgroup };
                 holder::main(&mut launch, &inherited)
             }
             sys::Fork::Parent { pid, pidfd } => {
@@ -95,10 +101,11 @@ impl Spare {
         spare::send(self.holder.control.as_fd(), Order::Plan, &[plan]).map_err(SpawnError::Channel)
     }
 
-    /// Whether it stands in the namespaces that `spec` asks for.
+    /// Whether it stands in the namespaces that `spec` asks for, and needs no door to a cgroup.
     #[must_use]
     pub fn fits(&self, spec: &LaunchSpec) -> bool {
-        matches!(&spec.sandbox, Sandbox::Linux(sandbox) if sandbox.network == self.network)
+        !prepare::joins_cgroup(spec)
+            && matches!(&spec.sandbox, Sandbox::Linux(sandbox) if sandbox.network == self.network)
     }
 
     /// The holder, to wait for its end; it ends when its channel is closed.
@@ -123,7 +130,8 @@ impl Spawner {
         // SAFETY: the caller has one thread, so the child may go on with everything in memory as it is.
         match unsafe { sys::fork(namespaces(network)) }.map_err(SpawnError::Namespaces)? {
             sys::Fork::Child => {
-                let inherited = holder::Inherited { stdio: [null.as_fd(); 3], control: theirs.as_fd() };
+                let inherited =
+                    holder::Inherited { stdio: [null.as_fd(); 3], control: theirs.as_fd(), cgroup: None };
                 spare::main(network, &mut self.filters, &inherited)
             }
             sys::Fork::Parent { pid, pidfd } => {
@@ -131,6 +139,11 @@ impl Spawner {
                 Ok(Spare { holder: Holder { pid, pidfd, control: ours }, network })
             }
         }
+    }
+
+    /// Gives back the memory that [`Spawner::spare`] had at hand for the next start, when none is expected.
+    pub fn rest(&self) {
+        memory::release();
     }
 
     /// Launches `spec` in a spare that fits it and was fed with it. `mounts` come behind those of the plan that it was
@@ -201,6 +214,11 @@ fn write_map_files(pid: i32, maps: &Maps) -> io::Result<()> {
     std::fs::write(format!("/proc/{pid}/gid_map"), &maps.groups)
 }
 
+/// The parent of a process, if there is one.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    tree::parent(pid)
+}
+
 /// Makes the calling process opaque to others of its user: not dumpable, no core files. For the keeper, first
 /// thing.
 ///
@@ -208,11 +226,17 @@ fn write_map_files(pid: i32, maps: &Maps) -> io::Result<()> {
 /// The kernel's.
 pub fn harden_self() -> io::Result<()> {
     sys::set_dumpable(sys::Dumpable::No)?;
-    sys::set_rlimit(libc::RLIMIT_CORE, Some(0), Some(0))?;
+    // The hard limit stays: it is the most that a plan can give a command.
+    sys::set_rlimit(libc::RLIMIT_CORE, Some(0), None)?;
     // Soft limits are the first client's, and none of the keeper's business: each plan brings its own.
-    for resource in
-        [libc::RLIMIT_CPU, libc::RLIMIT_FSIZE, libc::RLIMIT_NOFILE, libc::RLIMIT_AS, libc::RLIMIT_DATA]
-    {
+    for resource in [
+        libc::RLIMIT_CPU,
+        libc::RLIMIT_FSIZE,
+        libc::RLIMIT_NOFILE,
+        libc::RLIMIT_NPROC,
+        libc::RLIMIT_AS,
+        libc::RLIMIT_DATA,
+    ] {
         sys::raise_rlimit(resource)?;
     }
     Ok(())

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use sandbar_proto::{ExitStatus, ResourceUse, Timestamp};
+use sandbar_proto::{ExitStatus, Limit, ResourceUse, Timestamp};
 
 /// Bytes of every packet.
 pub const PACKET_BYTES: usize = 48;
@@ -65,13 +65,15 @@ pub enum Step {
     Plan = 24,
     /// Opening the command's terminal.
     Terminal = 25,
+    /// Entering the run's cgroup.
+    Cgroup = 26,
 }
 
 impl Step {
     /// The index of a step that has none.
     pub const NO_INDEX: u32 = u32::MAX;
 
-    const ALL: [Self; 25] = [
+    const ALL: [Self; 26] = [
         Self::Namespaces,
         Self::IdMap,
         Self::Source,
@@ -97,6 +99,7 @@ impl Step {
         Self::Holder,
         Self::Plan,
         Self::Terminal,
+        Self::Cgroup,
     ];
 
     fn from_u8(value: u8) -> Option<Self> {
@@ -132,6 +135,7 @@ impl Step {
             Self::Holder => "holder",
             Self::Plan => "plan",
             Self::Terminal => "terminal",
+            Self::Cgroup => "cgroup",
         }
     }
 
@@ -178,6 +182,8 @@ pub enum Report {
     Running,
     /// The leader was stopped by this signal.
     LeaderStopped(i32),
+    /// The tree reached a limit that the holder watches.
+    LimitHeld(Limit),
     /// The leader ended.
     LeaderExited {
         /// How.
@@ -214,6 +220,7 @@ const LEADER_EXITED: u8 = 3;
 const TREE_ENDED: u8 = 4;
 const TERMINAL: u8 = 5;
 const LEADER_STOPPED: u8 = 6;
+const LIMIT_HELD: u8 = 7;
 const GO: u8 = 16;
 const SIGNAL_LEADER: u8 = 17;
 const SIGNAL_TREE: u8 = 18;
@@ -258,6 +265,7 @@ impl Report {
             }
             Self::TreeEnded => packet(TREE_ENDED, 0, 0, 0, [0; 4]),
             Self::Terminal => packet(TERMINAL, 0, 0, 0, [0; 4]),
+            Self::LimitHeld(limit) => packet(LIMIT_HELD, limit as u8, 0, 0, [0; 4]),
             Self::Running => packet(RUNNING, 0, 0, 0, [0; 4]),
             Self::LeaderStopped(signal) => packet(LEADER_STOPPED, 0, signal, 0, [0; 4]),
             Self::LeaderExited { status, usage, ended } => {
@@ -290,6 +298,10 @@ impl Report {
             RUNNING => Some(Self::Running),
             LEADER_STOPPED => Some(Self::LeaderStopped(number(bytes))),
             TREE_ENDED => Some(Self::TreeEnded),
+            LIMIT_HELD => {
+                let limit = Limit::ALL.into_iter().find(|limit| *limit as u8 == bytes[1])?;
+                Some(Self::LimitHeld(limit))
+            }
             LEADER_EXITED => {
                 let status = match bytes[1] {
                     EXITED => ExitStatus::Exited { code: u8::try_from(number(bytes)).ok()? },
@@ -341,7 +353,7 @@ impl Order {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn every_step_survives_its_number_and_its_name() {
@@ -360,6 +372,7 @@ mod tests {
             Report::Running,
             Report::LeaderStopped(20),
             Report::TreeEnded,
+            Report::LimitHeld(Limit::Memory),
             Report::LeaderExited { status: ExitStatus::Exited { code: 255 }, usage, ended: Timestamp(9) },
             Report::LeaderExited { status: ExitStatus::Signaled { signal: 9 }, usage, ended: Timestamp(9) },
         ];
@@ -378,12 +391,33 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn foreign_packets_never_panic(bytes in any::<[u8; 32]>()) {
+    #[test]
+    fn fuzz_a_packet_that_is_understood_survives_being_sent() {
+        let usage = ResourceUse { user_us: 1, system_us: 2, max_rss_kib: 3 };
+        let failed = Report::Failed(SetupFailure { step: Step::Mount, index: 7, errno: 13 }).encode();
+        let exited =
+            Report::LeaderExited { status: ExitStatus::Exited { code: 255 }, usage, ended: Timestamp(9) };
+        let killed =
+            Report::LeaderExited { status: ExitStatus::Signaled { signal: 9 }, usage, ended: Timestamp(9) };
+        let (exited, killed) = (exited.encode(), killed.encode());
+        let order = Order::SignalTree(15).encode();
+        let samples = Samples {
+            whole: &[&failed, &exited, &killed, &order],
+            words: &[b"\0", b"\x01", b"\xff\xff\xff\xff"],
+        };
+        fuzz("packets of a holder", samples, |input| {
             let mut packet = [0; PACKET_BYTES];
-            packet[..32].copy_from_slice(&bytes);
-            let _ = (Report::decode(&packet), Order::decode(&packet));
-        }
+            for (slot, byte) in packet.iter_mut().zip(input) {
+                *slot = *byte;
+            }
+            let (report, order) = (Report::decode(&packet), Order::decode(&packet));
+            assert!(report.is_none_or(|report| Report::decode(&report.encode()) == Some(report)));
+            assert!(order.is_none_or(|order| Order::decode(&order.encode()) == Some(order)));
+            assert!(report.is_none() || order.is_none(), "a packet has one direction");
+            if let Some(Report::LeaderExited { status, .. }) = report {
+                let _ = (status.shell_code(), status.to_string());
+            }
+            Took::if_understood(report.is_some() || order.is_some())
+        });
     }
 }

@@ -50,9 +50,11 @@ impl DiskFile {
     /// Creates the file, 0600, and locks it. The first sync also syncs `unsynced_directories`.
     pub(crate) fn create(path: &Path, unsynced_directories: Vec<PathBuf>) -> Result<Self, StoreError> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | APPEND;
-        let file = open(path, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|errno| StoreError::new(Step::Create, path, errno))?;
-        let file = File::from(file);
+        let failed = |errno| StoreError::new(Step::Create, path, errno);
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = File::from(open(path, flags, mode).map_err(failed)?);
+        // The caller's umask may have taken our own rights away.
+        rustix::fs::fchmod(&file, mode).map_err(failed)?;
         let locking = lock(&file, path, Sharing::Shared).inspect_err(|_| {
             // Ours alone and empty; should it stay, readers see a rollout of nothing.
             let _ = std::fs::remove_file(path);

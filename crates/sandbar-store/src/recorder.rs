@@ -283,6 +283,8 @@ impl Recorder {
             output: end.output,
             recorded: self.recorded,
             timed_out: end.timed_out,
+            limits: end.limits.clone(),
+            out_of_memory: end.out_of_memory,
             recorded_by: self.subject.recorded_by,
         })
     }

@@ -157,3 +157,59 @@ impl Found {
         progress.head_cost = progress.head_cost.saturating_add(cost);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
+
+    const EXAMPLE: &[u8] = include_bytes!("../fixtures/run.jsonl");
+
+    #[test]
+    fn fuzz_any_file_is_read_to_its_end_and_what_follows_it_is_understood() {
+        let lines: Vec<&[u8]> = EXAMPLE.split_inclusive(|&byte| byte == b'\n').collect();
+        let torn = &EXAMPLE[..EXAMPLE.len() - 20];
+        let mut words = lines.clone();
+        words.extend([
+            &b"\n"[..],
+            b"{",
+            b"}",
+            b"\"",
+            b",",
+            b"\"ordinal\":18446744073709551615",
+            b"null",
+            b"\"offset_bytes\":",
+            b"\xff",
+            b"{\"bytes\":\"/w==\"}",
+            b"{\"ordinal\":7}\n",
+        ]);
+        let samples =
+            Samples { whole: &[EXAMPLE, torn, lines[0], &EXAMPLE[lines[0].len()..]], words: &words };
+        // As the last turn of any file, it is what the file is about.
+        let last_turn =
+            EXAMPLE.split_inclusive(|&byte| byte == b'\n').skip_while(|line| !has(line, b"task_started"));
+        let last_turn = last_turn.collect::<Vec<_>>().concat();
+        let expected = scan(&mut &last_turn[..]).unwrap();
+        fuzz("rollout", samples, |input| {
+            let found = scan(&mut &*input).unwrap();
+            assert_eq!(found.position.len_bytes, input.len() as u64);
+            let is_whole = input.is_empty() || input.ends_with(b"\n");
+            assert_eq!(found.position.last_line == LastLine::Whole, is_whole);
+            // Read in pieces of one byte it is the same.
+            if input.len() < 4096 {
+                let slow = scan(&mut io::BufReader::with_capacity(1, input)).unwrap();
+                assert_eq!(format!("{slow:?}"), format!("{found:?}"));
+            }
+            let followed = scan(&mut &*[input, b"\n", &last_turn].concat()).unwrap();
+            assert_eq!(followed.run, expected.run);
+            assert_eq!(followed.progress.offset_bytes, expected.progress.offset_bytes);
+            assert_eq!(followed.recorded, expected.recorded);
+            assert!(followed.turn_is_complete);
+            Took::if_understood(found.position.next_ordinal > 0)
+        });
+    }
+
+    fn has(line: &[u8], word: &[u8]) -> bool {
+        line.windows(word.len()).any(|part| part == word)
+    }
+}

@@ -1,7 +1,7 @@
 //! The sessions directory: where rollouts are, how they are named, how they are begun.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use jiff::tz::TimeZone;
@@ -123,7 +123,7 @@ impl Store {
         let subject = Subject { run: meta.id, turn: meta.id, started: meta.started, recorded_by };
         if let Err(error) = begin(&mut rollout, meta) {
             // Ours alone, with nothing acknowledged in it. Should it stay, it is one more unfinished run.
-            let _ = std::fs::remove_file(&path);
+            let _ = fs::remove_file(&path);
             return Err(error);
         }
         let output = BoundedOutput::new(bounds, Progress::default());
@@ -243,8 +243,11 @@ fn create_private_directories(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut changed = Vec::new();
     for directory in missing.into_iter().rev() {
         match DirBuilder::new().mode(0o700).create(directory).map_err(|error| errno_of(&error)) {
+            // The caller's umask may have taken our own rights away.
+            Ok(()) => fs::set_permissions(directory, fs::Permissions::from_mode(0o700))
+                .map_err(|error| StoreError::new(Step::CreateDirectory, directory, errno_of(&error)))?,
             // Another recorder was faster, and syncs it too: that costs nothing and needs no agreement.
-            Ok(()) | Err(Errno::EXIST) => {}
+            Err(Errno::EXIST) => {}
             Err(errno) => return Err(StoreError::new(Step::CreateDirectory, directory, errno)),
         }
         let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());

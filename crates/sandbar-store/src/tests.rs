@@ -70,6 +70,8 @@ fn exited(status: ExitStatus, millis: u64) -> ProcessEvent {
         usage: ResourceUse { user_us: 1200, system_us: 800, max_rss_kib: 2048 },
         output: OutputTotals { bytes: 2328, dropped_bytes: 2000, last_seq: Seq(7) },
         timed_out: false,
+        limits: Vec::new(),
+        out_of_memory: None,
     })
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::need::{self, Need};
 use crate::processes::Process;
 use crate::running::{Finished, finish};
 use crate::wait::{DEADLINE, eventually};
@@ -143,6 +144,24 @@ impl Home {
     #[track_caller]
     pub fn run(&self, options: &[&str], script: &str) -> Finished {
         finish(&mut self.shell(options, script))
+    }
+
+    /// Runs a script of the host's shell in a mount namespace of its own, where the runtime directory, `$run`, is a
+    /// tmpfs of `size`.
+    ///
+    /// # Errors
+    /// This host lets nobody here mount a tmpfs.
+    #[track_caller]
+    pub fn in_small_runtime(&self, size: &str, script: &str) -> Need<Finished> {
+        let mounts = need::private_mounts()?;
+        // Nobody else sees the keeper's lock in there, so the script itself ends it.
+        let whole = format!(
+            "run=$SANDBAR_HOME/run; mkdir $run && mount -t tmpfs -o mode=700,size={size} tmpfs $run || exit 99
+            trap 'cat $run/*/lock | xargs -r kill -9' EXIT\n{script}"
+        );
+        let mut command = self.command(mounts[0]);
+        command.args(&mounts[1..]).args(["sh", "-c", &whole]).arg(&self.program);
+        Ok(finish(&mut command))
     }
 
     /// Puts a file into the workspace, with the folders above it.

@@ -2,24 +2,27 @@
 //!
 //! A [`Home`] is a Sandbar of its own: directories, environment and keeper, ended with the test whatever
 //! happens. A [`Running`] is a process that a test watches and that does not outlive it. [`eventually`] waits for
-//! a fact. What a host lacks is a [`need`], and the test says so by name. Decides nothing about what is right:
-//! that is the tests' concern.
+//! a fact. What a host lacks is a [`need`], and the test says so by name. [`fuzz()`] feeds parsers, [`soak`] says for
+//! how long. Decides nothing about what is right: that is the tests' concern.
 
 #![forbid(unsafe_code)]
 
+mod fuzz;
 mod home;
 pub mod need;
 pub mod processes;
 mod running;
+pub mod soak;
 mod terminal;
 mod tmux;
 mod wait;
 
+pub use fuzz::{Samples, Took, fuzz};
 pub use home::{Home, PATH};
 pub use running::{Finished, Running, finish};
 pub use terminal::Terminal;
 pub use tmux::Tmux;
-pub use wait::{DEADLINE, eventually};
+pub use wait::{DEADLINE, eventually, patience};
 
 /// Takes what a test needs, or says by name that the test is skipped and returns from it.
 #[macro_export]

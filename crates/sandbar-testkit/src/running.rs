@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::wait::{DEADLINE, eventually};
+use crate::wait::{eventually, patience};
 
 /// How a process ended and what it wrote.
 #[derive(Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ impl Stream {
             Ok(chunk) => self.unread.extend(chunk),
             Err(RecvTimeoutError::Disconnected) => self.is_open = false,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("no output within {} s, after {:?}", DEADLINE.as_secs(), shown(&self.unread));
+                panic!("no output within {} s, after {:?}", patience().as_secs(), shown(&self.unread));
             }
         }
         self.is_open
@@ -116,7 +116,7 @@ impl Stream {
 
     /// The next line without its end; `None` when the stream ended before it did.
     fn line(&mut self) -> Option<String> {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + patience();
         loop {
             if let Some(at) = self.unread.iter().position(|&byte| byte == b'\n') {
                 let line: Vec<u8> = self.unread.drain(..=at).take(at).collect();
@@ -129,7 +129,7 @@ impl Stream {
     }
 
     fn rest(&mut self) -> Vec<u8> {
-        let end = Instant::now() + DEADLINE;
+        let end = Instant::now() + patience();
         while self.wait(end) {}
         std::mem::take(&mut self.unread)
     }
@@ -203,7 +203,7 @@ impl Running {
     pub fn finish(mut self) -> Finished {
         drop(self.child.stdin.take());
         let status: ExitStatus =
-            eventually(DEADLINE, "the end of the process", || self.child.try_wait().ok().flatten());
+            eventually(patience(), "the end of the process", || self.child.try_wait().ok().flatten());
         let (stdout, stderr) = (self.stdout.rest(), self.stderr.rest());
         Finished { code: status.code(), signal: status.signal(), stdout, stderr }
     }

@@ -6,6 +6,15 @@ use std::time::{Duration, Instant};
 /// this is not one second; below half a minute, after which nextest calls a test slow.
 pub const DEADLINE: Duration = Duration::from_secs(25);
 
+/// What [`DEADLINE`] is in a soak, where a hundred times as much goes on.
+const SOAK_DEADLINE: Duration = Duration::from_secs(600);
+
+/// How long a test waits for what takes longer in a soak.
+#[must_use]
+pub fn patience() -> Duration {
+    if crate::soak::is_soak() { SOAK_DEADLINE } else { DEADLINE }
+}
+
 /// How often a fact is looked at; nothing announces that a process ended or that a file appeared.
 const INTERVAL: Duration = Duration::from_millis(5);
 

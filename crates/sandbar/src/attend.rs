@@ -19,7 +19,7 @@ use sandbar_store::{Durability, OutputBounds, Recorder, Store, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::time;
+use crate::{keepers, time};
 
 /// How long the attendant stays when nothing is left to record: a detached run is often followed by the next.
 const LINGER: Duration = Duration::from_secs(5);
@@ -29,8 +29,8 @@ const SILENCE: Duration = Duration::from_millis(100);
 
 /// How long a record may still be open elsewhere. Its recorder is ending: it lets go as soon as it has.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// When a keeper counts as slow.
-const KEEPER_SILENCE: Duration = Duration::from_secs(3);
+/// How often is looked whether a record is free. Nothing announces the end of a lock that is asked for without
+/// waiting (flock(2)); its recorder needs some milliseconds, and a few looks a record cost nothing.
 const INTERVAL: Duration = Duration::from_millis(10);
 
 /// The attendant's main function. Its working directory is its keeper's.
@@ -42,7 +42,7 @@ pub(crate) fn main() -> i32 {
         return 1;
     }
     // Nobody is there to be told that a keeper is slow.
-    let patience = Patience::new(home.clone(), KEEPER_SILENCE, |_| {});
+    let patience = Patience::new(home.clone(), keepers::SILENCE, |_| {});
     let Ok(client) = sandbar_keeper::connect(&home, &patience) else { return 1 };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
     let Ok(runtime) = runtime else { return 1 };
@@ -173,5 +173,7 @@ fn lost(id: RunId, bytes: u64) -> EndRecord {
         usage: ResourceUse::default(),
         output: OutputTotals { bytes, ..OutputTotals::default() },
         timed_out: false,
+        limits: Vec::new(),
+        out_of_memory: None,
     }
 }

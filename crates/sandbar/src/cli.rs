@@ -1,14 +1,16 @@
 //! The command line: what a person may type.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sandbar_policy::{Glob, Profile};
-use sandbar_proto::{ByteString, EnvVar, NetworkMode};
+use sandbar_proto::{ByteString, EnvVar, Limit, Limits, NetworkMode};
 
 use crate::render::Problem;
 use crate::terminal::DetachKeys;
+use crate::values::LimitValue;
 use crate::{exit, values};
 
 /// Runs commands in a sandbox, under rules a person wrote, recorded so that nothing is lost.
@@ -34,6 +36,8 @@ pub(crate) enum Command {
     /// What may be touched, and which line says so
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Run commands and touch files for other programs, here or from afar
+    Serve(ServeArgs),
     /// Check whether this machine can run a sandbox
     Doctor(DoctorArgs),
     /// Print what completes these commands in a shell
@@ -113,6 +117,9 @@ pub(crate) struct RunArgs {
     /// End it after this time (90, 90s, 5m, 1h)
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Limit procs, memory, cpu, files or file-size (memory=2G,procs=99); repeatable
+    #[arg(long, value_name = "NAME=VALUE", value_parser = values::limit, value_delimiter = ',')]
+    pub(crate) limit: Vec<LimitValue>,
     /// Keep no record of this run
     #[arg(long)]
     pub(crate) no_record: bool,
@@ -125,7 +132,7 @@ pub(crate) struct RunArgs {
     /// Print events as JSON lines instead of the output itself
     #[arg(long)]
     pub(crate) json: bool,
-    /// Print no notes
+    /// Print no notes but warnings about what is not protected
     #[arg(short, long)]
     pub(crate) quiet: bool,
     /// The command and its arguments
@@ -250,6 +257,61 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: clap_complete::Shell,
 }
 
+/// How clients of a TCP listener are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WsAuth {
+    /// By nothing: on loopback and unix sockets only
+    None,
+    /// By a token
+    CapabilityToken,
+    /// By a JWT
+    SignedBearerToken,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The bound address is the first line on standard output. A unix socket asks the kernel who connects; \
+                  TCP asks for the token, which is made on first use."
+)]
+pub(crate) struct ServeArgs {
+    /// unix:///PATH, ws://IP:PORT, wss://IP:PORT or stdio; a socket in the runtime directory without it
+    #[arg(long, value_name = "URL")]
+    pub(crate) listen: Option<String>,
+    /// How clients are known: none, capability-token or signed-bearer-token
+    #[arg(long, visible_alias = "auth", value_enum, value_name = "HOW", hide_possible_values = true)]
+    pub(crate) ws_auth: Option<WsAuth>,
+    /// File with the token; made if it is missing
+    #[arg(long, value_name = "FILE", conflicts_with = "ws_token_sha256")]
+    pub(crate) ws_token_file: Option<std::path::PathBuf>,
+    /// SHA-256 of the token, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    pub(crate) ws_token_sha256: Option<String>,
+    /// File with the secret that tokens are signed with (HS256)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ws_shared_secret_file: Option<std::path::PathBuf>,
+    /// The only issuer of signed tokens
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ws_issuer: Option<String>,
+    /// The audience that signed tokens must be for
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ws_audience: Option<String>,
+    /// How far clocks may differ
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "30s")]
+    pub(crate) ws_max_clock_skew: Duration,
+    /// A web page that may connect, as its Origin names it; repeatable
+    #[arg(long, value_name = "ORIGIN")]
+    pub(crate) allow_origin: Vec<String>,
+    /// Certificate chain for wss, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<std::path::PathBuf>,
+    /// Its private key, in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<std::path::PathBuf>,
+    /// How long a session waits for its client to come back
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "80s")]
+    pub(crate) session_ttl: Duration,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "To read one: sandbar man run | man -l -")]
 pub(crate) struct ManArgs {
@@ -263,6 +325,8 @@ pub(crate) struct ManArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeeperCommand {
+    /// Start the keeper here, in this cgroup, unless it runs
+    Start,
     /// End the keeper if nothing runs
     Stop,
     /// Replace the keeper by this version of sandbar; what runs goes on
@@ -277,10 +341,43 @@ pub(crate) fn parse() -> Result<Cli, Problem> {
     Cli::try_parse().map_err(|error| {
         // Help goes to standard output with status 0, everything else to standard error.
         let status = if error.use_stderr() { exit::USAGE } else { exit::OK };
-        // A reader that closed the pipe has seen enough.
-        let _ = error.print();
-        std::process::exit(i32::from(status))
+        match error.print().and_then(|()| std::io::stdout().flush()) {
+            Err(failed) if status == exit::OK && failed.kind() != std::io::ErrorKind::BrokenPipe => {
+                Problem::new(format!("could not write to standard output: {failed}"))
+            }
+            // A reader that closed the pipe has seen enough, and who has no standard error sees the status.
+            Ok(()) | Err(_) => std::process::exit(i32::from(status)),
+        }
     })
+}
+
+impl RunArgs {
+    /// Every limit that was asked for.
+    ///
+    /// # Errors
+    /// One was asked for twice.
+    pub(crate) fn limits(&self) -> Result<Limits, Problem> {
+        let mut limits = Limits { wall: self.timeout, ..Limits::default() };
+        for given in &self.limit {
+            if limits.get(given.limit).is_some() {
+                return Err(Problem::new(format!("the limit on {} is given twice", given.limit))
+                    .at("--limit")
+                    .advise("give it once")
+                    .status(exit::USAGE));
+            }
+            let number = u32::try_from(given.value).ok();
+            match given.limit {
+                Limit::Cpu => limits.cpu = Some(Duration::from_micros(given.value)),
+                Limit::Procs => limits.procs = number,
+                Limit::Memory => limits.memory_bytes = Some(given.value),
+                Limit::Files => limits.files = number,
+                Limit::FileSize => limits.file_size_bytes = Some(given.value),
+                // It has a flag of its own.
+                Limit::Wall => {}
+            }
+        }
+        Ok(limits)
+    }
 }
 
 impl SandboxArgs {
@@ -326,7 +423,7 @@ mod tests {
 
     #[test]
     fn values_that_mean_nothing_are_no_command_line() {
-        let table: [(&[&str], &str); 16] = [
+        let table: [(&[&str], &str); 18] = [
             (&["run", "--allow-write", "", "true"], "the path is empty"),
             (&["run", "--allow-read", "", "true"], "the path is empty"),
             (&["run", "-C", "", "true"], "the path is empty"),
@@ -342,6 +439,8 @@ mod tests {
             (&["run", "--env-keep", "A=B", "true"], "a name has no ="),
             (&["policy", "env", "--env-keep", "{A,B}"], "and no {"),
             (&["run", "--timeout", "-1", "true"], "from 1ms to 8760h"),
+            (&["run", "--limit", "procs=0", "true"], "from 1 to 4194304"),
+            (&["run", "--limit", "memory=1G,disk=1", "true"], "is no limit"),
             (&["kill", "--grace", "1e30", "id"], "from 1ms to 8760h"),
         ];
         for (arguments, reason) in table {
@@ -356,6 +455,20 @@ mod tests {
         let cli = Cli::try_parse_from(["sandbar", "run", "--env", "A=b=c", "true"]).unwrap();
         let Command::Run(args) = cli.command else { panic!("not run") };
         assert_eq!(args.env.env, [EnvVar { name: "A".into(), value: "b=c".into() }]);
+    }
+
+    #[test]
+    fn limits_may_stand_in_one_flag_or_in_several_but_each_only_once() {
+        let limits = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["sandbar", "run"], arguments, &["true"]].concat()).unwrap();
+            let Command::Run(args) = cli.command else { panic!("not run") };
+            args.limits()
+        };
+        let both = Limits { memory_bytes: Some(1 << 30), procs: Some(9), ..Limits::default() };
+        assert_eq!(limits(&["--limit", "memory=1G,procs=9"]), Ok(both));
+        assert_eq!(limits(&["--limit", "memory=1G", "--limit=procs=9"]), Ok(both));
+        let problem = limits(&["--limit", "procs=9,procs=8"]).unwrap_err();
+        assert_eq!((problem.status, problem.what.as_str()), (2, "the limit on processes is given twice"));
     }
 
     #[test]

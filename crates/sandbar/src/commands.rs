@@ -8,6 +8,7 @@ mod logs;
 mod man;
 mod policy;
 mod ps;
+mod serve;
 
 use crate::cli::{Cli, Command};
 use crate::render::Problem;
@@ -31,6 +32,7 @@ fn carry_out(command: Command) -> Result<u8, Problem> {
         Command::Attach(args) => crate::run::attach::execute(&args),
         Command::Kill(args) => kill::execute(&args),
         Command::Policy(command) => policy::execute(&command),
+        Command::Serve(args) => serve::execute(&args),
         Command::Doctor(args) => doctor::execute(&args),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),

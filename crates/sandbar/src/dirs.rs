@@ -57,6 +57,7 @@ fn passwd_home(uid: u32) -> Option<AbsPath> {
         | FactAnswer::Names(_)
         | FactAnswer::GitLinks(_)
         | FactAnswer::Content(_)
+        | FactAnswer::TooLong
         | FactAnswer::Failed { .. } => None,
     }
 }

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::process::ExitCode;
 
+use sandbar_files::{HELPER_ARGUMENT as FILES_ARGUMENT, helper_main as files_main};
 use sandbar_keeper::{ATTENDANT_ARGUMENT, KEEPER_ARGUMENT, keeper_main};
 
 /// Runs the role that the arguments name, if they name one.
@@ -15,6 +16,7 @@ pub(crate) fn helper() -> Option<ExitCode> {
     match role(&name, arguments.next().as_deref())? {
         Role::Keeper => Some(code(keeper_main())),
         Role::Attendant => Some(code(crate::attend::main())),
+        Role::Files => Some(code(files_main())),
     }
 }
 
@@ -25,10 +27,16 @@ enum Role {
     Keeper,
     /// The one that records what nobody else records.
     Attendant,
+    /// The one that touches files inside a sandbox.
+    Files,
 }
 
 fn role(_argv0: &OsStr, argv1: Option<&OsStr>) -> Option<Role> {
-    let roles = [(KEEPER_ARGUMENT, Role::Keeper), (ATTENDANT_ARGUMENT, Role::Attendant)];
+    let roles = [
+        (KEEPER_ARGUMENT, Role::Keeper),
+        (ATTENDANT_ARGUMENT, Role::Attendant),
+        (FILES_ARGUMENT, Role::Files),
+    ];
     let argument = argv1?;
     roles.into_iter().find(|(name, _)| argument == *name).map(|(_, role)| role)
 }
@@ -47,6 +55,8 @@ mod tests {
         assert_eq!(keeper, Some(Role::Keeper));
         let attendant = role(OsStr::new("sandbar-attendant"), Some(OsStr::new(ATTENDANT_ARGUMENT)));
         assert_eq!(attendant, Some(Role::Attendant));
+        let files = role(OsStr::new("sandbar"), Some(OsStr::new(FILES_ARGUMENT)));
+        assert_eq!(files, Some(Role::Files));
         assert_eq!(role(OsStr::new("sandbar"), Some(OsStr::new("run"))), None);
         assert_eq!(role(OsStr::new("sandbar"), None), None);
     }

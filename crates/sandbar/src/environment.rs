@@ -1,5 +1,8 @@
 //! The environment of a command: this process's own, through the policy.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt as _;
+
 use sandbar_policy::{EnvPolicy, Inherit, Platform, Profile, ResolvedEnv, env_policy};
 use sandbar_proto::{EnvVar, NetworkMode, RunId};
 
@@ -25,6 +28,14 @@ pub(crate) fn resolve(
     let base: Vec<EnvVar> =
         std::env::vars_os().map(|(name, value)| EnvVar { name: name.into(), value: value.into() }).collect();
     env_policy::resolve(&policy, Platform::Unix, &base, &args.env, &additions(profile, network, id))
+}
+
+/// What the caller's environment says to git.
+pub(crate) fn of_git(vars: impl Iterator<Item = (OsString, OsString)>) -> Vec<EnvVar> {
+    let is_of_git = |name: &OsString| name.as_bytes().starts_with(b"GIT_") || name == "XDG_CONFIG_HOME";
+    vars.filter(|(name, _)| is_of_git(name))
+        .map(|(name, value)| EnvVar { name: name.into(), value: value.into() })
+        .collect()
 }
 
 /// What Sandbar adds itself: the thread's id and the markers, each with the twin that programs made for Codex

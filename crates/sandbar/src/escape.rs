@@ -92,6 +92,25 @@ fn quote(word: &str) -> String {
     }
 }
 
+/// A word that a shell reads as exactly `bytes`. What is not to be shown as it is stands in `$'…'`, which bash, zsh and
+/// POSIX.1-2024 know.
+pub(crate) fn shell_word(bytes: &[u8]) -> String {
+    let shown = escape(bytes, Layout::OneLine);
+    if shown.as_bytes() == bytes {
+        return quote(&shown);
+    }
+    let mut word = String::from("$'");
+    for &byte in bytes {
+        match byte {
+            b'\'' | b'\\' => word.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => word.push(char::from(byte)),
+            // Always three octal digits: `\x` takes as many as follow in some shells.
+            _ => word.push_str(&format!("\\{byte:03o}")),
+        }
+    }
+    word + "'"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,8 +152,66 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_nothing_that_is_shown_drives_a_terminal() {
+        use sandbar_testkit::{Samples, Took, fuzz};
+        let samples = Samples {
+            whole: &[
+                b"plain \xc3\xbc",
+                b"\x1b[2J\x1b]0;t\x07",
+                "a\u{202e}b\u{200b}\u{e0041}c".as_bytes(),
+                b"one\ntwo\r\n\t",
+            ],
+            words: &[
+                b"\x1b[",
+                b"\x9b",
+                b"\xc2\x9b",
+                b"\xe2\x80\xae",
+                b"\xf0\x9f\x98\x80",
+                b"\xed\xa0\x80",
+                b"\xf4\x90\x80\x80",
+                b"\xe2",
+                b"\x80",
+                b"\n",
+                b"\t",
+                b"\r",
+                b"\0",
+                b"'",
+                b" ",
+                b"\x7f",
+            ],
+        };
+        fuzz("text for a terminal", samples, |input| {
+            let is_harmless = |character: char| !character.is_control() && !is_invisible(character);
+            let line = escape(input, Layout::OneLine);
+            assert!(line.chars().all(is_harmless));
+            let text = escape(input, Layout::Lines);
+            assert!(text.chars().all(|character| is_harmless(character) || matches!(character, '\n' | '\t')));
+            let mut joiner = Joiner::default();
+            let portion = input.first().map_or(1, |&byte| usize::from(byte % 7) + 1);
+            let mut joined: String = input.chunks(portion).map(|part| joiner.push(part)).collect();
+            joined.push_str(&joiner.finish());
+            assert_eq!(joined, text, "portions of {portion} bytes");
+            assert!(command(&[input.into()]).chars().all(is_harmless));
+            Took::if_understood(line != text || line.len() == input.len())
+        });
+    }
+
+    #[test]
     fn commands_are_quoted_like_a_person_would() {
         let argv = ["sh", "-c", "echo 'hi'", ""].map(sandbar_proto::ByteString::from);
         assert_eq!(command(&argv), r"sh -c 'echo '\''hi'\''' ''");
+    }
+
+    #[test]
+    fn a_shell_reads_a_word_as_what_it_stands_for() {
+        let words: [&[u8]; 6] =
+            [b"lib", b"a b;$(x)'`", b"-n", b"line\n1\x1b[2J", b"\xff'\\7", "x\u{202e}y~".as_bytes()];
+        for word in words {
+            let quoted = shell_word(word);
+            assert!(!quoted.contains(char::is_control), "{quoted}");
+            let mut bash = std::process::Command::new("bash");
+            let read = bash.arg("-c").arg(format!("printf %s {quoted}")).output().unwrap().stdout;
+            assert_eq!(read, word, "{quoted}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Events of `run --json` and `logs --json`, one JSON object per line. docs/json.md describes them.
 
 use sandbar_proto::{
-    AbsPath, ByteString, EndRecord, ExitStatus, Gap, OutputTotals, ProcessEvent, ResourceUse, RunId, Seq,
-    StartRecord, Stream, Timestamp,
+    AbsPath, ByteString, EndRecord, EnforcedLimit, ExitStatus, Gap, LimitReport, OutOfMemory, OutputTotals,
+    ProcessEvent, ResourceUse, RunId, Seq, StartRecord, Stream, Timestamp,
 };
 use serde::Serialize;
 
@@ -11,7 +11,15 @@ use serde::Serialize;
 #[serde(rename_all = "snake_case", tag = "type")]
 pub(crate) enum Line<'a> {
     /// The command runs.
-    Started { id: RunId, command: &'a [ByteString], cwd: &'a AbsPath, profile: &'a str, started: Timestamp },
+    Started {
+        id: RunId,
+        command: &'a [ByteString],
+        cwd: &'a AbsPath,
+        profile: &'a str,
+        started: Timestamp,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        limits: &'a [EnforcedLimit],
+    },
     /// It wrote.
     Output { seq: Seq, stream: Stream, offset_bytes: u64, time: Timestamp, data: ByteString },
     /// Output is missing.
@@ -28,6 +36,10 @@ pub(crate) enum Line<'a> {
         usage: ResourceUse,
         output: OutputTotals,
         timed_out: bool,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        limits: &'a [LimitReport],
+        #[serde(skip_serializing_if = "Option::is_none")]
+        out_of_memory: Option<OutOfMemory>,
     },
     /// Nothing comes any more.
     Closed { seq: Seq },
@@ -42,11 +54,12 @@ impl<'a> Line<'a> {
             cwd: &record.cwd,
             profile: &record.profile,
             started: record.started,
+            limits: &record.limits,
         }
     }
 
     /// The line for an event.
-    pub(crate) fn event(event: &ProcessEvent) -> Self {
+    pub(crate) fn event(event: &'a ProcessEvent) -> Self {
         match event {
             ProcessEvent::Output { seq, stream, offset_bytes, time, bytes } => Self::Output {
                 seq: *seq,
@@ -62,7 +75,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn exited(end: &EndRecord) -> Self {
+    fn exited(end: &'a EndRecord) -> Self {
         Self::Exited {
             id: end.id,
             status: end.status,
@@ -71,6 +84,8 @@ impl<'a> Line<'a> {
             usage: end.usage,
             output: end.output,
             timed_out: end.timed_out,
+            limits: &end.limits,
+            out_of_memory: end.out_of_memory,
         }
     }
 

@@ -10,7 +10,8 @@ use sandbar_keeper::protocol::UpgradeRefusal;
 use sandbar_keeper::{
     Client, ConnectError, KeeperDir, Knock, Patience, Record, RuntimeDir, RuntimeDirError, Unanswered,
 };
-use sandbar_proto::RunId;
+use sandbar_proto::{LimitFacts, ProcessAttributes, RunId};
+use sandbar_sandbox::caller::attributes;
 
 use crate::dirs::Directories;
 use crate::exit;
@@ -63,12 +64,12 @@ pub(crate) struct Knocked {
     knock: Knock,
 }
 
-/// Greets this caller's keeper, if it runs.
+/// Greets the keeper of a caller with these attributes, if it runs.
 ///
 /// # Errors
 /// It can't be told which one that is, or it can't be reached.
-pub(crate) fn knock(runtime: &RuntimeDir) -> Result<Knocked, Problem> {
-    let keeper = runtime.keeper().map_err(|error| runtime_problem(&error))?;
+pub(crate) fn knock(runtime: &RuntimeDir, caller: &ProcessAttributes) -> Result<Knocked, Problem> {
+    let keeper = runtime.keeper(caller).map_err(|error| runtime_problem(&error))?;
     let knock = sandbar_keeper::knock(&keeper).map_err(|error| connect_problem(&error))?;
     Ok(Knocked { keeper, knock })
 }
@@ -80,6 +81,16 @@ pub(crate) struct Entered {
 }
 
 impl Entered {
+    /// What this keeper can enforce limits with.
+    ///
+    /// # Errors
+    /// It does not say.
+    pub(crate) fn limits(&mut self) -> Result<LimitFacts, Problem> {
+        let patience = patience(&self.keeper);
+        sandbar_keeper::limits(&self.keeper, &mut self.client, &patience)
+            .map_err(|error| connect_problem(&error))
+    }
+
     /// Moves the connection into the runtime.
     ///
     /// # Errors
@@ -94,11 +105,11 @@ impl Entered {
 /// # Errors
 /// There is no keeper and none can be started.
 pub(crate) fn connect_or_start(runtime: &RuntimeDir) -> Result<Entered, Problem> {
-    knock(runtime)?.enter()
+    knock(runtime, &attributes())?.enter()
 }
 
 /// How long a keeper may be silent until a person is told. It answers within milliseconds.
-const SILENCE: Duration = Duration::from_secs(3);
+pub(crate) const SILENCE: Duration = Duration::from_secs(3);
 
 /// Tells a person about a keeper that does not answer.
 fn patience(keeper: &KeeperDir) -> Patience {
@@ -196,7 +207,7 @@ pub(crate) fn converse(keeper: &KeeperDir, client: Client) -> Result<LocalProces
 /// # Errors
 /// This caller's namespaces can't be told.
 pub(crate) fn own(runtime: &RuntimeDir) -> Result<KeeperDir, Problem> {
-    runtime.keeper().map_err(|error| runtime_problem(&error))
+    runtime.keeper(&attributes()).map_err(|error| runtime_problem(&error))
 }
 
 /// The keepers of this protocol that run.
@@ -293,7 +304,7 @@ fn connect_problem(error: &ConnectError) -> Problem {
             "a keeper serves only programs outside of its own runs; call sandbar from outside, or give this one a \
              folder of its own with SANDBAR_HOME",
         ),
-        ConnectError::TooOld { path, .. } => problem(path).advise(
+        ConnectError::TooOld { path, .. } | ConnectError::NoLimits { path } => problem(path).advise(
             "end what it holds (`sandbar kill`), then `sandbar keeper stop`; the next run starts a new keeper",
         ),
         ConnectError::Protocol { path, .. } => {

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use sandbar_exec::facts::PlanError;
 use sandbar_policy::{CacheMode, CompileError, Compiled, GitMode, PathProblem, Profile, RunRequest};
 use sandbar_proto::{
-    AbsPath, AfterLeader, ByteString, Lifetime, Limits, OutputMode, ProcessAttributes, StdinMode, Stdio,
+    AbsPath, AfterLeader, ByteString, CgroupObstacle, Lifetime, LimitFacts, Limits, OutputMode,
+    ProcessAttributes, StdinMode, Stdio,
 };
 
 use crate::cli::{Git, SandboxArgs};
 use crate::dirs::Directories;
-use crate::exit;
 use crate::render::Problem;
+use crate::{environment, exit};
 
 /// Bytes of output that the keeper retains of a run: the newest, for those who come later.
 const RETENTION_BYTES: u64 = 16 * 1024 * 1024;
@@ -45,6 +46,7 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         },
         caches: CacheMode::CopyOnWrite,
         env: Vec::new(),
+        git_env: environment::of_git(std::env::vars_os()),
         stdio: NO_STREAMS,
         terminal: None,
         attributes: ProcessAttributes::default(),
@@ -59,12 +61,12 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
     })
 }
 
-/// Compiles a request on this machine.
+/// Compiles a request on this machine. `limits` is what its keeper can enforce; the default where nothing is limited.
 ///
 /// # Errors
 /// The policy refuses it.
-pub(crate) fn compile(request: &RunRequest) -> Result<Compiled, Problem> {
-    sandbar_exec::facts::plan(request).map_err(|error| plan_problem(&error, request.profile))
+pub(crate) fn compile(request: &RunRequest, limits: &LimitFacts) -> Result<Compiled, Problem> {
+    sandbar_exec::facts::plan(request, limits).map_err(|error| problem(&error, request.profile))
 }
 
 fn working_directory(given: Option<&OsStr>) -> Result<PathBuf, Problem> {
@@ -111,7 +113,8 @@ fn abs_path(flag: &str, path: &Path) -> Result<AbsPath, Problem> {
     })
 }
 
-fn plan_problem(error: &PlanError, profile: Profile) -> Problem {
+/// A plan that can't be made, for people.
+pub(crate) fn problem(error: &PlanError, profile: Profile) -> Problem {
     let problem = Problem::new(format!("could not plan the run: {error}"))
         .at(format!("profile {profile}"))
         .status(exit::CANNOT_RUN);
@@ -142,13 +145,40 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         CompileError::OwnFiles { .. } => {
             Some("sandbar's own files are hidden from every run, whatever is allowed")
         }
-        CompileError::KernelDirectory { .. } => Some("leave it out"),
+        CompileError::KernelDirectory { .. } => {
+            Some("change to another folder, or leave out the flag that names it")
+        }
+        CompileError::KernelFiles { .. } => Some("leave it out"),
+        CompileError::Limit { obstacle, .. } => Some(limit_advice(obstacle.cgroup)),
         CompileError::ProtectedSymlink { .. } => {
             Some("replace the link by what it leads to, or name exactly the link with --allow-write")
         }
         CompileError::HiddenTooBroad { .. } => Some("hide the folders below it that need it"),
         CompileError::CannotReserve { .. } => Some("create the folder above it first"),
+        CompileError::ConfigurationTooLong { .. } => Some(
+            "shorten it, or run elsewhere; what git obeys must be known before a command may write next to it",
+        ),
         CompileError::Fact { .. } => Some("look at the path with ls -ld"),
+    }
+}
+
+/// How a keeper gets a cgroup that it can make others in.
+pub(crate) fn limit_advice(obstacle: CgroupObstacle) -> &'static str {
+    match obstacle {
+        CgroupObstacle::NotDelegated | CgroupObstacle::Shared { .. } => {
+            "start the keeper in a cgroup of its own: `sandbar keeper stop`, then `systemd-run --user --scope -p \
+             Delegate=yes sandbar keeper start` (without --user for root)"
+        }
+        CgroupObstacle::NoControllers => {
+            "boot with cgroups of version 2 alone (`systemd.unified_cgroup_hierarchy=1`), and delegate pids and memory \
+             to where the keeper is started"
+        }
+        CgroupObstacle::NotMounted => {
+            "mount cgroups of version 2 on /sys/fs/cgroup, in a container writable and with a cgroup namespace of its own"
+        }
+        CgroupObstacle::Unknown | CgroupObstacle::Failed { .. } => {
+            "leave the limit out, or run as an ordinary user in a sandbox; `sandbar doctor` shows what enforces limits here"
+        }
     }
 }
 

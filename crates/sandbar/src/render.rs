@@ -5,6 +5,7 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
+use crate::escape::{Layout, escape};
 use crate::exit;
 
 /// Something that went wrong, ready to be shown.
@@ -46,12 +47,14 @@ impl Problem {
 
     /// The text on standard error.
     fn text(&self) -> String {
-        let mut text = format!("error: {}\n", self.what);
+        // Names and values in it may be a command's.
+        let safe = |part: &str| escape(part.as_bytes(), Layout::Lines);
+        let mut text = format!("error: {}\n", safe(&self.what));
         if let Some(place) = &self.place {
-            text.push_str(&format!("  where: {place}\n"));
+            text.push_str(&format!("  where: {}\n", safe(place)));
         }
         if let Some(advice) = &self.advice {
-            text.push_str(&format!("  do:    {advice}\n"));
+            text.push_str(&format!("  do:    {}\n", safe(advice)));
         }
         text
     }
@@ -65,6 +68,7 @@ pub(crate) fn print(problem: &Problem) {
 
 /// Writes one line about something that a person should know and that is no error.
 pub(crate) fn note(text: impl Display) {
+    let text = escape(text.to_string().as_bytes(), Layout::Lines);
     let _ = std::io::stderr().write_all(format!("sandbar: {text}\n").as_bytes());
 }
 
@@ -76,6 +80,11 @@ mod tests {
     fn a_problem_reads_as_what_where_and_what_to_do() {
         let problem = Problem::new("could not start `x`").at("PATH").advise("install x");
         assert_eq!(problem.text(), "error: could not start `x`\n  where: PATH\n  do:    install x\n");
+    }
+
+    #[test]
+    fn what_a_command_named_cannot_drive_a_terminal() {
+        assert_eq!(Problem::new("no \x1b[2J").text(), "error: no \\u{1b}[2J\n");
     }
 
     #[test]

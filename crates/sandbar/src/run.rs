@@ -18,14 +18,17 @@ mod tail;
 use std::time::Duration;
 
 use sandbar_exec::local::LocalProcesses;
+use sandbar_exec::start::NotStarted;
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
 use sandbar_keeper::RuntimeDir;
-use sandbar_policy::{CacheMode, Compiled, ResolvedEnv, RunRequest};
-use sandbar_proto::{AbsPath, ByteString, EnvVar, Limits, RunId};
+use sandbar_keeper::protocol::StartFailure;
+use sandbar_policy::{Compiled, ResolvedEnv, RunRequest};
+use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, ProcessAttributes, RunId};
 
 use crate::cli::RunArgs;
 use crate::dirs::Directories;
 use crate::render::{Problem, note};
+use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
 use crate::{environment, exit, keepers, plan};
 use follow::{Follower, Manner, Role};
@@ -43,17 +46,17 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let runtime = keepers::runtime(&directories)?;
     // A keeper that runs looks at us while we think. One that is started first cleans up behind its predecessor, which
     // may change what there is to plan with.
-    let keeper = Keeper::reach(&runtime)?;
+    let attributes = sandbar_sandbox::caller::attributes();
+    let keeper = Keeper::reach(&runtime, &attributes)?;
     let id = RunId::generate();
     let network = args.sandbox.network().unwrap_or_else(|| profile.network());
     let env = environment::resolve(&args.env, profile, network, Some(id));
     let streams = Streams::choose(args, profile)?;
-    let request = request(args, &directories, &env, streams)?;
+    let request = RunRequest { attributes, ..request(args, &directories, &env, streams)? };
     raise_file_size_limit();
-    let compiled = plan::compile(&request)?;
-    if !args.quiet {
-        tell_notes(&compiled, &env);
-    }
+    let (keeper, limits) = keeper.limits(&request)?;
+    let compiled = plan::compile(&request, &limits)?;
+    tell_notes(&compiled, &env, args.quiet);
     if args.detach {
         detach::warn(args, &directories);
     }
@@ -73,9 +76,12 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
         let about = failure::About::of(compiled.plan.spec());
         let started = tokio::select! {
             biased;
-            started = start(&processes, request, compiled, (id, record.rollout()), streams) => started?,
+            started = start(&processes, (request, limits), compiled, (id, record.rollout()), streams) => started?,
             wish = signals.next() => return Err(interrupted(&processes, id, record, wish).await),
         };
+        if let (Ok(process), false) = (&started, args.quiet) {
+            tell_lowered(process.lowered());
+        }
         match started {
             Ok(process) if args.detach => detach::leave(args, process, record).await,
             Ok(process) => {
@@ -97,9 +103,8 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     });
     // A thread may still wait for input that never comes; the process need not wait for it.
     tokio.shutdown_background();
-    if !args.quiet {
-        submodules::tell_added(&watched);
-    }
+    // Also to those who want no notes: the next command on the host may be the one that does the harm.
+    submodules::tell_added(&watched);
     result
 }
 
@@ -114,8 +119,6 @@ async fn interrupted(processes: &LocalProcesses, id: RunId, record: Record, wish
     let status = u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN);
     Problem::new(what).status(status)
 }
-
-const SIGKILL: i32 = 9;
 
 /// How long an interrupted start waits for the keeper's answer.
 const INTERRUPT_PATIENCE: Duration = Duration::from_millis(200);
@@ -137,12 +140,22 @@ enum Keeper {
 }
 
 impl Keeper {
-    fn reach(runtime: &RuntimeDir) -> Result<Self, Problem> {
-        let knocked = keepers::knock(runtime)?;
+    fn reach(runtime: &RuntimeDir, caller: &ProcessAttributes) -> Result<Self, Problem> {
+        let knocked = keepers::knock(runtime, caller)?;
         if knocked.is_answered() {
             return Ok(Self::Knocked(knocked));
         }
         knocked.enter().map(Self::Entered)
+    }
+
+    /// What it can enforce limits with, where the request has some that need it.
+    fn limits(self, request: &RunRequest) -> Result<(Self, LimitFacts), Problem> {
+        if !request.limits.bound_resources() {
+            return Ok((self, LimitFacts::default()));
+        }
+        let mut entered = self.enter()?;
+        let facts = entered.limits()?;
+        Ok((Self::Entered(entered), facts))
     }
 
     fn enter(self) -> Result<keepers::Entered, Problem> {
@@ -168,55 +181,40 @@ fn request(
     }
     request.stdio = streams.plan();
     request.terminal = streams.terminal();
-    request.attributes = sandbar_sandbox::caller::attributes();
-    request.limits = Limits { wall: args.timeout };
+    request.limits = args.limits()?;
     Ok(request)
 }
 
-/// Starts the plan. Plans again when the world changed between plan and start, and without caches where this
-/// machine can't mount them copy-on-write, which is stricter, and said.
+/// Starts the plan, or another one where the world changed between plan and start, see [`sandbar_exec::start`].
 ///
 /// # Errors
 /// The outer one: there is no new plan. The inner one: it could not be started.
 async fn start(
     processes: &LocalProcesses,
-    mut request: RunRequest,
-    mut compiled: Compiled,
+    (request, limits): (RunRequest, LimitFacts),
+    compiled: Compiled,
     (id, rollout): (RunId, Option<AbsPath>),
     streams: Streams,
 ) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
-    let mut again = Again { changed: CHANGES, caches: true };
-    loop {
-        let options = StartOptions {
+    let profile = request.profile;
+    let options = || {
+        Ok(StartOptions {
             id,
             watching: streams.watching(),
             handles: streams.handles()?,
             rollout: rollout.clone(),
             owner: None,
-        };
-        let started = processes.start(compiled.plan, options).await;
-        let Err(StartError::Failed(failure)) = &started else { return Ok(started) };
-        if again.changed > 0 && failure::is_about_a_change(failure) {
-            again.changed -= 1;
-        } else if again.caches && failure::is_about_caches(failure) {
-            again.caches = false;
-            note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
-            request.caches = CacheMode::Off;
-        } else {
-            return Ok(started);
-        }
-        compiled = plan::compile(&request)?;
+        })
+    };
+    let told = |failure: &StartFailure| {
+        note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
+    };
+    match sandbar_exec::start::start(processes, (request, &limits), compiled, options, told).await {
+        Ok(process) => Ok(Ok(process)),
+        Err(NotStarted::Start(error)) => Ok(Err(error)),
+        Err(NotStarted::Options(problem)) => Err(problem),
+        Err(NotStarted::Plan(error)) => Err(plan::problem(&error, profile)),
     }
-}
-
-/// How often a plan is made again because the host changed under it. Other runs that begin and end in the same
-/// workspace are such changes, so once is not enough; a host that changes all the time is not worth waiting for.
-const CHANGES: u32 = 10;
-
-/// Which reasons to plan again are left.
-struct Again {
-    changed: u32,
-    caches: bool,
 }
 
 fn cannot_run(what: String) -> Problem {
@@ -228,9 +226,21 @@ fn replace(env: &mut Vec<EnvVar>, name: &str, value: &[u8]) {
     env.push(EnvVar { name: name.into(), value: value.into() });
 }
 
-fn tell_notes(compiled: &Compiled, env: &ResolvedEnv) {
-    for text in &compiled.notes {
-        note(text);
+/// Says which of the caller's resource limits its command does not have.
+fn tell_lowered(lowered: &[(u32, u64)]) {
+    for (resource, value) in lowered {
+        let (name, option) = sandbar_sandbox::caller::resource_name(*resource);
+        note(format_args!(
+            "the limit on {name} is {value} in this run (`ulimit {option}`): the keeper was started under a lower one than \
+             yours; `sandbar keeper stop` lets the next run start another when nothing runs."
+        ));
+    }
+}
+
+fn tell_notes(compiled: &Compiled, env: &ResolvedEnv, is_quiet: bool) {
+    compiled.notes.iter().filter(|note| !is_quiet || note.is_warning()).for_each(note);
+    if is_quiet {
+        return;
     }
     let withheld = env.withheld_count();
     if withheld > 0 {

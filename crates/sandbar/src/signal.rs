@@ -5,6 +5,14 @@ use rustix::process::Signal;
 use crate::exit;
 use crate::render::Problem;
 
+/// Numbers of the signals that are asked for and listened to.
+pub(crate) const SIGHUP: i32 = Signal::HUP.as_raw();
+pub(crate) const SIGINT: i32 = Signal::INT.as_raw();
+pub(crate) const SIGQUIT: i32 = Signal::QUIT.as_raw();
+pub(crate) const SIGKILL: i32 = Signal::KILL.as_raw();
+pub(crate) const SIGTERM: i32 = Signal::TERM.as_raw();
+pub(crate) const SIGCONT: i32 = Signal::CONT.as_raw();
+
 const NAMES: [(&str, Signal); 31] = [
     ("HUP", Signal::HUP),
     ("INT", Signal::INT),

@@ -4,7 +4,7 @@ use sandbar_keeper::Record;
 use sandbar_proto::{ExitStatus, Timestamp};
 use serde::Serialize;
 
-use crate::{signal, time};
+use crate::{limits, signal, time};
 
 /// Where a run is: the end that is on record, or that there is none yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,6 +47,9 @@ pub(crate) fn words(record: &Record, keeper_alive: bool, now: Timestamp) -> Stri
     if record.end.as_ref().is_some_and(|end| end.timed_out) {
         return "timed out".to_owned();
     }
+    if let Some(cause) = record.end.as_ref().and_then(limits::cause) {
+        return cause.to_owned();
+    }
     match Status::of(record, keeper_alive) {
         Status::Running => format!("running {}", time::short(now.since(record.start.started))),
         Status::Exited { code } => format!("exited {code}"),
@@ -74,6 +77,8 @@ pub(crate) mod tests {
             terminal: false,
             rollout: None,
             owner: None,
+            limits: Vec::new(),
+            cgroup: None,
         };
         let end = end.map(|status| EndRecord {
             id,
@@ -82,6 +87,8 @@ pub(crate) mod tests {
             usage: ResourceUse::default(),
             output: OutputTotals::default(),
             timed_out: false,
+            limits: Vec::new(),
+            out_of_memory: None,
         });
         Record { start, end, path: "/nowhere".into() }
     }

@@ -20,6 +20,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::signal::SIGCONT;
+
 pub(crate) use keys::DetachKeys;
 use keys::{Recogniser, Typed};
 use modes::Modes;
@@ -33,8 +35,6 @@ const INPUT_BYTES: usize = 4096;
 /// How often a process in the background looks whether its terminal is its own again. A shell's `fg` tells only a
 /// stopped job.
 const FOREGROUND_INTERVAL: Duration = Duration::from_millis(200);
-
-const SIGCONT: i32 = 18;
 
 /// Something that happened on our side of the terminal.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl Session {
             size: size(),
             window_changes,
             continuations,
-            in_background: false,
+            in_background: !is_foreground(),
             ended: false,
         })
     }
@@ -169,12 +169,20 @@ impl Session {
     /// Gives the terminal back for good. [`Left::Behind`] also switches off what the command had switched on and
     /// nobody will switch off any more.
     pub(crate) fn end(self, left: Left) {
-        if left == Left::Behind && is_foreground() {
+        if left == Left::Behind && is_foreground() && takes_output() {
             let reset = self.modes.reset();
-            // A terminal that takes nothing any more needs no reset.
+            // A terminal that is gone needs no reset.
             let _ = crate::output::write(sandbar_proto::Stream::Stdout, reset.as_bytes());
         }
     }
+}
+
+/// Whether our terminal takes something right now. One that is held by Ctrl-S would hold us, too.
+fn takes_output() -> bool {
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    let stdout = std::io::stdout();
+    let mut fds = [PollFd::new(&stdout, PollFlags::OUT)];
+    poll(&mut fds, Some(&now)) == Ok(1) && fds[0].revents().contains(PollFlags::OUT)
 }
 
 /// How a command left the terminal.

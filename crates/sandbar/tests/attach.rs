@@ -120,6 +120,23 @@ fn a_stopped_command_goes_on_when_somebody_attaches() {
 }
 
 #[test]
+fn who_attaches_in_the_background_gets_keys_and_raw_mode_with_the_foreground() {
+    let home = need!(sandbox());
+    let id = detached_on_a_terminal(&home, "stty -echo; echo ready; read line; echo \"<$line>\"; read line");
+    let script = format!("set -m; \"$0\" attach {id} & read go; fg; echo status $?; read rest");
+    let mut terminal = Terminal::start(&home.host_shell(&script));
+    terminal.expect("ready");
+    let before = format!("{:?}", terminal.settings().local_modes);
+    terminal.type_keys("go\r");
+    terminal.wait_until_raw();
+    terminal.type_keys("typed\r");
+    terminal.expect("<typed>");
+    terminal.type_keys("\x10\x11");
+    terminal.expect("status 0");
+    assert_eq!(format!("{:?}", terminal.settings().local_modes), before);
+}
+
+#[test]
 fn a_run_without_a_terminal_shows_its_last_lines_and_goes_on() {
     let home = need!(sandbox());
     let id = detached(&home, "seq 100; until test -e go; do sleep 0.01; done; echo end; exit 8");

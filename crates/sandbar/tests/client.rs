@@ -18,10 +18,13 @@ use sandbar_keeper::protocol::{
     self, Event, LIST_PAGE, PeerRefusal, Refusal, Reply, Request, RequestHeader, StartStep, Watch,
 };
 use sandbar_keeper::{Client, Incoming, LogItem, LogReader};
-use sandbar_proto::{AfterLeader, ExitStatus, Lifetime, Limits, RunId, StdinMode, Stream};
-use sandbar_testkit::{DEADLINE, eventually, finish, need, processes};
+use sandbar_proto::{
+    AfterLeader, BindAccess, ExitStatus, IdRange, Identity, LaunchSpec, Lifetime, Limits, LinuxSandbox,
+    MountOp, NetworkMode, RunId, Sandbox, SeccompSpec, StdinMode, Stream, Verdict,
+};
+use sandbar_testkit::{DEADLINE, Home, eventually, finish, need, processes};
 
-use talk::{MEBIBYTE, Talk, home, memfd, script, sealed};
+use talk::{MEBIBYTE, Talk, home, memfd, pinned, script, sealed};
 
 /// What a log holds: bytes that are there, and bytes of gaps.
 fn read_to_end(reader: &mut LogReader) -> (u64, u64) {
@@ -88,6 +91,48 @@ fn a_start_that_fails_leaves_nothing_behind() {
     let Reply::Refused { error: Refusal::Start { failure } } = reply else { panic!("{reply:?}") };
     assert_eq!(failure.step, StartStep::Sandbox("program_not_found".to_owned()));
     assert_eq!(fs::read_dir(talk.keeper.processes()).unwrap().count(), 0);
+    let keeper = home.keeper();
+    eventually(DEADLINE, "a keeper without children", || keeper.descendants().is_empty().then_some(()));
+}
+
+/// A sandbox whose start fails in its own namespaces: it wants the workspace as a file of another inode.
+fn changed(home: &Home) -> Sandbox {
+    let mut source = pinned(&home.workspace());
+    source.identity.ino += 1;
+    let own = |id: u32| vec![IdRange { first: id, count: 1 }];
+    let (users, groups) =
+        (own(rustix::process::geteuid().as_raw()), own(rustix::process::getegid().as_raw()));
+    Sandbox::Linux(Box::new(LinuxSandbox {
+        identity: Identity { users, groups, run_as: None },
+        network: NetworkMode::Off,
+        mounts: vec![MountOp::Bind { target: source.path.clone(), source, access: BindAccess::Read }],
+        caches: Vec::new(),
+        placeholders: Vec::new(),
+        placeholder_pool: None,
+        landlock: None,
+        seccomp: SeccompSpec { allow: Vec::new(), rules: Vec::new(), default: Verdict::Allow },
+    }))
+}
+
+#[test]
+fn an_id_whose_start_fails_again_and_again_and_then_succeeds_leaves_no_zombie() {
+    need!(need::user_namespaces());
+    let home = home();
+    let mut talk = Talk::with(&home);
+    let failing = LaunchSpec { sandbox: changed(&home), ..script(&home, "true") };
+    for _ in 0..20 {
+        // As a client does that plans again because the host changed: the next start comes while the holder of the
+        // one before is still on its way out.
+        let id = RunId::generate();
+        for _ in 0..5 {
+            let request = Request::Start { id, watch: Watch::End, rollout: None, owner: None };
+            let reply = talk.ask_with(request, &[], vec![sealed(&failing)]);
+            let Reply::Refused { error: Refusal::Start { failure } } = reply else { panic!("{reply:?}") };
+            assert_eq!(failure.step, StartStep::Sandbox("changed".to_owned()));
+        }
+        talk.start(id, Watch::End, &script(&home, "true"));
+        talk.wait_closed(id);
+    }
     let keeper = home.keeper();
     eventually(DEADLINE, "a keeper without children", || keeper.descendants().is_empty().then_some(()));
 }
@@ -279,7 +324,7 @@ fn the_time_limit_of_a_plan_ends_the_tree_and_is_written_down() {
     let mut talk = Talk::with(&home);
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::from_millis(100)) };
+    spec.limits = Limits { wall: Some(Duration::from_millis(100)), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     let Event::Exited { end, .. } = talk.next_event() else { panic!("not told of the exit") };
     assert_eq!((end.status, end.timed_out), (ExitStatus::Signaled { signal: 15 }, true));
@@ -294,7 +339,7 @@ fn times_beyond_all_clocks_harm_no_keeper() {
     let keeper = home.keeper();
     let id = RunId::generate();
     let mut spec = script(&home, "exec sleep 86400");
-    spec.limits = Limits { wall: Some(Duration::MAX) };
+    spec.limits = Limits { wall: Some(Duration::MAX), ..Limits::default() };
     talk.start(id, Watch::End, &spec);
     assert_eq!(talk.ask(Request::Terminate { id, signal: 15, grace_ms: u64::MAX }), Reply::Done);
     talk.wait_closed(id);

@@ -474,22 +474,11 @@ fn a_runtime_directory_that_others_may_enter_is_refused() {
     assert!(!home.workspace().join("ran").exists());
 }
 
-/// A script in a mount namespace of its own, where the runtime directory is a tmpfs of one megabyte.
-fn in_small_runtime(home: &Home, script: &str) -> Need<Finished> {
-    let mounts = need::private_mounts()?;
-    let whole = format!(
-        "run=$SANDBAR_HOME/run; mkdir $run && mount -t tmpfs -o mode=700,size=1m tmpfs $run || exit 99\n{script}"
-    );
-    let mut command = home.command(mounts[0]);
-    command.args(&mounts[1..]).args(["sh", "-c", &whole]).arg(home.program());
-    Ok(finish(&mut command))
-}
-
 #[test]
 fn a_full_runtime_directory_refuses_a_start_clearly_and_loses_nothing() {
     let home = need!(sandbox());
-    let finished = need!(in_small_runtime(
-        &home,
+    let finished = need!(home.in_small_runtime(
+        "1m",
         r#"
         "$0" run -q -- echo before || exit 98
         head -c 4000000 /dev/zero > $run/fill 2>/dev/null
@@ -506,18 +495,22 @@ fn a_full_runtime_directory_refuses_a_start_clearly_and_loses_nothing() {
 
 #[test]
 fn a_runtime_directory_that_fills_up_makes_a_command_wait_and_loses_nothing() {
-    let home = need!(sandbox());
-    let finished = need!(in_small_runtime(
-        &home,
-        r#"
-        "$0" run -- sh -c 'touch ready; until test -e go; do sleep 0.01; done; seq 500000; exit 7' >out 2>err &
-        until test -e ready; do sleep 0.01; done
-        head -c 4000000 /dev/zero > $run/fill 2>/dev/null
-        touch go
-        until grep -q 'runtime directory is full' err; do sleep 0.01; done
-        rm $run/fill
-        wait $!; echo $?
-        seq 500000 | cmp - out && echo complete"#
-    ));
-    assert_eq!(finished, Finished::with(0, "7\ncomplete\n", ""));
+    // The second command is silent for so long that nothing is looked at any more when it finds no room at once.
+    for pause in ["0", "0.3"] {
+        let home = need!(sandbox());
+        let script = format!(
+            r#"
+            "$0" run -- sh -c 'touch ready; until test -e go; do sleep 0.01; done; sleep {pause}; seq 500000; exit 7' \
+                >out 2>err &
+            until test -e ready; do sleep 0.01; done
+            head -c 4000000 /dev/zero > $run/fill 2>/dev/null
+            touch go
+            until grep -q 'runtime directory is full' err; do sleep 0.01; done
+            rm $run/fill
+            wait $!; echo $?
+            seq 500000 | cmp - out && echo complete"#
+        );
+        let finished = need!(home.in_small_runtime("1m", &script));
+        assert_eq!(finished, Finished::with(0, "7\ncomplete\n", ""), "after a silence of {pause} s");
+    }
 }

@@ -536,6 +536,88 @@ fn events_replace_the_streams_with_json() {
 // --- floods, readers, leftovers ---
 
 #[test]
+fn a_limit_on_the_size_of_files_costs_the_record_and_not_the_run() {
+    let home = need!(sandbox());
+    // The keeper itself is started without the limit.
+    let _ = home.run(&["--no-record"], "true").ok();
+    let script = "ulimit -f 100; \"$0\" run -- sh -c 'seq 100000; kill -XFSZ $$'";
+    let finished = finish(&mut home.host_shell(script));
+    assert_eq!(finished.code, Some(128 + 25), "the command has the default action: {}", finished.err());
+    let expected: String = (1..=100_000).map(|number| format!("{number}\n")).collect();
+    assert_eq!(finished.out(), expected);
+    assert!(finished.err().contains("record"), "{}", finished.err());
+}
+
+#[test]
+fn what_sandbar_makes_is_its_users_whatever_the_umask() {
+    let home = need!(sandbox());
+    let mask = finish(&mut home.host_shell("umask 0777; \"$0\" run -q -- sh -c umask")).ok();
+    assert_eq!(mask.trim(), "0777");
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+    for name in ["run", "state", "state/sessions"] {
+        assert_eq!(mode(&home.sandbar_home().join(name)), 0o700, "{name}");
+    }
+    let rollouts = rollouts(&home);
+    assert_eq!(rollouts.iter().map(|path| mode(path)).collect::<Vec<_>>(), [0o600]);
+}
+
+#[test]
+fn a_small_stack_is_enough() {
+    let home = need!(sandbox());
+    let script = "ulimit -s 256; \"$0\" run -q -- sh -c 'ulimit -s; exit 3'";
+    assert_eq!(finish(&mut home.host_shell(script)), Finished::with(3, "256\n", ""));
+}
+
+#[test]
+fn help_that_cannot_be_written_is_said() {
+    let home = need!(sandbox());
+    let finished = finish(&mut home.host_shell("\"$0\" run --help > /dev/full"));
+    assert!(finished.code == Some(1) && finished.err().contains("standard output"), "{finished:?}");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_said_and_is_125_whatever_the_command_came_to() {
+    let home = need!(sandbox());
+    for (inside, options) in
+        [("echo ok", ""), ("echo ok; exit 3", ""), ("seq 100000", ""), ("echo ok", "--json")]
+    {
+        // More than once: the command may be over before the failure is known.
+        for _ in 0..5 {
+            let script = format!("\"$0\" run -q {options} -- sh -c '{inside}' > /dev/full");
+            let finished = finish(&mut home.host_shell(&script));
+            assert_eq!(finished.code, Some(125), "{inside}: {finished:?}");
+            assert_eq!(
+                finished.err().matches("could not write to standard output: No space").count(),
+                1,
+                "{inside}"
+            );
+        }
+    }
+    let finished =
+        finish(&mut home.host_shell("\"$0\" run -q -- sh -c 'echo out; echo err >&2' 2> /dev/full"));
+    assert_eq!(finished, Finished::with(125, "out\n", ""));
+}
+
+#[test]
+fn a_run_that_is_asked_to_end_ends_although_nobody_reads_what_it_wrote() {
+    let home = need!(sandbox());
+    // What the pipes and queues between the command and a reader that never reads take.
+    for inside in ["yes", "trap '' TERM; yes", "head -c 300000 /dev/zero; sleep 1000"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = home.shell(&[], &format!("echo > started; {inside}"));
+        let mut child = command.stdout(writer).spawn().unwrap();
+        drop(command);
+        eventually(DEADLINE, "the start", || home.workspace().join("started").exists().then_some(()));
+        fs::remove_file(home.workspace().join("started")).unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        processes::Process::find(pid).unwrap().signal(Signal::TERM);
+        let status = eventually(DEADLINE, "the end of a run that nobody reads", || child.try_wait().unwrap());
+        assert!(!status.success(), "{inside}: {status}");
+        drop(reader);
+    }
+}
+
+#[test]
 fn a_reader_that_has_seen_enough_ends_the_command_by_sigpipe() {
     let home = need!(sandbox());
     for options in [&["run", "-q", "--", "yes"][..], &["run", "-q", "--no-record", "--", "yes"]] {
@@ -594,27 +676,6 @@ fn sixty_four_megabytes_of_input_arrive_complete() {
     }
     drop(input);
     assert_eq!(running.finish().ok(), host.finish().ok());
-}
-
-#[test]
-fn fifty_runs_leave_no_zombie_and_no_descriptor_with_the_keeper() {
-    let home = need!(sandbox());
-    assert_eq!(home.run(&[], "echo first").ok(), "first\n");
-    let keeper = home.keeper();
-    let descriptors = || fs::read_dir(format!("/proc/{}/fd", keeper.pid)).map(Iterator::count).ok();
-    eventually(DEADLINE, "the end of the first run's holder", || {
-        keeper.descendants().is_empty().then_some(())
-    });
-    let before = descriptors();
-    for turn in 0..50 {
-        let options = if turn % 2 == 0 { &[][..] } else { &["--no-record"] };
-        assert_eq!(home.run(options, "true").code, Some(0));
-    }
-    assert_eq!(home.keeper(), keeper, "one keeper served all runs");
-    eventually(DEADLINE, "a keeper without children", || keeper.descendants().is_empty().then_some(()));
-    // The keeper is not dumpable: only root may count its descriptors.
-    need!(need::that(before.is_some(), "the keeper's descriptors can be seen by root only"));
-    eventually(DEADLINE, "as many descriptors as before", || (descriptors() == before).then_some(()));
 }
 
 #[test]

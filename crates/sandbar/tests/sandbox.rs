@@ -471,10 +471,222 @@ fn a_submodule_that_a_run_adds_is_named_before_git_enters_it() {
     let plant = "git init -q evil && git -C evil commit -q --allow-empty -m x && git add evil 2>/dev/null";
     let finished = finish(&mut home.sandbar(&["run", "--", "sh", "-c", plant]));
     assert!(finished.code == Some(0) && finished.err().contains("added the submodule"), "{finished:?}");
+    assert!(finished.err().contains("update-index --force-remove -- evil"), "{finished:?}");
     let again = finish(&mut home.sandbar(&["run", "--", "true"]));
     assert!(!again.err().contains("added the submodule"), "{again:?}");
     let script = "(echo x >> evil/.git/config) 2>/dev/null || echo denied";
     assert_eq!(home.run(&[], script).ok(), "denied\n");
+}
+
+#[test]
+fn a_submodule_that_a_run_adds_to_a_submodule_is_named_even_to_who_wants_no_notes() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    submodule(&home);
+    let plant =
+        "cd lib && git init -q evil && git -C evil commit -q --allow-empty -m x && git add evil 2>/dev/null";
+    let finished = home.run(&[], plant);
+    assert!(
+        finished.err().contains("added the submodule") && finished.err().contains("lib/evil"),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn an_added_submodule_is_removed_as_advised_without_running_anything() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    home.write_home(".gitconfig", IDENTITY);
+    let plant = "git init -q 'e vil' && git -C 'e vil' commit -q --allow-empty -m x && mv 'e vil/.git' away && \
+                 echo 'gitdir: ../away' > 'e vil/.git' && git add 'e vil' 2>/dev/null; git -C away config core.worktree \"../e vil\"; \
+                 pwn away/config; git -C 'e vil' -c core.fsmonitor= commit -q --allow-empty -m staged-is-different";
+    let said = assert_nothing_runs(&home, plant, "true");
+    let (_, advice) = said.trim_end().split_once("remove it: ").unwrap_or_else(|| panic!("{said}"));
+    let _ = finish(home.command("sh").args(["-c", advice])).ok();
+    let index = finish(home.command("git").args(["ls-files"])).ok();
+    assert_eq!((index.as_str(), home.user_home().join("PWNED").exists()), ("file\n", false), "{advice}");
+}
+
+#[test]
+fn what_a_repositorys_configuration_names_is_not_shown_because_of_that() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let key = home.write_home(".ssh/id", "secret");
+    let socket = home.outside().join("r/socket");
+    fs::create_dir(home.outside().join("r")).unwrap();
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let script = format!(
+        "mkdir lib && echo gitdir: {2}/.ssh > lib/.git && \
+         git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),lib && \
+         git config core.hooksPath {1} && git config include.path {0}",
+        key.display(),
+        socket.display(),
+        home.user_home().display()
+    );
+    let _ = finish(home.command("sh").args(["-c", &script])).ok();
+    home.write_home(".ssh/config", "secret");
+    let script =
+        format!("cat ~/.ssh/id ~/.ssh/config 2>/dev/null; test -e {} && echo seen; true", socket.display());
+    let mut command = home.shell(&[], &script);
+    assert_eq!(finish(command.env("XDG_RUNTIME_DIR", home.outside().join("r"))).ok(), "");
+}
+
+/// A line of git's configuration, quoted for printf(1), that makes git write a file which no sandbox can.
+const PWN: &str = r"[core]\n\tfsmonitor = touch $HOME/PWNED\n";
+
+/// Runs `attack` in a sandbox and then `host` on the host; nothing of the former may run in the latter. Returns what
+/// the run said.
+#[track_caller]
+fn assert_nothing_runs(home: &Home, attack: &str, host: &str) -> String {
+    let attack = format!("pwn() {{ printf '{PWN}' >> \"$1\"; }} 2>/dev/null; {attack}");
+    let finished = finish(&mut home.sandbar(&["run", "--", "sh", "-c", &attack]));
+    let _ = finish(home.command("sh").args(["-c", host]));
+    assert!(!home.user_home().join("PWNED").exists(), "{finished:?}");
+    finished.err()
+}
+
+#[test]
+fn a_repository_cannot_be_planted_for_a_submodule_that_is_not_there_yet() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let plant = "plant() { git init -q --bare $1 && git config -f $1/config core.bare false && \
+                   git config -f $1/config core.worktree $PWD/$2 && pwn $1/config; }; ";
+    let link = "mkdir -p lib; printf '[submodule \"lib\"]\n path = lib\n url = ./lib\n' > .gitmodules; \
+                git update-index --add --cacheinfo 160000,$(git rev-parse HEAD),lib; git add .gitmodules; ";
+    let host = "git submodule update --init; git status";
+    assert_nothing_runs(&home, &format!("{plant}{link} plant .git/modules/lib lib; true"), host);
+    let script = "git reset -q --hard HEAD && rm -rf lib";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    submodule(&home);
+    let _ = finish(home.command("git").args(["submodule", "--quiet", "deinit", "-f", "lib"])).ok();
+    let rename = "sed -i 's/\"lib\"/\"zz\"/' .gitmodules; plant .git/modules/zz lib; plant .git/modules/lib/modules/x x; true";
+    assert_nothing_runs(&home, &format!("{plant}{rename}"), host);
+}
+
+/// A hook that cannot run in a sandbox, and what makes it.
+const HOOK: &str = "hook() { rm -f \"$1\"; printf '#!/bin/sh\\ntouch $HOME/PWNED\\n' > \"$1\"; chmod +x \"$1\"; } 2>/dev/null; ";
+
+#[test]
+fn a_configuration_of_any_length_is_heeded_or_stops_the_run() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let script = "mkdir ci; git config core.hooksPath ci; for i in $(seq 4000); do printf '[branch \"b%d\"]\\n\\tremote = o\\n' $i; done >> .git/config";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    assert!(fs::metadata(home.workspace().join(".git/config")).unwrap().len() > 100_000);
+    assert_nothing_runs(
+        &home,
+        &format!("{HOOK} hook ci/pre-commit; true"),
+        "git commit -q --allow-empty -m two",
+    );
+    let script = "head -c 1100000 /dev/zero | tr '\\0' '#' >> .git/config";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    let refused = home.run(&[], "true");
+    assert!(refused.code == Some(125) && refused.err().contains(".git/config is too long"), "{refused:?}");
+}
+
+#[test]
+fn the_users_configuration_counts_wherever_it_is() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    home.write("ci/.keep", "");
+    let text = format!("{IDENTITY}[core]\n\thooksPath = ci\n");
+    let linked = home.write("gitconfig", &text);
+    let moved = home.write_home("xdg/git/config", &text);
+    symlink(&linked, home.user_home().join(".gitconfig")).unwrap();
+    let attack = format!("{HOOK} hook ci/pre-commit; pwn gitconfig; true");
+    assert_nothing_runs(&home, &attack, "git commit -q --allow-empty -m two; git status");
+    fs::remove_file(home.user_home().join(".gitconfig")).unwrap();
+    let moved_home = moved.parent().and_then(Path::parent).unwrap();
+    for (name, value) in [
+        ("XDG_CONFIG_HOME", moved_home.as_os_str()),
+        ("GIT_CONFIG_GLOBAL", moved.as_os_str()),
+        ("GIT_CONFIG_PARAMETERS", "'core.hooksPath=ci'".as_ref()),
+    ] {
+        let _ = finish(home.shell(&[], &attack).env(name, value)).ok();
+        let mut command = home.command("git");
+        let _ = finish(command.args(["commit", "-q", "--allow-empty", "-m", "x"]).env(name, value)).ok();
+        assert!(!home.user_home().join("PWNED").exists(), "{name:?}");
+    }
+}
+
+#[test]
+fn a_hook_that_is_a_link_cannot_be_written() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    home.write("scripts/check", "#!/bin/sh\n");
+    let script = "chmod +x scripts/check; ln -s ../../scripts/check .git/hooks/pre-commit; \
+                  ln -s ../../scripts/missing .git/hooks/post-commit";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    let attack = format!(
+        "{HOOK} hook scripts/check; hook scripts/missing; cp -r scripts copy; mv scripts away && mv copy scripts; true"
+    );
+    assert_nothing_runs(&home, &attack, "git commit -q --allow-empty -m two");
+    // The whole directory as a link.
+    let script = "mv .git/hooks hooks && ln -s ../hooks .git/hooks";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    assert_nothing_runs(
+        &home,
+        &format!("{HOOK} hook hooks/pre-commit; true"),
+        "git commit -q --allow-empty -m two",
+    );
+}
+
+#[test]
+fn a_git_directory_of_another_name_cannot_be_led_astray() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let attack = "pwn .bare/config; git commit -q --allow-empty -m inside && echo committed >&2; true";
+    let _ = finish(home.command("sh").args(["-c", "mv .git .bare && echo 'gitdir: ./.bare' > .git"])).ok();
+    let said = assert_nothing_runs(&home, attack, "git status");
+    assert_eq!(said, "committed\n");
+    fs::remove_file(home.workspace().join(".git")).unwrap();
+    let mut command = home.shell(&[], &format!("printf '{PWN}' >> .bare/config; true"));
+    let _ = finish(command.env("GIT_DIR", home.workspace().join(".bare"))).ok();
+    let mut command = home.command("git");
+    let _ = finish(command.arg("status").env("GIT_DIR", home.workspace().join(".bare"))).ok();
+    assert!(!home.user_home().join("PWNED").exists());
+}
+
+#[test]
+fn a_repository_to_push_to_cannot_be_planted() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    for name in ["remotes", "branches"] {
+        let _ = fs::remove_dir_all(home.workspace().join(".git").join(name));
+    }
+    let attack = format!(
+        "{HOOK} git init -q --bare evil.git; hook evil.git/hooks/pre-receive; mkdir -p .git/remotes .git/branches; \
+         printf 'URL: %s\\nPush: refs/heads/*:refs/heads/*\\n' $PWD/evil.git > .git/remotes/origin; \
+         echo $PWD/evil.git > .git/branches/origin; true"
+    );
+    assert_nothing_runs(&home, &attack, "git push origin HEAD:refs/heads/x; git push");
+}
+
+#[test]
+fn work_in_a_repository_with_submodules_goes_on() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    submodule(&home);
+    let script = "git submodule status | cut -c43-50 && git -C lib commit -q --allow-empty -m inside && \
+                  git -C lib commit -q --allow-empty -m again && git add lib && \
+                  git commit -q -m both && git status --short && git log --format=%s | head -1";
+    assert_eq!(home.run(&[], script), Finished::with(0, "lib (hea\nboth\n", ""));
+}
+
+#[test]
+fn a_linked_worktree_of_a_bare_repository_cannot_be_led_elsewhere() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let script = "git clone -q --bare . ../bare && git -C ../bare worktree add -q ../linked && mv ../bare bare && \
+                  git -C bare worktree repair ../../linked 2>/dev/null";
+    let _ = finish(home.command("sh").args(["-c", script])).ok();
+    let attack = "mkdir e && cp -r objects refs HEAD config e/ && pwn e/config; \
+                  echo ../../e 2>/dev/null > worktrees/linked/commondir; true";
+    let attack = format!("pwn() {{ printf '{PWN}' >> \"$1\"; }}; {attack}");
+    let mut command = home.shell(&[], &attack);
+    let _ = finish(command.current_dir(home.workspace().join("bare"))).ok();
+    let _ = finish(home.command("git").current_dir(home.outside().join("linked")).arg("status")).ok();
+    assert!(!home.user_home().join("PWNED").exists());
 }
 
 #[test]

@@ -38,8 +38,16 @@ impl Line {
         self
     }
 
+    /// Behind another program that starts it.
+    pub(super) fn behind(mut self, program: &str, arguments: &[&str]) -> Self {
+        let own = std::mem::replace(&mut self.program, program.into());
+        let words = arguments.iter().map(OsString::from).chain([own]);
+        self.arguments.splice(0..0, words);
+        self
+    }
+
     /// The command, silent.
-    fn command(&self) -> Command {
+    pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).current_dir(&self.folder);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

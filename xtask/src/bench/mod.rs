@@ -3,10 +3,14 @@
 //! A target is met by its ratio, never by an absolute figure, so everything that a ratio compares is measured
 //! round by round side by side. Every run's exit status is checked: a fast failure is no result. Never part of CI.
 
+mod amount;
 mod contender;
+mod keys;
+mod memory;
 mod race;
 mod row;
 mod run;
+mod world;
 
 use std::path::Path;
 
@@ -14,6 +18,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::peers::{self, Peers};
+use world::World;
 
 /// Command line of `cargo xtask bench`.
 #[derive(Args)]
@@ -36,6 +41,16 @@ pub(crate) struct Options {
 enum Area {
     /// S1: `sandbar run`, whole process
     Run,
+    /// E6: memory of the keeper
+    Memory,
+    /// K1: a key typed to a command on a terminal, until its echo
+    Keys,
+}
+
+/// What an area comes to.
+enum Found {
+    Row(row::Row),
+    Amount(amount::Amount),
 }
 
 /// Measures, and prints the rows. Returns true: a target that is missed is a result, not an error.
@@ -52,15 +67,30 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let areas = options.area.as_ref().map_or(Area::value_variants(), std::slice::from_ref);
     let mut rows = Vec::new();
     for area in areas {
-        rows.extend(match area {
-            Area::Run => run::rows(root, &peers, options.runs)?,
-        });
+        // Each has a world of its own: nothing that another one left behind is measured.
+        let world = World::new(root)?;
+        match area {
+            Area::Run => rows.extend(run::rows(&world, &peers, options.runs)?.into_iter().map(Found::Row)),
+            Area::Memory => rows.extend(memory::amounts(&world)?.into_iter().map(Found::Amount)),
+            Area::Keys => rows.extend(keys::rows(&world, options.runs)?.into_iter().map(Found::Row)),
+        }
     }
     if options.json {
-        let rows: Vec<_> = rows.iter().map(row::Row::to_json).collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|found| match found {
+                Found::Row(row) => row.to_json(),
+                Found::Amount(amount) => amount.to_json(),
+            })
+            .collect();
         println!("{}", serde_json::to_string_pretty(&rows)?);
-    } else {
-        rows.iter().for_each(|row| println!("{row}"));
+        return Ok(true);
+    }
+    for found in &rows {
+        match found {
+            Found::Row(row) => println!("{row}"),
+            Found::Amount(amount) => println!("{amount}"),
+        }
     }
     Ok(true)
 }

@@ -3,7 +3,8 @@
 //! All steps run even when one failed, so that one run tells everything. What was not tested is named with its
 //! reason at the end; counts are those of the test runners, never of steps.
 
-mod report;
+pub(crate) mod harness;
+pub(crate) mod report;
 mod suites;
 mod unprivileged;
 

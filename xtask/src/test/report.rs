@@ -5,15 +5,15 @@ use std::time::Duration;
 
 /// Counts of tests.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) passed: u64,
-    pub(super) failed: u64,
-    pub(super) skipped: u64,
+pub(crate) struct Tally {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
 }
 
 impl Tally {
     /// The sum of two.
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self {
             passed: self.passed + other.passed,
             failed: self.failed + other.failed,
@@ -22,7 +22,7 @@ impl Tally {
     }
 
     /// Counts tests that passed without testing anything as skipped.
-    pub(super) fn with_skips(self, tests: u64) -> Self {
+    pub(crate) fn with_skips(self, tests: u64) -> Self {
         let tests = tests.min(self.passed);
         Self { passed: self.passed - tests, skipped: self.skipped + tests, ..self }
     }
@@ -30,30 +30,30 @@ impl Tally {
 
 /// What one step came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// Counts, for steps that run tests.
-    pub(super) tally: Tally,
+    pub(crate) tally: Tally,
     /// Why it failed, one line each; empty when it passed.
-    pub(super) failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
     /// What it did not test, as `name: reason`.
-    pub(super) skips: Vec<String>,
+    pub(crate) skips: Vec<String>,
     /// What a reader should know although nothing failed.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Outcome {
     /// A step that failed as a whole.
-    pub(super) fn failed(why: impl Into<String>) -> Self {
+    pub(crate) fn failed(why: impl Into<String>) -> Self {
         Self { failures: vec![why.into()], ..Self::default() }
     }
 
     /// A step that did not run.
-    pub(super) fn skipped(reason: impl Into<String>) -> Self {
+    pub(crate) fn skipped(reason: impl Into<String>) -> Self {
         Self { skips: vec![reason.into()], ..Self::default() }
     }
 
     /// One word for the progress line.
-    pub(super) fn word(&self) -> &'static str {
+    pub(crate) fn word(&self) -> &'static str {
         if !self.failures.is_empty() || self.tally.failed > 0 {
             "failed"
         } else if self.tally == Tally::default() && !self.skips.is_empty() {
@@ -66,20 +66,20 @@ impl Outcome {
 
 /// What all steps came to.
 #[derive(Debug, Default)]
-pub(super) struct Report {
+pub(crate) struct Report {
     steps: Vec<(String, Outcome, Duration)>,
     /// What the whole run did not test, as `name: reason`.
-    pub(super) skips: Vec<String>,
+    pub(crate) skips: Vec<String>,
 }
 
 impl Report {
     /// Enters a step.
-    pub(super) fn add(&mut self, name: &str, outcome: Outcome, took: Duration) {
+    pub(crate) fn add(&mut self, name: &str, outcome: Outcome, took: Duration) {
         self.steps.push((name.to_owned(), outcome, took));
     }
 
     /// Whether every step passed.
-    pub(super) fn passed(&self) -> bool {
+    pub(crate) fn passed(&self) -> bool {
         self.steps.iter().all(|(_, outcome, _)| outcome.word() != "failed")
     }
 
@@ -118,7 +118,7 @@ fn section(f: &mut fmt::Formatter<'_>, title: &str, lines: impl Iterator<Item = 
 }
 
 /// The `name: reason` of each line `SKIP: name: reason` in a test's output.
-pub(super) fn skips(output: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn skips(output: &str) -> impl Iterator<Item = &str> {
     output.lines().filter_map(|line| line.trim().strip_prefix("SKIP: "))
 }
 

@@ -5,19 +5,18 @@
 //! the work tree may lie in somebody's home. Each test gets a process of its own and an exact environment.
 
 use std::collections::VecDeque;
-use std::io::{Read, Seek};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::SUITE_LIMIT;
-use super::report::{Outcome, Tally, skips};
-use super::suites::libtest_counts;
+use super::harness::{enter, run_test, tests};
+use super::report::Outcome;
 use crate::cargo::{Executable, ExecutableKind, is_sandbar};
 use crate::command::{SYSTEM_PATH, check, output, quiet};
 use crate::packages::{Install, is_root};
@@ -27,9 +26,6 @@ const PACKAGES: &[&str] = &["sandbar-sandbox", "sandbar-keeper", "sandbar-exec",
 
 /// An account of its own: `nobody` has no home, and shares its processes with other services.
 const USER: &str = "sandbar-test";
-
-/// How often a running test is looked at; well below what a person would notice over a suite.
-const POLL: Duration = Duration::from_millis(2);
 
 /// The account that tests run as.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +150,7 @@ fn run_suite(name: &str, path: &Path, stage: &Stage, user: &User) -> Result<Outc
                     let ran =
                         run_test(as_user(user, stage, path).args(["--exact", test, "--nocapture"]), deadline);
                     if let Ok(mut outcome) = outcome.lock() {
-                        enter(&mut outcome, &format!("{name} {test}"), ran);
+                        enter(&mut outcome, &format!("{name} {test}"), &format!(" (as {USER})"), ran);
                     }
                 }
             });
@@ -164,67 +160,6 @@ fn run_suite(name: &str, path: &Path, stage: &Stage, user: &User) -> Result<Outc
         Ok(outcome) => Ok(outcome),
         Err(_) => bail!("a worker of {name} panicked"),
     }
-}
-
-/// Enters one test's end; a failure's output is printed at once.
-fn enter(outcome: &mut Outcome, test: &str, ran: Result<Ran>) {
-    let (tally, log) = match ran {
-        Ok(Ran::Ended { tally, log }) => (tally, log),
-        Ok(Ran::TooLong { log }) => (
-            Tally { failed: 1, ..Tally::default() },
-            format!("{log}\nits suite took more than {} s", SUITE_LIMIT.as_secs()),
-        ),
-        Err(error) => (Tally { failed: 1, ..Tally::default() }, format!("{error:#}")),
-    };
-    if tally.failed > 0 {
-        println!("-- {test} failed as {USER}:\n{log}");
-        outcome.failures.push(test.to_owned());
-        outcome.tally = outcome.tally.and(tally);
-        return;
-    }
-    let skips: Vec<_> = skips(&log).map(|skip| format!("{skip} (as {USER})")).collect();
-    outcome.tally = outcome.tally.and(tally.with_skips(u64::from(!skips.is_empty())));
-    outcome.skips.extend(skips);
-}
-
-/// How a test's process ended.
-#[derive(Debug)]
-enum Ran {
-    /// By itself.
-    Ended { tally: Tally, log: String },
-    /// It was killed at the deadline.
-    TooLong { log: String },
-}
-
-/// Runs one test with its output in a file, so that a grandchild that holds the stream delays nobody.
-fn run_test(command: &mut Command, deadline: Instant) -> Result<Ran> {
-    let mut file = tempfile::tempfile()?;
-    let mut child = command.stdout(file.try_clone()?).stderr(file.try_clone()?).spawn()?;
-    let status = loop {
-        if let Some(status) = child.try_wait()? {
-            break Some(status);
-        }
-        if Instant::now() > deadline {
-            child.kill()?;
-            child.wait()?;
-            break None;
-        }
-        std::thread::sleep(POLL);
-    };
-    let mut log = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut log)?;
-    let log = String::from_utf8_lossy(&log).into_owned();
-    let Some(status) = status else { return Ok(Ran::TooLong { log }) };
-    let counted = log.lines().rev().find_map(|line| line.strip_prefix("test result: ")).map(libtest_counts);
-    let failed = Tally { failed: 1, ..Tally::default() };
-    let tally = if status.success() { counted.unwrap_or(failed) } else { failed };
-    Ok(Ran::Ended { tally, log })
-}
-
-/// Names in `--list --format terse`.
-fn tests(list: &str) -> impl Iterator<Item = &str> {
-    list.lines().filter_map(|line| line.strip_suffix(": test"))
 }
 
 /// A test binary as the user, with nothing of this process's environment.
@@ -260,10 +195,12 @@ fn end_leftovers(stage: &Path) -> Vec<String> {
         .filter_map(|entry| {
             let program = std::fs::read_link(entry.path().join("exe")).ok()?;
             program.starts_with(stage).then_some(())?;
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let pid = rustix::process::Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?;
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok()?;
-            let program = program.file_name()?.to_string_lossy().into_owned();
-            Some(format!("a process of {program} outlived its test and was ended"))
+            let line =
+                line.iter().map(|&byte| if byte == 0 { ' ' } else { char::from(byte) }).collect::<String>();
+            Some(format!("a process outlived its test and was ended: {}", line.trim_end().escape_debug()))
         })
         .collect()
 }
@@ -279,34 +216,5 @@ mod tests {
         assert_eq!(parse_passwd(line, USER), Some(user));
         assert_eq!(parse_passwd("sandbar-test2:x:1:1::/:/bin/sh", USER), None);
         assert_eq!(parse_passwd("sandbar-test:x:1", USER), None);
-    }
-
-    #[test]
-    fn tests_are_listed_without_benches() {
-        assert_eq!(tests("a::b: test\nc: benchmark\nd: test\n").collect::<Vec<_>>(), ["a::b", "d"]);
-    }
-
-    fn ran(script: &str, limit: Duration) -> Outcome {
-        let mut outcome = Outcome::default();
-        enter(&mut outcome, "suite test", run_test(quiet("sh").args(["-c", script]), Instant::now() + limit));
-        outcome
-    }
-
-    const RESULT: &str = "echo 'test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured'";
-
-    #[test]
-    fn a_test_that_passes_counts_as_passed_and_one_that_says_skip_as_skipped() {
-        assert_eq!(ran(RESULT, SUITE_LIMIT).tally, Tally { passed: 1, failed: 0, skipped: 0 });
-        let skipped = ran(&format!("echo 'SKIP: a: no b'; {RESULT}"), SUITE_LIMIT);
-        assert_eq!(skipped.tally, Tally { passed: 0, failed: 0, skipped: 1 });
-        assert_eq!(skipped.skips, ["a: no b (as sandbar-test)"]);
-    }
-
-    #[test]
-    fn a_test_that_ends_badly_or_silently_or_never_counts_as_failed() {
-        let failed = Tally { failed: 1, ..Tally::default() };
-        assert_eq!(ran(&format!("{RESULT}; exit 1"), SUITE_LIMIT).tally, failed);
-        assert_eq!(ran("exit 0", SUITE_LIMIT).tally, failed);
-        assert_eq!(ran(&format!("{RESULT}; sleep 30"), Duration::from_millis(50)).tally, failed);
     }
 }

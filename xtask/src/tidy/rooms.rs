@@ -23,7 +23,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("approvals", &["policy", "proto"]),
     ("files", &["patch", "proto"]),
     ("artifacts", &["policy", "proto"]),
-    ("exec", &["keeper", "sandbox", "netproxy", "rpc", "artifacts", "approvals", "policy", "proto"]),
+    ("exec", &["keeper", "sandbox", "netproxy", "rpc", "artifacts", "approvals", "files", "policy", "proto"]),
     (
         "agent",
         &["exec", "model", "store", "config", "patch", "artifacts", "approvals", "rpc", "policy", "proto"],
@@ -32,8 +32,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("tui", &["rpc", "proto"]),
 ];
 
-/// What `sandbar-proto` may use from outside: shapes need a serializer and two value types, nothing else.
-const PROTO_OUTSIDE: &[&str] = &["base64", "serde", "uuid"];
+/// What `sandbar-proto` may use from outside: shapes need a serializer and value types, nothing else. `serde_json` is
+/// there for JSON that is passed on unread (`RawValue`, `Value`).
+const PROTO_OUTSIDE: &[&str] = &["base64", "serde", "serde_json", "uuid"];
 
 /// Compares the workspace's dependencies, as `cargo metadata --no-deps` tells them, with the table.
 pub(super) fn edges(metadata: &Value, manifests: &[Document]) -> Vec<Finding> {

@@ -27,6 +27,7 @@ pub(super) struct LocalProcess {
     written: OutputTotals,
     terminal: Option<TerminalSize>,
     was_stopped: bool,
+    lowered: Vec<(u32, u64)>,
     told_stops: u64,
     told_exit: bool,
     told_close: bool,
@@ -79,6 +80,7 @@ impl LocalProcess {
             written: state.output,
             terminal: state.terminal,
             was_stopped: state.stopped,
+            lowered: state.lowered,
             told_stops,
             told_exit,
             last: after,
@@ -256,12 +258,25 @@ impl Process for LocalProcess {
         self.terminal
     }
 
+    fn lowered(&self) -> &[(u32, u64)] {
+        &self.lowered
+    }
+
     fn was_stopped(&self) -> bool {
         self.was_stopped
     }
 
     fn is_stalled(&self) -> bool {
         self.news.borrow().stalled
+    }
+
+    fn stalled(&self) -> BoxFuture<'static, ()> {
+        let mut news = self.news.clone();
+        Box::pin(async move {
+            if news.wait_for(|news| news.stalled).await.is_err() {
+                std::future::pending().await
+            }
+        })
     }
 
     fn control(&self) -> Box<dyn ProcessControl> {

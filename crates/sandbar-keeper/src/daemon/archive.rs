@@ -11,8 +11,8 @@ use std::time::Duration;
 use sandbar_proto::{EndRecord, ExitStatus, ResourceUse, RunId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::placeholders;
 use super::process::Process;
+use super::{cgroups, placeholders};
 use crate::log::LogWriter;
 use crate::records::{self, Record};
 use crate::runtime_dir::KeeperDir;
@@ -61,6 +61,8 @@ impl Archive {
             .into_iter()
             .map(|record| {
                 let at = record.end.as_ref().map_or(now, |end| end.ended);
+                // Also of a run that ended: its keeper may have died before it let go of them.
+                placeholders::reclaim(&record.path, record.start.started);
                 if record.end.is_none() {
                     bury(&record, now);
                 }
@@ -170,9 +172,11 @@ fn directory(home: &KeeperDir, id: RunId) -> std::path::PathBuf {
     home.processes().join(id.to_string())
 }
 
-/// Writes down that a run was lost, and removes what it had reserved on the host.
+/// Writes down that a run was lost.
 fn bury(record: &Record, now: Timestamp) {
-    placeholders::reclaim(&record.path, record.start.started);
+    if let Some(cgroup) = &record.start.cgroup {
+        cgroups::reclaim(cgroup);
+    }
     let end = EndRecord {
         id: record.start.id,
         status: ExitStatus::Lost,
@@ -180,6 +184,8 @@ fn bury(record: &Record, now: Timestamp) {
         usage: ResourceUse::default(),
         output: records::lost_output(&record.path),
         timed_out: false,
+        limits: Vec::new(),
+        out_of_memory: None,
     };
     // A full directory keeps the run without an end, and the next keeper tries again.
     let _ = records::write_lost(record, &end);
@@ -227,6 +233,8 @@ mod tests {
             terminal: false,
             rollout: None,
             owner: None,
+            limits: Vec::new(),
+            cgroup: None,
         };
         let mut process = records::ProcessDir::create(home, &start).unwrap();
         if let Some(ended) = ended {
@@ -237,6 +245,8 @@ mod tests {
                 usage: ResourceUse::default(),
                 output: OutputTotals::default(),
                 timed_out: false,
+                limits: Vec::new(),
+                out_of_memory: None,
             };
             process.finish(&end).unwrap();
         }
@@ -250,6 +260,22 @@ mod tests {
         Archive::open(&home, Timestamp(7));
         let end = records::read_all(&home).unwrap()[0].end.clone().unwrap();
         assert_eq!((end.status, end.ended), (ExitStatus::Lost, Timestamp(7)));
+    }
+
+    #[test]
+    fn names_of_runs_whose_keeper_died_are_free_again_also_of_those_that_had_ended() {
+        for ended in [None, Some(Timestamp(2))] {
+            let (parent, home) = keeper();
+            let name = parent.path().canonicalize().unwrap().join(".codex");
+            std::fs::create_dir(&name).unwrap();
+            std::fs::set_permissions(&name, std::os::unix::fs::PermissionsExt::from_mode(0o1755)).unwrap();
+            let id = leave_behind(&home, ended);
+            let journal = directory(&home, id).join("placeholders.json");
+            std::fs::write(&journal, format!(r#"[{{"path":"{}","what":"directory"}}]"#, name.display()))
+                .unwrap();
+            Archive::open(&home, Timestamp(7));
+            assert!(!name.exists() && !journal.exists(), "{ended:?}");
+        }
     }
 
     #[test]

@@ -60,6 +60,29 @@ impl Confinement {
     }
 }
 
+/// The same decision for other listeners of ours: whoever shares this process' user, pid namespace and confinement is
+/// let in. Unlike a keeper they can't tell what was started without a sandbox; that has the user's rights anyway.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    own: Confinement,
+}
+
+impl Gate {
+    /// A gate of the calling process; `None` if it can't read its own state in /proc.
+    #[must_use]
+    pub fn new() -> Option<Self> {
+        Confinement::own().map(|own| Self { own })
+    }
+
+    /// Decides about the peer of a connected unix socket.
+    ///
+    /// # Errors
+    /// The condition that it does not meet.
+    pub fn check(&self, socket: BorrowedFd<'_>) -> Result<(), PeerRefusal> {
+        check(socket, &self.own, &HashSet::new())
+    }
+}
+
 /// Decides about the peer of `socket`. `holders` are the processes that hold trees which share the keeper's pid
 /// namespace; the descendants of all others are told by theirs.
 ///
@@ -139,6 +162,7 @@ fn is_alive(pidfd: impl AsFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     const STATUS: &str =
         "Name:\tx\nPPid:\t7\nNSpid:\t9\t1\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
@@ -155,6 +179,33 @@ mod tests {
     fn a_status_without_its_facts_is_no_status() {
         assert_eq!(Confinement::parse("Name:\tx\n"), None);
         assert_eq!(Confinement::parse(&STATUS.replace("NSpid", "Nspid")), None);
+    }
+
+    #[test]
+    fn fuzz_a_name_of_a_process_is_not_taken_for_its_walls() {
+        let samples = Samples {
+            whole: &[STATUS.as_bytes(), b"Name:\tx\nPPid:\t1\nNSpid:\t9\nNoNewPrivs:\t0\n"],
+            words: &[
+                b"\n",
+                b"\t",
+                b":",
+                b"PPid",
+                b"NSpid:",
+                b"NoNewPrivs:\t0",
+                b"Seccomp:\t0",
+                b"Seccomp_filters",
+                b"1",
+            ],
+        };
+        fuzz("process status", samples, |input| {
+            let text = String::from_utf8_lossy(input);
+            let found = Confinement::parse(&text);
+            // The kernel writes a name with its line ends escaped (proc_pid_status(5)).
+            let name = text.replace(['\n', '\r'], "\\n");
+            let real = Confinement::parse(&format!("Name:\t{name}\n{STATUS}"));
+            assert_eq!(real, Confinement::parse(STATUS));
+            Took::if_understood(found.is_some())
+        });
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! A mount can protect only what exists, so a protected name that is missing is made for as long as a run needs
 //! it, mounted read-only, and removed behind the last one. What is ours is known by device and inode, and after
-//! a crash, from the run's journal, by its marks: an odd mode that nobody chooses, no content but ours, no older
-//! than the run.
+//! a crash, from the journals of the lost runs, by its marks: an odd mode that nobody chooses, no content but ours, no
+//! older than the run that it was made for. Every run that relies on a placeholder has it in its journal: the one that
+//! it was made for may have ended long before.
 //!
 //! A placeholder is moved in from a private pool and moved out again when pool and workspace share a file system:
 //! making and removing a directory costs twenty times as much (ext4: 61 µs against 3 µs), and removing one that
@@ -12,6 +13,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -28,6 +30,10 @@ use crate::handover::{Adopted, Fd, HandoverError, Kept};
 const DIRECTORY_MARK: u32 = 0o1755;
 const FILE_MARK: u32 = 0o1444;
 
+/// How much older than the clock a file's times may be: they are those of the last tick of the kernel, of which there
+/// are at least a hundred in a second (CONFIG_HZ).
+const TICK: Duration = Duration::from_millis(10);
+
 /// Name of the journal in a process's directory.
 const JOURNAL: &str = "placeholders.json";
 
@@ -36,6 +42,9 @@ const JOURNAL: &str = "placeholders.json";
 struct Entry {
     path: AbsPath,
     what: PlaceholderKind,
+    /// When the run was started that it was made for; absent where that is the run itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Timestamp>,
 }
 
 /// Everything that was made, and how many runs rely on each.
@@ -52,6 +61,8 @@ struct Made {
     parent: OwnedFd,
     name: ByteString,
     runs: usize,
+    /// When the first of them was started.
+    since: Timestamp,
     /// Where it goes when nobody needs it any more; without one it is removed.
     pool: Option<AbsPath>,
 }
@@ -157,6 +168,15 @@ fn is_empty(parent: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
     Ok(true)
 }
 
+/// A run that reserves names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Run<'a> {
+    /// Its directory, which keeps its journal.
+    pub(super) directory: BorrowedFd<'a>,
+    /// When it was started.
+    pub(super) started: Timestamp,
+}
+
 /// Why a name could not be reserved.
 #[derive(Debug)]
 pub(super) struct ReserveError {
@@ -181,23 +201,25 @@ impl Placeholders {
     }
 
     /// Makes what is missing of `wanted` and returns what must be mounted read-only. Names that the caller could
-    /// not make either are left out: the command has no more rights than the keeper.
+    /// not make either are left out: the command has no more rights than the keeper. `joined` is what
+    /// [`Placeholders::join`] returned for the same run, which gets all of it into its journal.
     ///
     /// # Errors
     /// [`ReserveError`]; what was made for this run is removed again.
     pub(super) fn reserve(
         &mut self,
-        journal: BorrowedFd<'_>,
+        run: Run<'_>,
+        joined: &[PinnedPath],
         wanted: &[Placeholder],
         pool: Option<&AbsPath>,
     ) -> Result<Vec<PinnedPath>, ReserveError> {
-        if wanted.is_empty() {
+        if wanted.is_empty() && joined.is_empty() {
             return Ok(Vec::new());
         }
-        write_journal(journal, wanted)?;
+        write_journal(run.directory, &self.entries(joined, wanted)?)?;
         let mut reserved = Vec::with_capacity(wanted.len());
         for placeholder in wanted {
-            match self.reserve_one(placeholder, pool) {
+            match self.reserve_one(placeholder, run.started, pool) {
                 Ok(Some(pinned)) => reserved.push(pinned),
                 Ok(None) => {}
                 Err(error) => {
@@ -209,9 +231,24 @@ impl Placeholders {
         Ok(reserved)
     }
 
+    /// What a run relies on, or will once it is made.
+    fn entries(&self, joined: &[PinnedPath], wanted: &[Placeholder]) -> Result<Vec<Entry>, ReserveError> {
+        let joined = joined.iter().filter_map(|pinned| {
+            let made = self.made.get(&pinned.path)?;
+            Some(Ok(Entry { path: pinned.path.clone(), what: made.what.clone(), since: Some(made.since) }))
+        });
+        let wanted = wanted.iter().map(|placeholder| {
+            let path = path_of(placeholder)?;
+            let since = self.made.get(&path).map(|made| made.since);
+            Ok(Entry { path, what: placeholder.what.clone(), since })
+        });
+        joined.chain(wanted).collect()
+    }
+
     fn reserve_one(
         &mut self,
         wanted: &Placeholder,
+        started: Timestamp,
         pool: Option<&AbsPath>,
     ) -> Result<Option<PinnedPath>, ReserveError> {
         let path = path_of(wanted)?;
@@ -242,7 +279,7 @@ impl Placeholders {
             return Err(fail(Errno::NOENT));
         };
         let (what, name) = (wanted.what.clone(), wanted.name.clone());
-        let made = Made { identity, what, parent, name, runs: 1, pool: lent };
+        let made = Made { identity, what, parent, name, runs: 1, since: started, pool: lent };
         self.made.insert(path.clone(), made);
         Ok(Some(PinnedPath { path, identity }))
     }
@@ -438,30 +475,36 @@ fn identity_at(parent: &OwnedFd, name: &ByteString) -> Result<Option<FileIdentit
     }
 }
 
-fn write_journal(directory: BorrowedFd<'_>, wanted: &[Placeholder]) -> Result<(), ReserveError> {
-    let entries: Result<Vec<Entry>, _> = wanted
-        .iter()
-        .map(|placeholder| Ok(Entry { path: path_of(placeholder)?, what: placeholder.what.clone() }))
-        .collect();
+fn write_journal(directory: BorrowedFd<'_>, entries: &[Entry]) -> Result<(), ReserveError> {
     let fail = |errno| ReserveError { path: AbsPath::root(), errno };
-    let text = serde_json::to_vec(&entries?).map_err(|_| fail(Errno::INVAL))?;
+    let text = serde_json::to_vec(entries).map_err(|_| fail(Errno::INVAL))?;
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let file = rustix::fs::openat(directory, JOURNAL, flags, Mode::RUSR | Mode::WUSR).map_err(fail)?;
     let written = rustix::io::write(&file, &text).map_err(fail)?;
     if written == text.len() { Ok(()) } else { Err(fail(Errno::NOSPC)) }
 }
 
-/// Removes what a lost run left behind, as far as it carries our marks and is not older than the run.
+/// Removes the journal of a run whose names were released.
+pub(super) fn forget(process_directory: BorrowedFd<'_>) {
+    // One that stays names what is not there any more.
+    let _ = rustix::fs::unlinkat(process_directory, JOURNAL, AtFlags::empty());
+}
+
+/// Removes what a run left behind whose keeper died before it released its names, as far as it carries our marks and
+/// is not older than the run that it was made for.
 pub(super) fn reclaim(process_directory: &Path, started: Timestamp) {
-    let Ok(text) = std::fs::read(process_directory.join(JOURNAL)) else { return };
+    let journal = process_directory.join(JOURNAL);
+    let Ok(text) = std::fs::read(&journal) else { return };
     let Ok(entries) = serde_json::from_slice::<Vec<Entry>>(&text) else { return };
     for entry in entries {
         // Whatever can't be told to be ours stays.
-        let _ = reclaim_one(&entry, started);
+        let _ = reclaim_one(&entry, entry.since.unwrap_or(started));
     }
+    // Once is enough: what stayed is not ours, and what comes later belongs to others.
+    let _ = std::fs::remove_file(journal);
 }
 
-fn reclaim_one(entry: &Entry, started: Timestamp) -> Result<(), Errno> {
+fn reclaim_one(entry: &Entry, since: Timestamp) -> Result<(), Errno> {
     let (Some(parent), Some(name)) = (entry.path.parent(), entry.path.file_name()) else { return Ok(()) };
     let parent = rustix::fs::openat2(
         rustix::fs::CWD,
@@ -475,11 +518,12 @@ fn reclaim_one(entry: &Entry, started: Timestamp) -> Result<(), Errno> {
         PlaceholderKind::Directory => (FileType::Directory, DIRECTORY_MARK),
         PlaceholderKind::File { .. } => (FileType::RegularFile, FILE_MARK),
     };
-    let changed = u64::try_from(stat.st_ctime).unwrap_or_default();
+    let nanoseconds = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000_000);
+    let changed = Timestamp(nanoseconds(stat.st_ctime).saturating_add(stat.st_ctime_nsec));
     let ours = FileType::from_raw_mode(stat.st_mode) == kind
         && stat.st_mode & 0o7777 == mark
         && stat.st_uid == rustix::process::geteuid().as_raw()
-        && changed >= started.0 / 1_000_000_000;
+        && since.since(changed) <= TICK;
     if ours {
         remove_unchanged(&parent, name, &entry.what);
     }
@@ -524,10 +568,20 @@ mod tests {
         }
 
         fn reserve(&mut self, wanted: &[Placeholder]) -> Vec<PinnedPath> {
+            self.reserve_at(Timestamp(1), &[], wanted)
+        }
+
+        fn reserve_at(
+            &mut self,
+            started: Timestamp,
+            joined: &[PinnedPath],
+            wanted: &[Placeholder],
+        ) -> Vec<PinnedPath> {
             self.journals.push(tempfile::tempdir().unwrap());
             let journal = self.journals.last().unwrap().path();
             let fd = rustix::fs::open(journal, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-            self.registry.reserve(fd.as_fd(), wanted, self.pool.as_ref()).unwrap()
+            let run = Run { directory: fd.as_fd(), started };
+            self.registry.reserve(run, joined, wanted, self.pool.as_ref()).unwrap()
         }
 
         fn exists(&self, name: &str) -> bool {
@@ -603,7 +657,8 @@ mod tests {
         ];
         let journal = tempfile::tempdir().unwrap();
         let fd = rustix::fs::open(journal.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let error = scene.registry.reserve(fd.as_fd(), &wanted, None).unwrap_err();
+        let run = Run { directory: fd.as_fd(), started: Timestamp(1) };
+        let error = scene.registry.reserve(run, &[], &wanted, None).unwrap_err();
         assert_eq!(error.errno, Errno::LOOP);
         assert!(!scene.exists("other"), "what was made for the failed run is gone");
     }
@@ -624,11 +679,48 @@ mod tests {
     }
 
     #[test]
-    fn something_older_than_the_run_is_not_ours() {
+    fn a_crash_leaves_nothing_of_a_run_that_ended_when_later_ones_relied_on_it() {
+        // Those runs were started long after the placeholder was made, one with it in its plan, one without.
+        const LATE: Timestamp = Timestamp(u64::MAX);
+        for joins in [true, false] {
+            let mut scene = Scene::new();
+            let wanted = [scene.wanted(".codex", PlaceholderKind::Directory)];
+            let first = scene.reserve(&wanted);
+            if joins {
+                let joined = scene.registry.join(first.iter());
+                scene.reserve_at(LATE, &joined, &[]);
+            } else {
+                scene.reserve_at(LATE, &[], &wanted);
+            }
+            scene.registry.release(&first);
+            assert!(scene.exists(".codex"));
+            reclaim(scene.journals[1].path(), LATE);
+            assert!(!scene.exists(".codex"), "joins: {joins}");
+        }
+    }
+
+    #[test]
+    fn a_journal_of_an_earlier_version_is_understood() {
         let mut scene = Scene::new();
         scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
-        reclaim(scene.journals[0].path(), Timestamp(u64::MAX));
-        assert!(scene.exists(".codex"));
+        let path = scene.root.path().canonicalize().unwrap().join(".codex");
+        let old = format!(r#"[{{"path":"{}","what":"directory"}}]"#, path.display());
+        std::fs::write(scene.journals[0].path().join(JOURNAL), old).unwrap();
+        reclaim(scene.journals[0].path(), Timestamp(1));
+        assert!(!scene.exists(".codex"));
+    }
+
+    #[test]
+    fn something_older_than_the_run_is_not_ours_but_for_a_tick() {
+        for (later, is_ours) in [(TICK, true), (2 * TICK, false)] {
+            let mut scene = Scene::new();
+            scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
+            let stat = std::fs::metadata(scene.root.path().join(".codex")).unwrap();
+            let made = Duration::new(stat.ctime().try_into().unwrap(), stat.ctime_nsec().try_into().unwrap());
+            let started = Timestamp((made + later).as_nanos().try_into().unwrap());
+            reclaim(scene.journals[0].path(), started);
+            assert_eq!(scene.exists(".codex"), !is_ours, "{later:?}");
+        }
     }
 
     #[test]

@@ -9,13 +9,14 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
-    AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, NetworkMode, OutputTotals, PinnedPath, ResourceUse,
-    RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
+    AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
+    ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
 use serde::{Deserialize, Serialize};
 
 use super::caches::{Leases, SavedLeases};
+use super::cgroups::{RunCgroup, SavedRunCgroup};
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::log::{AppendError, Keep, LogWriter, SavedLog};
 use crate::protocol::{ProcessState, Watch};
@@ -57,7 +58,17 @@ pub(super) struct Process {
     pub(super) after_leader: AfterLeader,
     /// The network of its sandbox; `None` without a sandbox.
     pub(super) network: Option<NetworkMode>,
+    /// Its cgroup, if a limit needs one.
+    pub(super) cgroup: Option<RunCgroup>,
+    /// Resource limits that are lower than planned, and what they are.
+    pub(super) lowered: Vec<(u32, u64)>,
+    /// The limits that held it back as far as somebody saw.
+    pub(super) held: Vec<Limit>,
     pub(super) timed_out: bool,
+    /// Whether anybody had it killed.
+    pub(super) killed: bool,
+    /// What the kernel had killed for lack of memory when it was started, if that is of interest.
+    pub(super) host_oom_kills: Option<u64>,
     pub(super) placeholders: Vec<PinnedPath>,
     /// Held for their locks, which go with the process.
     pub(super) leases: Leases,
@@ -305,6 +316,7 @@ impl Process {
             terminal: self.terminal,
             viewers: self.watchers.values().filter(|watcher| watcher.is_viewer()).count(),
             stopped: self.stopped,
+            lowered: self.lowered.clone(),
         }
     }
 
@@ -410,7 +422,10 @@ impl Process {
             }
             None => OutputTotals { last_seq: Seq(1), ..OutputTotals::default() },
         };
-        let end = EndRecord { id, status, ended, usage, output, timed_out: self.timed_out };
+        let limits = self.limits(status, usage);
+        let out_of_memory = self.out_of_memory(status, &limits);
+        let timed_out = self.timed_out;
+        let end = EndRecord { id, status, ended, usage, output, timed_out, limits, out_of_memory };
         // Its space was taken at the start; an error here is a broken file system, and those who watch still
         // hear how it ended.
         let _ = self.directory.finish(&end);
@@ -459,7 +474,12 @@ pub(super) struct SavedProcess {
     tree_ended: bool,
     after_leader: AfterLeader,
     network: Option<NetworkMode>,
+    cgroup: Option<SavedRunCgroup>,
+    lowered: Vec<(u32, u64)>,
+    held: Vec<Limit>,
     timed_out: bool,
+    killed: bool,
+    host_oom_kills: Option<u64>,
     placeholders: Vec<PinnedPath>,
     leases: SavedLeases,
 }
@@ -553,7 +573,12 @@ impl Process {
             tree_ended: self.tree_ended,
             after_leader: self.after_leader,
             network: self.network,
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.save(kept)),
+            lowered: self.lowered.clone(),
+            held: self.held.clone(),
             timed_out: self.timed_out,
+            killed: self.killed,
+            host_oom_kills: self.host_oom_kills,
             placeholders: self.placeholders.clone(),
             leases: self.leases.save(kept),
         })
@@ -589,7 +614,12 @@ impl Process {
             tree_ended: saved.tree_ended,
             after_leader: saved.after_leader,
             network: saved.network,
+            cgroup: saved.cgroup.map(|cgroup| RunCgroup::restore(cgroup, adopted)).transpose()?,
+            lowered: saved.lowered,
+            held: saved.held,
             timed_out: saved.timed_out,
+            killed: saved.killed,
+            host_oom_kills: saved.host_oom_kills,
             placeholders: saved.placeholders,
             leases: Leases::restore(saved.leases, adopted)?,
         })

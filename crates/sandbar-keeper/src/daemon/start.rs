@@ -15,7 +15,8 @@ use sandbar_sandbox::report::{SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
 
 use super::caches::Leases;
-use super::placeholders::Placeholders;
+use super::cgroups::{Cgroups, RunCgroup};
+use super::placeholders::{Placeholders, Run};
 use super::process::{Output, Outputs, Phase, Process, Stdin};
 use crate::log::LogWriter;
 use crate::protocol::{StartFailure, StartStep};
@@ -57,8 +58,14 @@ pub(super) fn read_plan(memfd: &OwnedFd) -> Result<LaunchSpec, StartFailure> {
             Err(errno) => return Err(fail(errno)),
         }
     }
-    serde_json::from_slice(&text[..done])
-        .map_err(|error| StartFailure { detail: shortened(error.to_string()), ..fail(Errno::INVAL) })
+    decode_plan(&text[..done])
+}
+
+fn decode_plan(text: &[u8]) -> Result<LaunchSpec, StartFailure> {
+    serde_json::from_slice(text).map_err(|error| StartFailure {
+        detail: shortened(error.to_string()),
+        ..failure(StartStep::Plan, Errno::INVAL)
+    })
 }
 
 /// A decoder's complaint repeats what it did not understand, which may be a whole plan.
@@ -77,6 +84,24 @@ pub(super) struct Starter<'a> {
     pub(super) placeholders: &'a mut Placeholders,
     pub(super) spawner: &'a mut Spawner,
     pub(super) null: &'a OwnedFd,
+    pub(super) cgroups: &'a mut Cgroups,
+    /// The keeper's own.
+    pub(super) hard_limits: &'a [(u32, Option<u64>)],
+}
+
+/// What is to be started, besides its plan.
+pub(super) struct Wanted {
+    pub(super) id: RunId,
+    /// The caller's descriptors, in the order of the streams that are direct.
+    pub(super) direct: Vec<OwnedFd>,
+    /// Who starts it, and where it goes on record.
+    pub(super) origin: Origin,
+}
+
+/// What a command is started with that is open.
+struct Around<'a> {
+    stdio: [BorrowedFd<'a>; 3],
+    cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// Where a start comes from, and where it goes on record.
@@ -111,14 +136,37 @@ impl Starter<'_> {
     /// The step that failed before the fork; later ones arrive from the holder.
     pub(super) fn start(
         &mut self,
-        id: RunId,
+        wanted: Wanted,
+        spec: LaunchSpec,
+        spare: &mut Option<Spare>,
+        now: Timestamp,
+    ) -> Result<Process, StartFailure> {
+        let cgroup = self
+            .cgroups
+            .make(wanted.id, &spec.enforced)
+            .map_err(|errno| failure(StartStep::Cgroup, errno))?;
+        match self.start_in(cgroup.as_ref(), wanted, spec, spare, now) {
+            Ok(process) => Ok(Process { cgroup, ..process }),
+            Err(failure) => {
+                if let Some(cgroup) = cgroup {
+                    self.cgroups.remove(cgroup);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn start_in(
+        &mut self,
+        cgroup: Option<&RunCgroup>,
+        Wanted { id, direct, origin: Origin { rollout, owner } }: Wanted,
         mut spec: LaunchSpec,
-        direct: Vec<OwnedFd>,
-        Origin { rollout, owner }: Origin,
         spare: &mut Option<Spare>,
         now: Timestamp,
     ) -> Result<Process, StartFailure> {
         let streams = self.streams(&spec, direct)?;
+        let door = cgroup.map(|run| run.cgroup.door()).transpose();
+        let door = door.map_err(|errno| failure(StartStep::Cgroup, errno))?;
         let start = StartRecord {
             id,
             argv: spec.argv.clone(),
@@ -130,10 +178,12 @@ impl Starter<'_> {
             terminal: spec.terminal.is_some(),
             rollout,
             owner,
+            limits: spec.enforced.clone(),
+            cgroup: cgroup.and_then(RunCgroup::path),
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
-        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory) {
+        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory, now) {
             Ok(prepared) => prepared,
             Err(failure) => {
                 directory.discard();
@@ -141,7 +191,8 @@ impl Starter<'_> {
             }
         };
         let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
-        let spawned = self.spawn(&mut spec, &reserved, stdio, &leases, spare);
+        let around = Around { stdio, cgroup: door.as_ref().map(OwnedFd::as_fd) };
+        let spawned = self.spawn(&mut spec, &reserved, &around, &leases, spare);
         let placeholders = [reserved, joined].concat();
         let holder = match spawned {
             Ok(holder) => holder,
@@ -172,7 +223,12 @@ impl Starter<'_> {
                 Sandbox::Linux(sandbox) => Some(sandbox.network),
                 Sandbox::None => None,
             },
+            cgroup: None,
+            lowered: sandbar_sandbox::caller::lowered(&spec.attributes, self.hard_limits),
+            held: Vec::new(),
             timed_out: false,
+            killed: false,
+            host_oom_kills: None,
             placeholders,
             leases,
             phase: Phase::Starting { spec: Box::new(spec), waiting: Vec::new() },
@@ -185,7 +241,7 @@ impl Starter<'_> {
         &mut self,
         spec: &mut LaunchSpec,
         placeholders: &[PinnedPath],
-        stdio: [BorrowedFd<'_>; 3],
+        around: &Around<'_>,
         leases: &Leases,
         spare: &mut Option<Spare>,
     ) -> Result<Holder, SpawnError> {
@@ -196,7 +252,7 @@ impl Starter<'_> {
         });
         let mut mounts: Vec<MountOp> = mounts.collect();
         if let Some(fed) = spare.take() {
-            match self.spawner.launch(&fed, spec, mounts.clone(), stdio, &leases.layers) {
+            match self.spawner.launch(&fed, spec, mounts.clone(), around.stdio, &leases.layers) {
                 Ok(()) => {
                     add_mounts(spec, &mut mounts);
                     return Ok(fed.into_holder());
@@ -207,11 +263,16 @@ impl Starter<'_> {
         }
         add_mounts(spec, &mut mounts);
         // SAFETY: the keeper has one thread.
-        unsafe { self.spawner.spawn(spec, stdio, &leases.layers) }
+        unsafe { self.spawner.spawn(spec, around.stdio, &leases.layers, around.cgroup) }
     }
 
     /// Log, placeholders and caches.
-    fn prepare(&mut self, spec: &LaunchSpec, directory: &ProcessDir) -> Result<Prepared, StartFailure> {
+    fn prepare(
+        &mut self,
+        spec: &LaunchSpec,
+        directory: &ProcessDir,
+        started: Timestamp,
+    ) -> Result<Prepared, StartFailure> {
         let logged = [spec.stdio.stdout, spec.stdio.stderr].iter().any(|mode| *mode != OutputMode::Direct);
         let log = logged
             .then(|| LogWriter::create(directory.fd(), spec.retention_bytes))
@@ -237,7 +298,8 @@ impl Starter<'_> {
         });
         let joined = self.placeholders.join(sources);
         let pool = sandbox.placeholder_pool.as_ref();
-        match self.placeholders.reserve(directory.fd(), &sandbox.placeholders, pool) {
+        let run = Run { directory: directory.fd(), started };
+        match self.placeholders.reserve(run, &joined, &sandbox.placeholders, pool) {
             Ok(reserved) => Ok(Prepared { log, reserved, joined, leases }),
             Err(error) => {
                 self.placeholders.release(&joined);
@@ -327,6 +389,7 @@ fn spawn_failure(error: &SpawnError) -> StartFailure {
         SpawnError::Landlock { .. } => (StartStep::LandlockAbi, Errno::OPNOTSUPP),
         SpawnError::Channel(errno) => (sandbox(Step::Holder), *errno),
         SpawnError::Namespaces(errno) => (sandbox(Step::Namespaces), *errno),
+        SpawnError::Cgroup => (StartStep::Cgroup, Errno::INVAL),
         SpawnError::IdMap(error) => (sandbox(Step::IdMap), Errno::from_io_error(error).unwrap_or(Errno::IO)),
     };
     StartFailure { detail: error.to_string(), ..failure(step, errno) }
@@ -373,6 +436,7 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
         | Step::Interpreter
         | Step::Holder
         | Step::Terminal
+        | Step::Cgroup
         | Step::Plan => None,
     }
 }
@@ -392,6 +456,7 @@ fn mount_path(op: &MountOp) -> Option<AbsPath> {
 mod tests {
     use super::*;
     use rustix::fs::{MemfdFlags, memfd_create};
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     fn memfd(text: &[u8], seals: SealFlags) -> OwnedFd {
         let fd = memfd_create("plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -414,5 +479,67 @@ mod tests {
         let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW;
         let failure = read_plan(&memfd(b"{\"argv\":7}", all)).unwrap_err();
         assert!(failure.detail.contains("line 1"), "{}", failure.detail);
+    }
+
+    /// Plans as a client sends them: one without a sandbox, one with most of what a sandbox may have.
+    const PLANS: [&str; 2] = [
+        r#"{"argv":["sh","-c",{"bytes":"/w=="}],"arg0":"-sh","cwd":{"path":"/","identity":{"dev":1,"ino":2,
+        "kind":"directory"}},"env":[{"name":"A","value":"b"}],"stdio":{"stdin":"null","stdout":"logged",
+        "stderr":"direct"},"attributes":{"umask":18,"nice":0,"rlimits":[[7,1024,null]]},"limits":{"wall":
+        {"secs":1,"nanos":5}},"lifetime":"connection","after_leader":"kill","retention_bytes":16777216,
+        "profile":"danger-full-access","sandbox":"none"}"#,
+        r#"{"argv":["true"],"cwd":{"path":"/w","identity":{"dev":1,"ino":3,"kind":"directory"}},"env":[],
+        "stdio":{"stdin":"terminal","stdout":"terminal","stderr":"terminal"},"attributes":{"umask":18,
+        "nice":-20,"rlimits":[]},"lifetime":"detached","after_leader":"wait","retention_bytes":0,"profile":"w",
+        "sandbox":{"linux":{"identity":{"users":[{"first":0,"count":1}],"groups":[{"first":0,"count":4294967295}],
+        "run_as":{"uid":1,"gid":2}},"network":"off","mounts":[{"bind":{"source":{"path":"/w","identity":{"dev":1,
+        "ino":3,"kind":"directory"}},"target":"/w","access":"write"}},{"mask":{"target":{"path":"/w/s","identity":
+        {"dev":1,"ino":9,"kind":"file"}}}},{"tmpfs":{"target":"/tmp","mode":511,"access":"write"}},{"symlink":
+        {"path":"/l","to":"x"}},"proc","dev"],"caches":[{"name":"c","target":{"path":"/c","identity":{"dev":1,
+        "ino":5,"kind":"directory"}},"store":"/s","writes":"kept"}],"placeholders":[{"parent":{"path":"/w",
+        "identity":{"dev":1,"ino":3,"kind":"directory"}},"name":".git","what":{"file":{"content":""}}}],
+        "landlock":{"min_abi":3,"rules":[{"path":"/","access":"read"}]},"seccomp":{"allow":"read write","rules":
+        [{"name":"socket","when":[[[{"arg":0,"mask":255,"value":1}],{"errno":1}]],"otherwise":"allow"}],"default":
+        "kill"}}}}"#,
+    ];
+
+    #[test]
+    fn fuzz_a_plan_that_is_understood_survives_being_sent() {
+        let whole = PLANS.map(str::as_bytes);
+        let words: [&[u8]; 22] = [
+            b"{",
+            b"}",
+            b"[",
+            b"]",
+            b"\"",
+            b":",
+            b",",
+            b"null",
+            b"-1",
+            b"\"none\"",
+            b"\"proc\"",
+            b"\"/\"",
+            b"..",
+            b"\\u0000",
+            b"{\"bytes\":\"",
+            b"\"limits\":{\"wall\":{\"secs\":18446744073709551615,\"nanos\":4294967295}}",
+            b"1e400",
+            b"\"mounts\":[",
+            b"\"name\":",
+            b"\xff",
+            b"\n",
+            b" ",
+        ];
+        fuzz("launch plan", Samples { whole: &whole, words: &words }, |input| match decode_plan(input) {
+            Ok(plan) => {
+                let again = serde_json::to_vec(&plan).unwrap();
+                assert_eq!(decode_plan(&again).as_ref(), Ok(&plan));
+                Took::Understood
+            }
+            Err(failure) => {
+                assert!(failure.detail.len() < 1024 && failure.step == StartStep::Plan);
+                Took::Refused
+            }
+        });
     }
 }

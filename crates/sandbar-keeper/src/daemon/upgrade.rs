@@ -25,12 +25,13 @@ use sandbar_proto::{ByteString, RunId};
 use serde::{Deserialize, Serialize};
 
 use super::archive::Archive;
+use super::cgroups::SavedCgroups;
 use super::connection::SavedConnection;
 use super::placeholders::SavedPlaceholders;
-use super::process::{Phase, SavedHolder, SavedProcess};
+use super::process::{Phase, SavedProcess};
 use super::recordings::SavedRecordings;
 use super::sessions::SavedSessions;
-use super::{Keeper, KeeperError, Timer};
+use super::{Keeper, KeeperError, Leaving, Timer};
 use crate::handover::{self, AcrossExec, Adopted, Fd, HandoverError, Kept, Moments, failed};
 use crate::launcher::{KEEPER_ARGUMENT, REHEARSE_ARGUMENT, TAKE_OVER_ARGUMENT};
 use crate::protocol::{MAJOR, MINOR, Refusal, Reply, UpgradeRefusal};
@@ -102,10 +103,11 @@ struct State {
     next_token: u64,
     connections: Vec<(u64, SavedConnection)>,
     processes: Vec<(RunId, SavedProcess)>,
-    leaving: Vec<SavedHolder>,
-    discarded: Vec<(i32, Fd)>,
+    /// Process descriptor and channel of each.
+    leaving: Vec<(Fd, Option<Fd>)>,
     timers: Vec<(u64, Timer)>,
     placeholders: SavedPlaceholders,
+    cgroups: SavedCgroups,
     archive: Archive,
     recordings: SavedRecordings,
     #[serde(default)]
@@ -243,10 +245,10 @@ impl Keeper {
             next_token: self.next_token,
             connections: self.connections.iter().map(|(id, client)| (*id, client.save(kept))).collect(),
             processes,
-            leaving: self.leaving.values().map(|holder| SavedHolder::save(holder, kept)).collect(),
-            discarded: self.discarded.iter().map(|(pid, pidfd)| (*pid, kept.keep(pidfd))).collect(),
+            leaving: self.leaving.values().map(|leaving| leaving.save(kept)).collect(),
             timers: self.timers.iter().map(|timer| (moments.save(timer.0.0), timer.0.1)).collect(),
             placeholders: self.placeholders.save(kept),
+            cgroups: self.cgroups.save(kept),
             archive: self.archive.clone(),
             recordings: self.recordings.save(kept),
             sessions: self.sessions.save(moments),
@@ -285,18 +287,14 @@ impl Keeper {
         for (id, saved) in state.processes {
             keeper.processes.insert(id, super::Process::restore(saved, &mut adopted)?);
         }
-        for saved in state.leaving {
-            let holder = saved.restore(&mut adopted)?;
-            keeper.leaving.insert(holder.pid, holder);
-        }
-        for (pid, pidfd) in state.discarded {
-            keeper.discarded.insert(pid, adopted.give(pidfd)?);
-        }
+        keeper.cgroups = super::Cgroups::restore(state.cgroups, &mut adopted)?;
+        let leaving: Result<Vec<Leaving>, HandoverError> =
+            state.leaving.into_iter().map(|saved| Leaving::restore(saved, &mut adopted)).collect();
         let timers =
             state.timers.into_iter().map(|(at, timer)| std::cmp::Reverse((moments.restore(at), timer)));
         keeper.timers = timers.collect();
         keeper.sessions = super::Sessions::restore(state.sessions, moments);
-        keeper.watch_adopted().map_err(failed("watch what was handed over"))?;
+        keeper.watch_adopted(leaving?).map_err(failed("watch what was handed over"))?;
         keeper.placeholders = super::Placeholders::restore(state.placeholders, &mut adopted)?;
         keeper.asker = Some(state.asker);
         Ok(keeper)
@@ -485,7 +483,7 @@ mod tests {
         let state = parse(FIRST.as_bytes()).unwrap();
         assert_eq!((state.format, state.minor, state.version.as_str()), (1, 2, "0.1.0"));
         assert_eq!((state.processes.len(), state.connections.len(), state.timers.len()), (2, 1, 3));
-        assert_eq!((state.leaving.len(), state.discarded.len(), state.asker), (1, 1, (9, 4)));
+        assert_eq!((state.leaving.len(), state.asker), (2, (9, 4)));
         assert_eq!(state.timers[2], (1, Timer::Attendant));
         let numbers: std::collections::HashSet<&RawFd> = state.descriptors.iter().collect();
         assert_eq!(numbers.len(), state.descriptors.len());

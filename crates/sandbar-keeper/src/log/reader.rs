@@ -127,8 +127,12 @@ impl LogReader {
                 return Ok(None);
             }
             match self.read_record()? {
-                Read::Record(header, payload) => return Ok(Some(self.advance(header, payload))),
-                Read::Hole => self.leave_segment()?,
+                Read::Record(header, payload) => return self.advance(header, payload).map(Some),
+                Read::Hole => {
+                    if !self.leave_segment()? {
+                        return Ok(None);
+                    }
+                }
                 // Nothing more here now: either nothing more at all, or the log went on in another segment. The
                 // order of the two questions matters: a segment is complete once its successor exists.
                 Read::End => {
@@ -138,7 +142,7 @@ impl LogReader {
                         return Ok(None);
                     }
                     if let Read::Record(header, payload) = self.read_record()? {
-                        return Ok(Some(self.advance(header, payload)));
+                        return self.advance(header, payload).map(Some);
                     }
                     self.segment = None;
                     if !self.open_segment(next)? {
@@ -171,7 +175,10 @@ impl LogReader {
         ReadError::Io { path: self.path.clone(), errno }
     }
 
-    fn advance(&mut self, header: RecordHeader, payload: Vec<u8>) -> LogItem {
+    fn advance(&mut self, header: RecordHeader, payload: Vec<u8>) -> Result<LogItem, ReadError> {
+        if header.seq < self.next_seq || header.offset_bytes < self.offset_bytes {
+            return Err(ReadError::Record { path: self.path.clone(), error: RecordError::Damaged });
+        }
         let gap = (header.offset_bytes > self.offset_bytes).then(|| Gap {
             from_seq: self.next_seq,
             to_seq: Seq(header.seq.0 - 1),
@@ -180,13 +187,13 @@ impl LogReader {
         self.next_seq = header.seq.next();
         self.offset_bytes = header.offset_bytes + u64::from(header.length);
         let record = LogItem::Record(header, payload);
-        match gap {
+        Ok(match gap {
             None => record,
             Some(gap) => {
                 self.found = Some(record);
                 LogItem::Gap(gap)
             }
-        }
+        })
     }
 
     fn successor_exists(&self, from: u32) -> Result<bool, ReadError> {
@@ -213,12 +220,17 @@ impl LogReader {
         }
     }
 
-    /// Leaves a segment whose space was given back while we read it.
-    fn leave_segment(&mut self) -> Result<(), ReadError> {
-        if let Some((index, _)) = self.segment.take() {
-            self.open_segment(index + 1)?;
+    /// Leaves a segment whose space was given back while we read it; `false` when it is the last one, which is
+    /// looked at again another time.
+    fn leave_segment(&mut self) -> Result<bool, ReadError> {
+        self.unread = 0..0;
+        let Some((index, _)) = &self.segment else { return Ok(false) };
+        let next = index.saturating_add(1);
+        if !self.successor_exists(next)? {
+            return Ok(false);
         }
-        Ok(())
+        self.segment = None;
+        self.open_segment(next)
     }
 
     fn read_record(&mut self) -> Result<Read, ReadError> {
@@ -308,6 +320,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use sandbar_proto::{Stream, Timestamp};
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     fn open_directory(path: &Path) -> OwnedFd {
         rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).unwrap()
@@ -417,6 +430,89 @@ mod tests {
         let mut reader = LogReader::open(directory.path()).unwrap();
         assert!(matches!(reader.next_item().unwrap(), Some(LogItem::Record(..))));
         assert_eq!(reader.next_item().unwrap(), None);
+    }
+
+    #[test]
+    fn a_log_that_ends_with_a_hole_ends() {
+        let (directory, mut writer) = log(1 << 20);
+        append(&mut writer, b"whole");
+        let path = directory.path().join(segment::name(0));
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [&whole[..], &[0; 100]].concat()).unwrap();
+        let mut reader = LogReader::open(directory.path()).unwrap();
+        assert!(matches!(reader.next_item().unwrap(), Some(LogItem::Record(..))));
+        assert_eq!(reader.next_item().unwrap(), None);
+        std::fs::write(directory.path().join(segment::name(1)), &whole).unwrap();
+        assert!(reader.next_item().is_err(), "the same record again is damage");
+    }
+
+    #[test]
+    fn fuzz_a_damaged_log_ends_and_never_goes_back() {
+        // Between two segments.
+        const CUT: &[u8] = b"--cut--";
+        let record = |seq: u64, offset_bytes: u64, payload: &[u8]| {
+            let length = u32::try_from(payload.len()).unwrap();
+            let header = RecordHeader {
+                stream: Stream::Stdout,
+                length,
+                seq: Seq(seq),
+                offset_bytes,
+                time: Timestamp(1),
+            };
+            [&header.encode(), payload].concat()
+        };
+        let (one, two) = (record(1, 0, b"first"), record(2, 5, b"second"));
+        let (three, after_gap) = (record(3, 11, b"third"), record(9, 100, b"ninth"));
+        let samples = Samples {
+            whole: &[
+                &[one.as_slice(), &two, &three].concat(),
+                &[one.as_slice(), &two, CUT, &three, &after_gap].concat(),
+                &[&[0; 64], CUT, &after_gap].concat(),
+                &[one.as_slice(), &after_gap, &two].concat(),
+            ],
+            words: &[
+                &one,
+                &two,
+                &after_gap,
+                CUT,
+                &[0; HEADER_BYTES],
+                b"SB\x01\x01",
+                b"\xff\xff\xff\xff\xff\xff\xff\xff",
+            ],
+        };
+        let directory = tempfile::tempdir().unwrap();
+        fuzz("output log", samples, |input| {
+            for entry in std::fs::read_dir(directory.path()).unwrap() {
+                std::fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+            let mut rest = input;
+            for index in 0..16 {
+                let cut = rest.windows(CUT.len()).position(|part| part == CUT);
+                std::fs::write(
+                    directory.path().join(segment::name(index)),
+                    &rest[..cut.unwrap_or(rest.len())],
+                )
+                .unwrap();
+                let Some(cut) = cut else { break };
+                rest = &rest[cut + CUT.len()..];
+            }
+            let mut reader = LogReader::open(directory.path()).unwrap();
+            let (mut last, mut offset, mut found) = (Seq(0), 0, 0);
+            while let Ok(Some(item)) = reader.next_item() {
+                found += 1;
+                assert!(found <= 2 * input.len() / HEADER_BYTES, "more items than there is room for");
+                let (from, to, bytes) = match item {
+                    LogItem::Record(header, payload) => {
+                        assert_eq!((header.length as usize, header.offset_bytes), (payload.len(), offset));
+                        (header.seq, header.seq, payload.len() as u64)
+                    }
+                    LogItem::Gap(gap) => (gap.from_seq, gap.to_seq, gap.bytes),
+                };
+                assert!(from > last && bytes > 0);
+                (last, offset) = (to, offset + bytes);
+            }
+            Took::if_understood(found > 0)
+        });
     }
 
     /// Bytes of everything that the reader finds now, missing ones included.

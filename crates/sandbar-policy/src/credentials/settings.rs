@@ -62,13 +62,18 @@ const fn key(text: &'static str) -> Key {
 const SAYS_HOW: [&str; 10] =
     ["file", "path", "command", "cmd", "eval", "provider", "url", "type", "izer", "encryption"];
 
+/// Longest rest of a key behind its word. Without a bound, a word that repeats itself through a whole file would be
+/// followed to the end each time.
+const LONGEST_KEY: usize = 128;
+
 /// Whether `line` gives a key with `word` in it a value: `a.word = v`, `word: v`, `<word>v<`, `key="word" value="v"`.
 fn is_assigned(line: &[u8], word: &[u8]) -> bool {
     let mut rest = line;
     while let Some(at) = find(rest, word) {
         rest = &rest[at + word.len()..];
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
-        let cut = rest.iter().position(|byte| !is_part(byte)).unwrap_or(rest.len());
+        let near = &rest[..rest.len().min(LONGEST_KEY)];
+        let cut = near.iter().position(|byte| !is_part(byte)).unwrap_or(near.len());
         let (key, behind) = rest.split_at(cut);
         let gap = |byte: &&u8| matches!(byte, b' ' | b'\t' | b'"' | b'\'');
         let behind = &behind[behind.iter().take_while(gap).count()..];
@@ -117,6 +122,7 @@ fn has_channel_token(line: &[u8]) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn settings_with_a_credential_are_told_from_settings_without() {
@@ -171,15 +177,75 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_looked_at_without_a_panic(content in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _ = hold_credential(&content);
-        }
-
-        #[test]
         fn text_of_the_alphabet_of_settings_is_looked_at_without_a_panic(
             content in "([:=@/\"'<>#-]|password|token|user|BUNDLE_A__B|: |[$]|/t/|<!--|-->|value|x| |\n){0,24}",
         ) {
             let _ = hold_credential(content.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_word_that_repeats_itself_does_not_make_a_key_endless() {
+        assert!(hold_credential(b"password.of.the.passphrase.of.the.secret=hunter2"));
+        assert!(!hold_credential("password".repeat(1000).as_bytes()));
+        assert!(
+            hold_credential(("password".repeat(1000) + "=hunter2").as_bytes()),
+            "the last one has a value"
+        );
+        assert!(hold_credential(("password=*".repeat(1000) + " token=hunter2").as_bytes()));
+    }
+
+    #[test]
+    fn fuzz_no_content_hides_the_credential_of_a_later_line() {
+        let samples = Samples {
+            whole: &[
+                b"[global]\nindex-url = https://pypi.example.com/simple\n# password = hunter2\n",
+                b"<server><id>r</id><password>hunter2</password></server><!-- a -->",
+                b"---\nBUNDLE_GEMS__EXAMPLE__COM: \"u:hunter2\"\nnpmAuthToken: \"${NPM_TOKEN}\"\n",
+                b"user = \"u:hunter2\"\nchannel_alias: https://conda.example.com/t/hunter2-long/channel",
+                b"{\"http-basic\":{\"h\":{\"username\":\"u\",\"password\":\"hunter2\"}}}",
+            ],
+            words: &[
+                b"password",
+                b"token",
+                b"secret",
+                b"_auth",
+                b"=",
+                b":",
+                b"> ",
+                b"<",
+                b"\"",
+                b"\n",
+                b"#",
+                b"<!--",
+                b"-->",
+                b"value",
+                b"$",
+                b"{",
+                b"*",
+                b"%",
+                b" ",
+                b"://",
+                b"@",
+                b"/t/",
+                b"user",
+                b"BUNDLE_A__B: ",
+                b"authorization",
+                b"-----BEGIN",
+                b"PRIVATE KEY",
+                b"path",
+                b"'",
+                b"ghp_",
+                b"a1B2c3D4e5F6g7H8i9J0",
+            ],
+        };
+        fuzz("settings with credentials", samples, |input| {
+            let held = hold_credential(input);
+            if find(input, b"<!--").is_none() {
+                assert!(hold_credential(&[input, b"\npassword = hunter2\n"].concat()));
+                assert_eq!(hold_credential(&[input, b"\n# password = hunter2\n"].concat()), held);
+            }
+            Took::if_understood(held)
+        });
     }
 }

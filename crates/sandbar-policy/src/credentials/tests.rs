@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use sandbar_testkit::{Samples, Took, fuzz};
 
 /// What decides a variable written as `NAME=value`.
 fn decided(variable: &str) -> Option<String> {
@@ -15,6 +16,34 @@ fn token(prefix: &str, tail: &str) -> String {
 }
 
 const TAIL: &str = "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8";
+
+#[test]
+fn further_values_that_let_somebody_in_are_found() {
+    let bot = token("123456789:AA", &TAIL[..33]);
+    let age = token("AGE-SECRET-KEY-1", &TAIL.to_ascii_uppercase());
+    let found = [
+        ("X=Basic dXNlcjpwYXNz", "an authorization header"),
+        ("X=bearer a1.b2-c3_d4", "an authorization header"),
+        ("X=https://h/x?access_token=abcdef123", "a URL that is secret itself"),
+        ("X=https://h/x?sig=abcdef123", "a URL that is secret itself"),
+        (&format!("X={bot}"), "a token"),
+        (&format!("X=https://api.telegram.org/bot{bot}/send"), "a token"),
+        (&format!("X={age}"), "a token"),
+    ];
+    for (variable, shape) in found {
+        assert_eq!(decided(variable).as_deref(), Some(shape), "{variable}");
+    }
+    for harmless in [
+        "PATTERN=x",
+        "X=Basic usage",
+        "X=Basic Authentication",
+        "X=12:AAbb",
+        "X=https://h/?sigma=1",
+        "COMPAT=7x",
+    ] {
+        assert_eq!(decided(harmless), None, "{harmless}");
+    }
+}
 
 #[test]
 fn names_that_mean_credentials_are_found_by_their_word() {
@@ -35,6 +64,9 @@ fn names_that_mean_credentials_are_found_by_their_word() {
         ("db.pass1", "PASS"),
         ("SSHPASS", "SSHPASS"),
         ("DB_PW", "PW"),
+        ("GITHUB_PAT", "PAT"),
+        ("STORAGE_CONNECTION_STRING", "CONNECTION_STRING"),
+        ("ConnectionStrings__Default", "CONNECTIONSTRING"),
         ("DB_PWD", "PWD"),
         ("MYSQL_PWD", "PWD"),
         ("REDISCLI_AUTH", "AUTH"),
@@ -232,16 +264,64 @@ fn no_word_or_prefix_hides_behind_another() {
     }
 }
 
-proptest! {
-    #[test]
-    fn any_bytes_are_looked_at_without_a_panic(
-        name in proptest::collection::vec(any::<u8>(), 0..24),
-        value in proptest::collection::vec(any::<u8>(), 0..96),
-    ) {
-        let _ = word_in_name(&name, &value);
-        let _ = shape_of_value(&name, &value);
-    }
+#[test]
+fn fuzz_no_text_hides_a_url_with_a_password() {
+    let samples = Samples {
+        whole: &[
+            b"https://u:hunter2@example.com/x",
+            b"Authorization: Bearer x\n\"auth\": \"x\"",
+            b"Server=db;Password=hunter2;Database=x",
+            b"eyJhb.x.y",
+        ],
+        words: &[
+            b"https",
+            b"://",
+            b":",
+            b"//",
+            b"@",
+            b"/",
+            b"?",
+            b"=",
+            b"&",
+            b";",
+            b"\"",
+            b"'",
+            b"$",
+            b"{",
+            b"*",
+            b"%s",
+            b"\n",
+            b"password",
+            b"authorization",
+            b"AKIA",
+            b"eyJ",
+            b".",
+            b"ghp_",
+            b"sk-",
+            b"a1B2c3D4e5F6g7H8i9J0",
+            b" ",
+            b"-----BEGIN",
+            b" PRIVATE KEY",
+            b"hooks.slack.com/services/",
+            b"x-amz-signature",
+            b"&sig",
+        ],
+    };
+    fuzz("credentials", samples, |input| {
+        let found = shape(input);
+        assert!(shape(&[input, b" https://user:hunter2@example.com/"].concat()).is_some());
+        assert_eq!(shape(&[b" ", input].concat()).is_some(), found.is_some());
+        for name in [&b"URL"[..], b"DSN", b"MY_PASSWORD", b"X"] {
+            assert!(found.is_none() || shape_of_value(name, input) == found);
+            let _ = word_in_name(name, input);
+        }
+        // A name is as foreign as a value.
+        let _ = (word_in_name(input, b"/a/b"), shape_of_value(input, b"a:b@c"));
+        Took::if_understood(found.is_some())
+    });
+}
 
+proptest! {
     #[test]
     fn text_of_the_alphabet_of_credentials_is_looked_at_without_a_panic(
         value in "([:=@/?&;\"'<>-]|https?|password|user|BUNDLE_A__B|[$]|/t/|<!--|-->|value| |\n){0,24}",

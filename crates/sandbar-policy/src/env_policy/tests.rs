@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use sandbar_testkit::{Samples, Took, fuzz};
 
 fn var(name: &str, value: &str) -> EnvVar {
     EnvVar { name: name.into(), value: value.into() }
@@ -184,6 +185,64 @@ fn a_policy_reads_from_partial_json() {
     let policy: EnvPolicy = serde_json::from_str(r#"{"inherit":"core","exclude":["A*"]}"#).unwrap();
     let expected = EnvPolicy { inherit: Inherit::Core, exclude: globs(&["A*"]), ..EnvPolicy::default() };
     assert_eq!(policy, expected);
+}
+
+#[test]
+fn fuzz_an_environment_is_explained_name_by_name_and_shows_no_value() {
+    let samples = Samples {
+        whole: &[
+            b"PATH=/usr/bin\0HOME=/home/u\0LANG=C.UTF-8\0EDITOR=vi\0",
+            b"GITHUB_TOKEN=hunter2\0AWS_SECRET_ACCESS_KEY=hunter2\0SSH_AUTH_SOCK=/run/x/y\0TERM=xterm\0",
+            b"DATABASE_URL=postgres://u:hunter2@db/x\0MY_PWD=hunter2\0OLDPWD=/a/b\0A=1\0A=2\0",
+            b"=odd\0NAME\0\xff=\xfe\0Path=x\0",
+        ],
+        words: &[
+            b"=",
+            b"\0",
+            b"PATH",
+            b"A",
+            b"a",
+            b"_TOKEN",
+            b"_PASSWORD",
+            b"://u:p@h/",
+            b"AUTH",
+            b"PWD",
+            b"1",
+        ],
+    };
+    let policies = [
+        EnvPolicy::default(),
+        EnvPolicy { inherit: Inherit::Core, include: globs(&["*A*"]), ..EnvPolicy::default() },
+        EnvPolicy { exclude: globs(&["P*"]), include_only: globs(&["?*A*"]), ..EnvPolicy::default() },
+        EnvPolicy { ignore_default_excludes: true, unset: vec!["A".into()], ..EnvPolicy::default() },
+    ];
+    fuzz("environment", samples, |input| {
+        let entries = input.split(|&byte| byte == 0).filter(|entry| !entry.is_empty());
+        let base: Vec<EnvVar> = entries
+            .map(|entry| {
+                let cut = entry.iter().position(|&byte| byte == b'=').unwrap_or(entry.len());
+                let (name, value) = entry.split_at(cut);
+                EnvVar { name: name.into(), value: value.get(1..).unwrap_or_default().into() }
+            })
+            .collect();
+        let mut kept = 0;
+        for policy in &policies {
+            for platform in [Platform::Unix, Platform::Windows] {
+                let resolved = resolve(policy, platform, &base, &[], &[]);
+                kept += resolved.vars.len();
+                assert!(resolved.vars.windows(2).all(|pair| pair[0].name < pair[1].name));
+                assert!(resolved.vars.iter().all(is_well_formed));
+                let from_us = |var: &EnvVar| var.name.as_bytes() == b"PATHEXT";
+                assert!(resolved.vars.iter().all(|var| base.contains(var) || from_us(var)));
+                let count = resolved.decisions.iter().filter(|decision| decision.kept).count();
+                assert_eq!(count, resolved.vars.len());
+                assert!(resolved.withheld_count() <= resolved.decisions.len() - count);
+                let is_name = |decision: &Decision| base.iter().any(|var| var.name == decision.name);
+                assert!(resolved.decisions.iter().all(|d| is_name(d) || d.name.as_bytes() == b"PATHEXT"));
+            }
+        }
+        Took::if_understood(kept > 0)
+    });
 }
 
 fn any_vars() -> impl Strategy<Value = Vec<EnvVar>> {

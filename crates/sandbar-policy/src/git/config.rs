@@ -3,13 +3,15 @@
 //! Git stops at the first line it does not understand; this reader skips it and goes on. What is read decides
 //! what gets protected, so a setting too many is the safe mistake. Includes are settings like any other here.
 
-/// One setting.
+use std::rc::Rc;
+
+/// One setting. Those of one section share its name: a section as long as half its file may have thousands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Setting {
     /// Section, in lower case.
-    pub(super) section: Vec<u8>,
+    pub(super) section: Rc<[u8]>,
     /// What stands in quotes behind the section.
-    pub(super) subsection: Option<Vec<u8>>,
+    pub(super) subsection: Option<Rc<[u8]>>,
     /// Key, in lower case.
     pub(super) key: Vec<u8>,
     /// Value; `None` without `=`, which means true.
@@ -17,9 +19,21 @@ pub(super) struct Setting {
 }
 
 impl Setting {
+    /// The setting `name`, as git writes it outside of files: `section.key` or `section.subsection.key`.
+    pub(super) fn named(name: &[u8], value: Option<&[u8]>) -> Option<Self> {
+        let first = name.iter().position(|&byte| byte == b'.')?;
+        let last = name.iter().rposition(|&byte| byte == b'.')?;
+        Some(Self {
+            section: name[..first].to_ascii_lowercase(),
+            subsection: (first < last).then(|| name[first + 1..last].to_vec()),
+            key: name[last + 1..].to_ascii_lowercase(),
+            value: value.map(<[u8]>::to_vec),
+        })
+    }
+
     /// Whether this is `section.key`, whatever the subsection.
     pub(super) fn is(&self, section: &str, key: &str) -> bool {
-        self.section == section.as_bytes() && self.key == key.as_bytes()
+        *self.section == *section.as_bytes() && self.key == key.as_bytes()
     }
 
     /// Whether the value means true; what git would refuse does, too.
@@ -33,13 +47,13 @@ impl Setting {
 pub(super) fn settings(text: &[u8]) -> Vec<Setting> {
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     let mut cursor = Cursor { rest: text };
-    let mut section = (Vec::new(), None);
+    let mut section: (Rc<[u8]>, Option<Rc<[u8]>>) = (Rc::from([]), None);
     let mut found = Vec::new();
     while let Some(byte) = cursor.peek() {
         match byte {
             b'#' | b';' => cursor.skip_line(),
             b'[' => match cursor.header() {
-                Some(header) => section = header,
+                Some((name, subsection)) => section = (name.into(), subsection.map(Rc::from)),
                 None => cursor.skip_line(),
             },
             b if b.is_ascii_alphanumeric() => {
@@ -73,6 +87,12 @@ impl<'a> Cursor<'a> {
         Some(first)
     }
 
+    /// The next byte of this line; its end stays where it is, for [`Cursor::skip_line`].
+    fn next_in_line(&mut self) -> Option<u8> {
+        let is_end = self.rest.starts_with(b"\n") || self.rest.starts_with(b"\r\n");
+        if is_end { None } else { self.next() }
+    }
+
     fn skip_line(&mut self) {
         while self.next().is_some_and(|byte| byte != b'\n') {}
     }
@@ -94,7 +114,7 @@ impl<'a> Cursor<'a> {
         let name = self.take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
         let name = name.to_ascii_lowercase();
         self.skip_blanks();
-        let subsection = match self.next()? {
+        let subsection = match self.next_in_line()? {
             b']' => {
                 let mut parts = name.splitn(2, |&byte| byte == b'.');
                 let section = parts.next()?.to_vec();
@@ -104,16 +124,15 @@ impl<'a> Cursor<'a> {
             _ => return None,
         };
         self.skip_blanks();
-        (self.next()? == b']').then_some((name, Some(subsection)))
+        (self.next_in_line()? == b']').then_some((name, Some(subsection)))
     }
 
     fn subsection(&mut self) -> Option<Vec<u8>> {
         let mut name = Vec::new();
         loop {
-            match self.next()? {
+            match self.next_in_line()? {
                 b'"' => return Some(name),
-                b'\\' => name.push(self.next()?),
-                b'\n' => return None,
+                b'\\' => name.push(self.next_in_line()?),
                 byte => name.push(byte),
             }
         }
@@ -175,7 +194,7 @@ mod tests {
     use std::io::Write as _;
     use std::process::{Command, Stdio};
 
-    use proptest::prelude::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     use super::*;
 
@@ -233,6 +252,12 @@ mod tests {
     #[test]
     fn a_line_that_git_would_refuse_hides_no_later_one() {
         assert_eq!(listed("[core\n=x\n[core]\n%%\nhooksPath = h\n"), ["core.hookspath\nh"]);
+        for refused in
+            ["[x", "[x ", "[x \"", "[x \"y", "[x \"y\"", "[x \"\\", "[x\r", "[x \"\\\r", "x y", "="]
+        {
+            let text = format!("{refused}\n[core]\nhooksPath = h\n");
+            assert_eq!(listed(&text).last().map(String::as_str), Some("core.hookspath\nh"), "{refused:?}");
+        }
     }
 
     #[test]
@@ -244,15 +269,101 @@ mod tests {
         }
     }
 
-    proptest! {
-        #[test]
-        fn any_bytes_end(text: Vec<u8>) {
-            settings(&text);
+    /// `setting` as git itself writes one, with everything quoted that may be.
+    fn written(setting: &Setting) -> Vec<u8> {
+        let escaped = |text: &[u8], is_value: bool| -> Vec<u8> {
+            let escape = |&byte: &u8| match byte {
+                b'"' | b'\\' => vec![b'\\', byte],
+                b'\n' if is_value => b"\\n".to_vec(),
+                _ => vec![byte],
+            };
+            text.iter().flat_map(escape).collect()
+        };
+        let mut text = [b"[", &*setting.section].concat();
+        if let Some(name) = &setting.subsection {
+            text.extend([b" \"", &*escaped(name, false), b"\""].concat());
         }
+        text.extend([b"]\n", &*setting.key].concat());
+        if let Some(value) = &setting.value {
+            text.extend([b" = \"", &*escaped(value, true), b"\"\n"].concat());
+        }
+        text
+    }
 
-        #[test]
-        fn any_line_noise_ends(text in "[\\[\\]\"\\\\a=#; \n\r.]{0,60}") {
-            settings(text.as_bytes());
-        }
+    #[test]
+    fn fuzz_settings_are_those_that_git_would_write_and_no_larger_than_their_file() {
+        let samples = Samples {
+            whole: &[
+                b"[core]\n\tbare = false\n\thooksPath = .githooks\n",
+                b"[include]\npath = \"a b\" # c\npath=a\\\\b\\\"c\n",
+                b"[includeIf \"gitdir:~/x/\"]\n\tpath = \"x \" y  \n",
+                b"\xef\xbb\xbf[a \"B \\\" c\"]\r\nk = one \\\n  two\n[a.B]\nk=v\n[x]k2 = \"#;\"\r\n; c\n",
+            ],
+            words: &[
+                b"[",
+                b"]",
+                b"\"",
+                b"\\",
+                b"=",
+                b"#",
+                b";",
+                b"\n",
+                b"\r\n",
+                b"\r",
+                b" ",
+                b".",
+                b"a",
+                b"[core]",
+                b"hooksPath",
+                b"[include]",
+                b"path",
+                b"\\\n",
+                b"[s \"t\"]",
+                b"k=v\n",
+                b"k\n",
+                b"\0",
+            ],
+        };
+        fuzz("git config", samples, |input| {
+            let found = settings(input);
+            let own = |setting: &Setting| setting.key.len() + setting.value.as_ref().map_or(0, Vec::len);
+            assert!(found.iter().map(own).sum::<usize>() <= input.len());
+            for setting in &found {
+                assert!(setting.key.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'-'));
+                let is_lower = |text: &[u8]| *text.to_ascii_lowercase() == *text;
+                assert!(is_lower(&setting.key) && is_lower(&setting.section));
+                // Before any section git allows no setting, and so it writes none. The old form of a subsection
+                // can't be told from a section with a dot.
+                let is_plain = !setting.section.is_empty() && !setting.section.contains(&b'.');
+                let is_line = |text: Option<&[u8]>| !text.is_some_and(has_line_end);
+                if is_plain && is_line(setting.subsection.as_deref()) && is_line(setting.value.as_deref()) {
+                    assert_eq!(settings(&written(setting)), std::slice::from_ref(setting));
+                }
+            }
+            // A backslash continues its line, whatever that is.
+            let is_open = input.trim_ascii_end().ends_with(b"\\");
+            let behind = if is_open { &b"\n\n"[..] } else { b"\n" };
+            let last = settings(&[input, behind, b"[core]\nhooksPath = h\n"].concat()).pop();
+            assert!(
+                last.is_some_and(|last| last.is("core", "hookspath") && last.value.as_deref() == Some(b"h"))
+            );
+            Took::if_understood(!found.is_empty())
+        });
+    }
+
+    /// A line's end within quotes is read as one, whatever git would have written.
+    fn has_line_end(text: &[u8]) -> bool {
+        text.contains(&b'\r')
+    }
+
+    #[test]
+    fn a_long_section_with_many_keys_takes_no_more_memory_than_its_file() {
+        let text =
+            [b"[a \"", b"x".repeat(32 * 1024).as_slice(), b"\"]\n", &b"k\n".repeat(16 * 1024)].concat();
+        let found = settings(&text);
+        assert_eq!(found.len(), 16 * 1024);
+        let shared = found.iter().all(|setting| Rc::ptr_eq(&setting.section, &found[0].section));
+        let names: Vec<_> = found.iter().filter_map(|setting| setting.subsection.as_ref()).collect();
+        assert!(shared && names.iter().all(|name| Rc::ptr_eq(name, names[0])) && names.len() == found.len());
     }
 }

@@ -10,12 +10,16 @@
 
 use sandbar_proto::{AbsPath, ByteString, FactAnswer, FactQuery, FileKind, PinnedPath, PlaceholderKind};
 
-use super::{Layout, MODULE_LEVELS, configured, find_link, guard, guard_modules};
-use crate::grants::{Draft, GrantKind};
-use crate::paths::{below, lexical};
-use crate::reader::{Found, Links};
+use super::route::{self, Route};
+use super::{
+    Layout, MODULE_LEVELS, close_linked, common_directory, configured, guard, guard_common, guard_modules,
+    pointed,
+};
+use crate::grants::Draft;
+use crate::paths::below;
+use crate::reader::{Answer, Found, Links};
 use crate::workspace::reserve;
-use crate::{GitMode, Note, Origin};
+use crate::{GitMode, Note};
 
 const LINK: &str = ".git of a submodule";
 
@@ -34,6 +38,12 @@ impl WatchedIndex {
         FactQuery::GitLinks(self.index.clone())
     }
 
+    /// The worktree of the index.
+    #[must_use]
+    pub fn worktree(&self) -> &AbsPath {
+        &self.worktree
+    }
+
     /// The directories that the index has as submodules now and had not before; `None` when the index is not
     /// readable any more.
     #[must_use]
@@ -45,6 +55,7 @@ impl WatchedIndex {
             | FactAnswer::Names(_)
             | FactAnswer::Content(_)
             | FactAnswer::User { .. }
+            | FactAnswer::TooLong
             | FactAnswer::Failed { .. } => None,
         };
         let before = paths(&self.before).unwrap_or_default();
@@ -61,19 +72,25 @@ fn directory(worktree: &AbsPath, path: &ByteString) -> Option<AbsPath> {
 /// Protects the submodules in the index of the git directory `git`, whose worktree is `worktree`, and watches that
 /// index.
 pub(super) fn protect(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath) {
-    let index = below(git, "index");
-    protect_level(draft, &index, worktree, 1);
+    protect_level(draft, git, worktree, 1);
     if draft.request.git == GitMode::Commit {
-        let before = draft.reader.answer_of_git_links(&index);
-        draft.watched.push(WatchedIndex { index, worktree: worktree.clone(), before });
+        watch(draft, git, worktree);
     }
 }
 
-fn protect_level(draft: &mut Draft<'_>, index: &AbsPath, worktree: &AbsPath, level: usize) {
-    let links = match draft.reader.git_links(index) {
+/// Looks at the index of `git` again after the run, which may write it.
+fn watch(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath) {
+    let index = below(git, "index");
+    let before = draft.reader.answer_of_git_links(&index);
+    draft.watched.push(WatchedIndex { index, worktree: worktree.clone(), before });
+}
+
+fn protect_level(draft: &mut Draft<'_>, git: &AbsPath, worktree: &AbsPath, level: usize) {
+    let index = below(git, "index");
+    let links = match draft.reader.git_links(&index) {
         Links::Unknown | Links::Missing => return,
-        Links::Failed => {
-            draft.notes.push(Note::SubmodulesUnknown { index: index.clone() });
+        Links::TooLong | Links::Unreadable(_) => {
+            draft.notes.push(Note::SubmodulesUnknown { index });
             return;
         }
         Links::Known(links) => links,
@@ -97,7 +114,7 @@ fn protect_one(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
         Found::Unknown => {}
         Found::File(fact) => match fact.pinned.identity.kind {
             FileKind::File => {
-                draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(LINK));
+                draft.protect(&fact.pinned, LINK);
                 follow_file(draft, &dot, path, level);
             }
             FileKind::Directory => protect_repository(draft, &fact.pinned, path, level),
@@ -110,7 +127,7 @@ fn protect_one(draft: &mut Draft<'_>, path: &AbsPath, level: usize) {
 /// Makes the whole directory of a submodule read-only.
 fn close(draft: &mut Draft<'_>, path: &AbsPath) {
     if let Found::File(fact) = draft.reader.lookup(path) {
-        draft.grant(&fact.pinned, GrantKind::Read, Origin::Protected(LINK));
+        draft.protect(&fact.pinned, LINK);
     }
 }
 
@@ -137,26 +154,36 @@ fn note_open(draft: &mut Draft<'_>, path: &AbsPath) {
 
 /// Protects the repository that the `.git` file `dot` of the directory `path` names.
 fn follow_file(draft: &mut Draft<'_>, dot: &AbsPath, path: &AbsPath, level: usize) {
-    let content = draft.reader.read(dot);
-    let named = content.and_then(|content| content.strip_prefix(b"gitdir:")).map(<[u8]>::trim_ascii);
-    let Some(target) = named.and_then(|written| lexical(path, written).ok()) else { return };
-    if let Found::File(fact) = draft.reader.resolve(&target)
-        && fact.pinned.identity.kind == FileKind::Directory
-    {
-        protect_repository(draft, &fact.pinned, path, level);
+    let named = match draft.reader.content(dot) {
+        Answer::Unknown => return,
+        Answer::Known(content) => pointed(content, path),
+        // Read-only by now, so git will not understand it either.
+        Answer::Missing | Answer::TooLong | Answer::Unreadable(_) => None,
+    };
+    let Some(target) = named else { return };
+    let Some(route) = Route::of(draft, &target) else { return };
+    route::tell_links(draft, &route, &target, LINK);
+    match route.found() {
+        Some(git) if git.identity.kind == FileKind::Directory => protect_repository(draft, git, path, level),
+        Some(_) | None => route::protect(draft, &target, LINK, PlaceholderKind::Directory),
     }
 }
 
 fn protect_repository(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath, level: usize) {
     let is_closed = draft.request.git == GitMode::Protect || level > MODULE_LEVELS;
-    if is_closed || find_link(draft, git).is_some() {
-        draft.grant(git, GrantKind::Read, Origin::Protected(LINK));
-    } else {
+    if is_closed {
+        draft.protect(git, LINK);
+    } else if !close_linked(draft, git, LINK) {
         guard(draft, git, Layout::Submodule);
-        guard_modules(draft, &below(&git.path, "modules"), level);
+        guard_modules(draft, git, level);
+        watch(draft, &git.path, worktree);
+    }
+    if let Some(common) = common_directory(draft, git) {
+        guard_common(draft, &common, worktree);
     }
     configured::protect(draft, &below(&git.path, "config"), worktree);
+    configured::protect(draft, &below(&git.path, "config.worktree"), worktree);
     if level <= MODULE_LEVELS {
-        protect_level(draft, &below(&git.path, "index"), worktree, level + 1);
+        protect_level(draft, &git.path, worktree, level + 1);
     }
 }

@@ -1,3 +1,5 @@
+use sandbar_proto::EnvVar;
+
 use super::*;
 use crate::fake_host::{FakeHost, linux, path, request};
 use crate::{Access, Compiled};
@@ -49,9 +51,12 @@ fn a_missing_commondir_is_reserved_by_one_that_names_the_directory_itself() {
     assert_eq!(
         reserved,
         [
+            ("branches".to_owned(), PlaceholderKind::Directory),
             ("commondir".to_owned(), file(".\n")),
             ("config.worktree".to_owned(), file("")),
             ("attributes".to_owned(), file("")),
+            ("modules".to_owned(), PlaceholderKind::Directory),
+            ("remotes".to_owned(), PlaceholderKind::Directory),
         ]
     );
 }
@@ -97,6 +102,8 @@ fn a_linked_hooks_directory_closes_the_whole_git_directory() {
     let link = path("/home/u/proj/.git/hooks");
     let note = Note::GitReadOnly { git: path("/home/u/proj/.git"), because: GitDoubt::Symlink(link) };
     assert_eq!(compiled.notes, [note]);
+    let hook = "/home/u/proj/scripts/pre-commit";
+    assert_eq!(host.access(&compiled, hook), Access::Read, "what the link leads to");
 }
 
 #[test]
@@ -116,6 +123,42 @@ fn submodules_are_guarded_down_to_the_third_level() {
     let deepest = format!("{modules}/a/modules/c/modules/d/modules/e/index");
     assert_eq!(host.access(&compiled, &deepest), Access::Read);
     assert!(rounds <= 8, "{rounds} rounds");
+}
+
+#[test]
+fn nothing_can_be_planted_where_git_looks_for_a_submodules_repository() {
+    let modules = ".git/modules";
+    let none = host();
+    let main = linked_worktree();
+    let bare = FakeHost::with_home().repository("/home/u/x.git");
+    let filled = with_submodule().repository(&format!("{PROJECT}/{modules}/libs/b"));
+    type Row<'a> = (&'a FakeHost, &'a str, &'a str, &'a [&'a str]);
+    let table: [Row<'_>; 4] = [
+        (&none, PROJECT, "/home/u/proj/.git", &["modules", "modules/zz/config"]),
+        (
+            &filled,
+            PROJECT,
+            "/home/u/proj/.git/modules",
+            &["zz", "libs/zz", "lib/modules", "libs/b/modules/zz"],
+        ),
+        (&main, PROJECT, "/home/u/main/.git", &["modules/zz", "worktrees/proj/modules/zz"]),
+        (&bare, "/home/u/x.git", "/home/u/x.git", &["modules/zz"]),
+    ];
+    for (host, cwd, base, closed) in table {
+        let closed: Vec<_> = closed.iter().map(|&at| (at, Access::Read)).collect();
+        assert_accesses(host, &host.compile(&request(cwd)), base, &closed);
+    }
+    let compiled = filled.compile(&request(PROJECT));
+    assert_accesses(&filled, &compiled, &format!("{PROJECT}/{modules}/libs/b"), &OPENED);
+}
+
+#[test]
+fn worktrees_of_a_bare_repository_stay_as_they_are() {
+    let host = FakeHost::with_home()
+        .repository("/home/u/x.git")
+        .text("/home/u/x.git/worktrees/w/commondir", "../..\n");
+    let closed = [("worktrees/w/commondir", Access::Read), ("worktrees/w/HEAD", Access::Read)];
+    assert_accesses(&host, &host.compile(&request("/home/u/x.git")), "/home/u/x.git", &closed);
 }
 
 fn linked_worktree() -> FakeHost {
@@ -334,6 +377,35 @@ fn what_a_configuration_names_is_protected_like_the_configuration() {
 }
 
 #[test]
+fn what_a_repository_names_is_protected_but_never_shown_or_opened() {
+    let config = "[core]\n\thooksPath = /tmp\n[include]\n\tpath = /home/u/.ssh/id\n\tpath = /run/x.sock\n";
+    let host = host()
+        .text("/home/u/proj/.git/config", config)
+        .text("/home/u/.ssh/id", "secret")
+        .file("/run/x.sock")
+        .file("/tmp/hosts")
+        .text("/home/u/proj/.git/index", "lib\nssh\n")
+        .text("/home/u/proj/ssh/.git", "gitdir: /home/u/.ssh\n")
+        .text("/home/u/.ssh/config", "secret")
+        .text("/home/u/proj/lib/.git", "gitdir: /home/u/other/.git\n")
+        .repository("/home/u/other/.git")
+        .repository("/home/u/other/.git/modules/x");
+    let compiled = host.compile(&request(PROJECT));
+    for (at, expected) in [
+        ("/home/u/.ssh/id", Access::None),
+        ("/home/u/.ssh/config", Access::None),
+        ("/run/x.sock", Access::None),
+        ("/home/u/other/.git/modules/x/refs/x", Access::Read),
+    ] {
+        assert_eq!(host.access(&compiled, at), expected, "{at}");
+    }
+    let private = host.access(&compiled, "/tmp/hosts");
+    assert_eq!(private, host.access(&compiled, "/tmp"), "the run's own");
+    assert_eq!(private, Access::Write);
+    host.assert_agreement(&compiled);
+}
+
+#[test]
 fn the_users_configuration_counts_in_every_repository() {
     let host = host()
         .text("/home/u/.gitconfig", "[include]\npath = .more\n[core]\nhooksPath = ci/hooks\n")
@@ -365,8 +437,13 @@ fn a_linked_worktree_does_not_write_what_belongs_to_the_main_one() {
 fn a_submodule_that_a_run_adds_is_seen_afterwards() {
     let host = with_submodule();
     let compiled = host.compile(&request(PROJECT));
-    let [watched] = compiled.watched.as_slice() else { panic!("{:?}", compiled.watched) };
+    let [inner, watched] = compiled.watched.as_slice() else { panic!("{:?}", compiled.watched) };
     assert_eq!(watched.query(), sandbar_proto::FactQuery::GitLinks(path("/home/u/proj/.git/index")));
+    assert_eq!(
+        inner.query(),
+        sandbar_proto::FactQuery::GitLinks(path("/home/u/proj/.git/modules/lib/index"))
+    );
+    assert_eq!(inner.worktree(), &path("/home/u/proj/deps/lib"));
     let links = |paths: &[&str]| {
         let paths = paths.iter().map(|&path| path.into()).collect();
         sandbar_proto::FactAnswer::GitLinks(sandbar_proto::GitLinks { paths })
@@ -378,4 +455,158 @@ fn a_submodule_that_a_run_adds_is_seen_afterwards() {
     let mut asked = request(PROJECT);
     asked.git = GitMode::Protect;
     assert_eq!(host.compile(&asked).watched, []);
+}
+
+fn with_hooks_path(value: &str) -> String {
+    format!("[core]\n\thooksPath = {value}\n")
+}
+
+#[test]
+fn the_users_configuration_is_found_wherever_git_finds_it() {
+    let named = |name: &str, value: &str| EnvVar { name: name.into(), value: value.into() };
+    let text = with_hooks_path("ci");
+    let at = |file: &str| host().dir("/home/u/proj/ci").text(file, &text);
+    let linked = at("/dot/gc").link("/home/u/.gitconfig", "/dot/gc");
+    let included = at("/dot/more")
+        .text("/dot/gc", "[include]\n\tpath = more\n")
+        .link("/home/u/.gitconfig", "/dot/gc")
+        .link("/home/u/more", "/dot/more");
+    let by_user = host().dir("/home/u/proj/ci").text("/etc/gitconfig", &with_hooks_path("~u/proj/ci"));
+    let of_owner = at("/home/u/.gitconfig").called_by_root().owned_by("/home/u/proj", 1000);
+    let none = || host().dir("/home/u/proj/ci");
+    let counted = [("COUNT", "1"), ("KEY_0", "core.hookspath"), ("VALUE_0", "ci")];
+    let table: [(FakeHost, Vec<EnvVar>); 9] = [
+        (linked, vec![]),
+        (included, vec![]),
+        (by_user, vec![]),
+        (of_owner, vec![]),
+        (at("/x/git/config"), vec![named("XDG_CONFIG_HOME", "/x")]),
+        (at("/x/gc"), vec![named("GIT_CONFIG_GLOBAL", "/x/gc")]),
+        (at("/x/gc"), vec![named("GIT_CONFIG_SYSTEM", "/x/gc")]),
+        (none(), counted.map(|(name, value)| named(&format!("GIT_CONFIG_{name}"), value)).to_vec()),
+        (none(), vec![named("GIT_CONFIG_PARAMETERS", "'core.hooksPath'='ci'")]),
+    ];
+    for (row, (host, git_env)) in table.into_iter().enumerate() {
+        let mut asked = request(PROJECT);
+        asked.git_env = git_env;
+        if row == 3 {
+            asked.home = Some(path("/root"));
+        }
+        let compiled = host.compile(&asked);
+        assert_eq!(host.access(&compiled, "/home/u/proj/ci/pre-commit"), Access::Read, "row {row}");
+        assert_eq!(host.access(&compiled, "/home/u/proj/src"), Access::Write, "row {row}");
+        host.assert_agreement(&compiled);
+    }
+}
+
+#[test]
+fn the_users_configuration_itself_is_protected_where_it_lies_in_the_workspace() {
+    let mut asked = request(PROJECT);
+    asked.git_env = vec![EnvVar { name: "GIT_CONFIG_GLOBAL".into(), value: "gc".into() }];
+    let host = host()
+        .text("/home/u/proj/gitconfig", "")
+        .link("/home/u/.gitconfig", "/home/u/proj/gitconfig")
+        .link("/home/u/.config/git", "/home/u/proj/missing");
+    let compiled = host.compile(&asked);
+    let table = [("gitconfig", Access::Read), ("gc", Access::Read), ("missing", Access::Read)];
+    assert_accesses(&host, &compiled, PROJECT, &table);
+    assert_eq!(compiled.notes, []);
+}
+
+#[test]
+fn what_cannot_be_read_is_not_taken_for_nothing() {
+    let long = "# nothing\n".repeat(sandbar_proto::FactQuery::MAX_BYTES / 10 + 1);
+    for file in ["/home/u/proj/.git/config", "/home/u/proj/.git/config.worktree", "/home/u/.gitconfig"] {
+        let refused = CompileError::ConfigurationTooLong { path: path(file) };
+        assert_eq!(host().text(file, &long).try_compile(&request(PROJECT)).unwrap_err(), refused);
+    }
+    let unreadable = host().text("/home/u/.gitconfig", "[include]\n\tpath = d\n").dir("/home/u/d");
+    let note = Note::ConfigurationUnreadable { path: path("/home/u/d"), errno: 2 };
+    assert_eq!(unreadable.compile(&request(PROJECT)).notes, [note]);
+    for value in ["~nobody/x", "%(prefix)/x"] {
+        let unknown = host().text("/home/u/proj/.git/config", &with_hooks_path(value));
+        let note = Note::ConfiguredUnknown { key: "core.hooksPath", value: value.into() };
+        assert_eq!(unknown.compile(&request(PROJECT)).notes, [note]);
+    }
+    let long_pointer = FakeHost::with_home().text("/home/u/proj/.git", &long);
+    let because = GitDoubt::Dangling;
+    let note = Note::GitReadOnly { git: path("/home/u/proj/.git"), because };
+    assert_eq!(long_pointer.compile(&request(PROJECT)).notes, [note]);
+}
+
+#[test]
+fn what_a_hook_leads_to_is_protected_and_a_link_that_can_be_replaced_is_said() {
+    let host = host()
+        .file("/home/u/proj/scripts/check")
+        .link("/home/u/proj/.git/hooks/pre-commit", "/home/u/proj/scripts/check")
+        .link("/home/u/proj/.git/hooks/pre-push", "/home/u/proj/scripts/missing")
+        .dir("/home/u/proj/lib")
+        .link("/home/u/proj/.git/hooks/lib", "/home/u/proj/lib");
+    let compiled = host.compile(&request(PROJECT));
+    let table = [
+        ("scripts/check", Access::Read),
+        ("scripts/missing", Access::Read),
+        ("scripts/other", Access::Write),
+        ("lib/x", Access::Write),
+    ];
+    assert_accesses(&host, &compiled, PROJECT, &table);
+    assert_eq!(compiled.notes, []);
+    let twice = host
+        .link("/home/u/proj/bin", "/home/u/proj/scripts")
+        .link("/home/u/proj/.git/hooks/pre-merge", "/home/u/proj/bin/check");
+    let link = path("/home/u/proj/.git/hooks/pre-merge");
+    assert_eq!(twice.compile(&request(PROJECT)).notes, [Note::ConfiguredOpen { key: "hook", path: link }]);
+    let husky = FakeHost::with_home()
+        .repository("/home/u/proj/.git")
+        .text("/home/u/proj/.git/config", &with_hooks_path(".husky/_"))
+        .file("/home/u/proj/tools/x")
+        .link("/home/u/proj/.husky/_/pre-commit", "/home/u/proj/tools/x");
+    let table =
+        [(".husky/_/h", Access::Read), (".husky/pre-commit", Access::Write), ("tools/x", Access::Read)];
+    assert_accesses(&husky, &husky.compile(&request(PROJECT)), PROJECT, &table);
+    let all = FakeHost::with_home()
+        .repository("/home/u/proj/.git")
+        .text("/home/u/proj/.git/config", &with_hooks_path("."));
+    let note = Note::ConfiguredOpen { key: "core.hooksPath", path: path(PROJECT) };
+    assert_eq!(all.compile(&request(PROJECT)).notes, [note]);
+}
+
+#[test]
+fn a_git_directory_in_the_workspace_is_guarded_whatever_leads_to_it() {
+    let bare = "/home/u/proj/.bare";
+    let pointed = FakeHost::with_home().repository(bare).text("/home/u/proj/.git", "gitdir: ./.bare\n");
+    let named = FakeHost::with_home().repository(bare);
+    let env = |name: &str, value: &str| vec![EnvVar { name: name.into(), value: value.into() }];
+    let split = FakeHost::with_home()
+        .repository(bare)
+        .text("/home/u/proj/.git", "gitdir: e\n")
+        .text("/home/u/proj/e/HEAD", "x")
+        .text("/home/u/proj/e/commondir", "../.bare\n");
+    let table = [
+        (&pointed, vec![]),
+        (&named, env("GIT_DIR", ".bare")),
+        (&named, env("GIT_COMMON_DIR", "/home/u/proj/.bare")),
+        (&split, vec![]),
+    ];
+    for (row, (host, git_env)) in table.into_iter().enumerate() {
+        let mut asked = request(PROJECT);
+        asked.git_env = git_env;
+        let compiled = host.compile(&asked);
+        assert_accesses(host, &compiled, bare, &OPENED);
+        assert_eq!(compiled.notes, [], "row {row}");
+        asked.git = GitMode::Protect;
+        assert_accesses(host, &host.compile(&asked), bare, &[("refs/x", Access::Read)]);
+    }
+    let dangling = FakeHost::with_home().text("/home/u/proj/.git", "gitdir: later\n");
+    assert_accesses(&dangling, &dangling.compile(&request(PROJECT)), PROJECT, &[("later", Access::Read)]);
+    let submodule =
+        host().text("/home/u/proj/.git/index", "lib\n").text("/home/u/proj/lib/.git", "gitdir: ../gone\n");
+    assert_accesses(&submodule, &submodule.compile(&request(PROJECT)), PROJECT, &[("gone", Access::Read)]);
+}
+
+#[test]
+fn repositories_to_push_to_cannot_be_planted() {
+    let host = host().file("/home/u/proj/.git/branches/x");
+    let table = [("remotes/origin", Access::Read), ("branches/x", Access::Read)];
+    assert_accesses(&host, &host.compile(&request(PROJECT)), "/home/u/proj/.git", &table);
 }

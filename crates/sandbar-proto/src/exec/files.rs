@@ -26,7 +26,8 @@ sandboxed! {
     pub struct PathParams {
         /// The path.
         pub path: WirePath,
-        /// Of `fs/getMetadata`: whether a symbolic link in its place is followed; it is, unless this says no.
+        /// Of `fs/getMetadata` and `fs/readDirectory`: whether a symbolic link in its place is followed; it is, unless
+        /// this says no.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub follow_symlinks: Option<bool>,
     }
@@ -161,7 +162,7 @@ pub struct WalkOptions {
     /// Whether links to directories are entered.
     #[serde(default)]
     pub follow_directory_symlinks: bool,
-    /// Whether directories whose names begin with a dot are left out.
+    /// Whether directories whose names begin with a dot are told and not entered.
     #[serde(default, rename = "pruneHiddenDirectories", alias = "pruneHidden")]
     pub prune_hidden: bool,
 }

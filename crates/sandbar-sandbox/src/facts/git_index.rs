@@ -27,6 +27,12 @@ const EXTENDED: u16 = 0x4000;
 /// Bytes of a hash: SHA-1 and SHA-256. The index itself does not say which.
 const HASHES: [usize; 2] = [20, 32];
 
+/// Longest name: no path is longer (PATH_MAX of limits.h), so git enters nothing behind one that is.
+const MAX_NAME: usize = 4096;
+/// Most bytes of submodules' names for each byte of the index. Version 4 writes a name by what it has more than the
+/// one before, at 63 bytes an entry, so a long name could be repeated until it fills the memory.
+const MAX_NAMES_PER_BYTE: usize = 4;
+
 /// Returns the submodules in the index at `path`.
 pub(super) fn links(path: &AbsPath) -> Result<GitLinks, Failure> {
     let content = read(path)?;
@@ -79,9 +85,16 @@ fn parse(content: &[u8], hash: usize) -> Option<Index> {
     }
     let mut index = Index::default();
     let mut rest = rest;
-    let mut name: Vec<u8> = Vec::new();
+    let (mut name, mut names_bytes) = (Vec::new(), 0);
     for _ in 0..number(header, 4)? {
+        let known = index.links.len();
         rest = entry(rest, hash, version, &mut name, &mut index.links)?;
+        if index.links.len() > known {
+            names_bytes += name.len();
+        }
+        if name.len() > MAX_NAME || names_bytes > MAX_NAMES_PER_BYTE * content.len() {
+            return None;
+        }
     }
     while rest.len() > hash {
         let (signature, after) = rest.split_at_checked(4)?;
@@ -157,6 +170,7 @@ mod tests {
     use std::process::Command;
 
     use proptest::prelude::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     use super::*;
 
@@ -238,27 +252,146 @@ mod tests {
         assert_eq!(repository.links(), Err(Failure::Errno(Errno::INVAL)));
     }
 
+    /// What an index of a test lists.
+    #[derive(Debug, Clone)]
+    struct Listed {
+        mode: u32,
+        name: Vec<u8>,
+        is_extended: bool,
+    }
+
+    fn listed(mode: u32, name: &[u8]) -> Listed {
+        Listed { mode, name: name.to_vec(), is_extended: false }
+    }
+
+    /// An index as gitformat-index(5) describes it, with an extension behind its entries.
+    fn written(version: u32, hash: usize, entries: &[Listed], extension: &[u8]) -> Vec<u8> {
+        let mut content = [b"DIRC".as_slice(), &version.to_be_bytes()].concat();
+        content.extend(u32::try_from(entries.len()).unwrap().to_be_bytes());
+        let mut before: &[u8] = b"";
+        for entry in entries {
+            let start = content.len();
+            content.extend([7; MODE]);
+            content.extend(entry.mode.to_be_bytes());
+            content.extend(vec![7; STAT - MODE - 4 + hash]);
+            let is_extended = entry.is_extended && version > 2;
+            content.extend(if is_extended { EXTENDED } else { 0 }.to_be_bytes());
+            content.extend(if is_extended { &[0x20, 0][..] } else { &[] });
+            if version == 4 {
+                let common = before.iter().zip(&entry.name).take_while(|(one, other)| one == other).count();
+                content.extend(variable(before.len() - common));
+                content.extend([&entry.name[common..], b"\0"].concat());
+            } else {
+                content.extend(&entry.name);
+                let padding = 8 - (content.len() - start) % 8;
+                content.extend(vec![0; padding]);
+            }
+            before = &entry.name;
+        }
+        content.extend(extension);
+        content.extend(vec![9; hash]);
+        content
+    }
+
+    /// A number as pack offsets are written.
+    fn variable(mut value: usize) -> Vec<u8> {
+        let low = |value: usize| u8::try_from(value & 0x7f).unwrap();
+        let mut bytes = vec![low(value)];
+        while value >= 0x80 {
+            value = (value >> 7) - 1;
+            bytes.insert(0, low(value) | 0x80);
+        }
+        bytes
+    }
+
+    fn extension(signature: &[u8; 4], data: &[u8]) -> Vec<u8> {
+        [&signature[..], &u32::try_from(data.len()).unwrap().to_be_bytes(), data].concat()
+    }
+
+    #[test]
+    fn a_name_that_no_path_has_is_no_submodule() {
+        let index = |length: usize| written(4, 20, &[listed(GITLINK, &b"x".repeat(length))], b"");
+        assert_eq!(parse(&index(MAX_NAME), 20).map(|index| index.links.len()), Some(1));
+        assert_eq!(parse(&index(MAX_NAME + 1), 20), None);
+    }
+
+    #[test]
+    fn names_that_repeat_a_long_one_do_not_add_up() {
+        let entries = vec![listed(GITLINK, &b"x".repeat(MAX_NAME)); 1000];
+        let content = written(4, 20, &entries, b"");
+        assert!(content.len() < 100_000, "version 4 writes a repeated name as two bytes");
+        assert_eq!(parse(&content, 20), None);
+    }
+
+    fn any_entries() -> impl Strategy<Value = Vec<Listed>> {
+        let mode = proptest::sample::select(vec![0o100_644, 0o120_000, 0o040_000, GITLINK, GITLINK | 0o777]);
+        let entry = (mode, "[ab/]{1,200}", any::<bool>()).prop_map(|(mode, name, is_extended)| Listed {
+            mode,
+            name: name.into_bytes(),
+            is_extended,
+        });
+        proptest::collection::vec(entry, 0..12)
+    }
+
     proptest! {
         #[test]
-        fn damage_never_panics(at in 0_usize..400, byte: u8, version in 2_u32..=4) {
-            let mut content = b"DIRC".to_vec();
-            content.extend(version.to_be_bytes());
-            content.extend(2_u32.to_be_bytes());
-            content.extend([0; 24]);
-            content.extend(GITLINK.to_be_bytes());
-            content.extend([7; 400]);
-            content[at] = byte;
-            for hash in HASHES {
-                parse(&content, hash);
-            }
+        fn what_is_written_is_read(
+            entries in any_entries(), version in 2_u32..=4, is_sha256: bool, data in proptest::collection::vec(1_u8.., 32..80),
+        ) {
+            let hash = HASHES[usize::from(is_sha256)];
+            let behind = [extension(b"TREE", b"abc"), extension(b"link", &data)].concat();
+            let found = parse(&written(version, hash, &entries, &behind), hash).unwrap();
+            let gitlinks = entries.iter().filter(|entry| entry.mode & TYPE_MASK == GITLINK);
+            let expected: Vec<ByteString> = gitlinks.map(|entry| entry.name.as_slice().into()).collect();
+            prop_assert_eq!(found.links, expected);
+            let shared = found.shared.unwrap();
+            prop_assert_eq!(shared.len(), "sharedindex.".len() + 2 * hash);
         }
+    }
 
-        #[test]
-        fn noise_never_panics(noise: Vec<u8>) {
+    #[test]
+    fn fuzz_an_index_takes_no_more_than_its_length_and_names_files_beside_it_only() {
+        let entries = [listed(GITLINK, b"deep/er"), listed(0o100_644, b"file"), listed(GITLINK, b"lib")];
+        let behind = [extension(b"TREE", b"abc"), extension(b"link", &[7; 40])].concat();
+        let good: Vec<Vec<u8>> = HASHES
+            .iter()
+            .flat_map(|&hash| (2..=4).map(move |version| (version, hash)))
+            .map(|(version, hash)| written(version, hash, &entries, &behind))
+            .collect();
+        let good: Vec<&[u8]> = good.iter().map(Vec::as_slice).collect();
+        let gitlink = written(4, 20, &[listed(GITLINK, b"lib")], b"");
+        let again = &gitlink[HEADER..gitlink.len() - 20 - 4];
+        let samples = Samples {
+            whole: &good,
+            words: &[
+                b"DIRC",
+                b"\0",
+                b"\0\0\0\x04",
+                b"link",
+                b"TREE",
+                b"\xe0\0",
+                b"\x80",
+                b"\0\0\0\x01",
+                again,
+                b"\0\0",
+            ],
+        };
+        fuzz("git index", samples, |input| {
+            let mut understood = false;
             for hash in HASHES {
-                parse(&noise, hash);
-                parse(&[b"DIRC\0\0\0\x04\0\0\0\x09", noise.as_slice()].concat(), hash);
+                let Some(index) = parse(input, hash) else { continue };
+                understood = true;
+                let bytes: usize = index.links.iter().map(|link| link.as_bytes().len()).sum();
+                assert!(bytes <= MAX_NAMES_PER_BYTE * input.len());
+                assert!(
+                    index
+                        .links
+                        .iter()
+                        .all(|link| !link.as_bytes().is_empty() && !link.as_bytes().contains(&0))
+                );
+                assert!(index.shared.is_none_or(|name| name.len() == "sharedindex.".len() + 2 * hash));
             }
-        }
+            Took::if_understood(understood)
+        });
     }
 }

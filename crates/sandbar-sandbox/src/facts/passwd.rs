@@ -14,13 +14,22 @@ const FILE: &str = "/etc/passwd";
 /// Longest file that is searched: some 100,000 users.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Returns the first entry of `uid`.
-pub(super) fn user(uid: u32) -> Result<FactAnswer, Failure> {
+/// Which user is looked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum By<'name> {
+    /// The one with this id.
+    Uid(u32),
+    /// The one with this login name.
+    Name(&'name [u8]),
+}
+
+/// Returns the first entry of a user.
+pub(super) fn user(by: By<'_>) -> Result<FactAnswer, Failure> {
     let text = read().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     if text.len() as u64 > MAX_BYTES {
         return Err(Failure::TooLong);
     }
-    find(&text, uid).ok_or(Failure::Missing)
+    find(&text, by).ok_or(Failure::Missing)
 }
 
 fn read() -> io::Result<Vec<u8>> {
@@ -29,11 +38,14 @@ fn read() -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// Finds the first entry of `uid` in the text of a passwd(5) file; lines of another form are skipped.
-pub(super) fn find(text: &[u8], uid: u32) -> Option<FactAnswer> {
+/// Finds the first entry of a user in the text of a passwd(5) file; lines of another form are skipped.
+pub(super) fn find(text: &[u8], by: By<'_>) -> Option<FactAnswer> {
     text.split(|&byte| byte == b'\n')
         .filter_map(entry)
-        .find(|entry| entry.uid == uid)
+        .find(|entry| match by {
+            By::Uid(uid) => entry.uid == uid,
+            By::Name(name) => entry.name == name,
+        })
         .map(|entry| FactAnswer::User { name: entry.name.into(), home: entry.home.into(), gid: entry.gid })
 }
 

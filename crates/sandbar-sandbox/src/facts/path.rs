@@ -132,6 +132,12 @@ fn entry_type(directory: &OwnedFd, entry: &RawDirEntry<'_>) -> Result<Option<Fil
     }
 }
 
+/// Returns what the symbolic link `path` says. EINVAL: it is none.
+pub(super) fn link(path: &AbsPath) -> Result<ByteString, Failure> {
+    let target = rustix::fs::readlink(path.as_bytes(), Vec::new())?;
+    Ok(ByteString::from(target.to_bytes()))
+}
+
 /// Returns the content of the regular file `path`; symlinks above it are followed, but not itself.
 pub(super) fn read(path: &AbsPath) -> Result<ByteString, Failure> {
     // NONBLOCK: a FIFO without a writer must not hold us up before its type is known.

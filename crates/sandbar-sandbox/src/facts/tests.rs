@@ -8,8 +8,11 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
-use sandbar_proto::{AbsPath, ByteString, FileFact, FileIdentity, FileKind, PinnedPath};
+use sandbar_proto::{AbsPath, ByteString, FileFact, FileIdentity, FileKind, LimitFacts, PinnedPath};
 
+use sandbar_testkit::{Samples, Took, fuzz};
+
+use super::passwd::By;
 use super::*;
 
 /// A fresh directory under its real path.
@@ -88,7 +91,7 @@ fn content(bytes: impl AsRef<[u8]>) -> FactAnswer {
     FactAnswer::Content(bytes.as_ref().into())
 }
 
-const TOO_LONG: FactAnswer = FactAnswer::Failed { errno: 0 };
+const TOO_LONG: FactAnswer = FactAnswer::TooLong;
 
 #[test]
 fn a_path_without_symlinks_is_answered_as_asked() {
@@ -259,6 +262,15 @@ fn only_regular_files_are_read() {
 }
 
 #[test]
+fn a_link_says_what_is_in_it() {
+    let tree = Tree::new().file("file", "x").link("link", "../no/./where");
+    let link = |below| answer(&FactQuery::Link(tree.path(below)));
+    assert_eq!(link("link"), content("../no/./where"));
+    assert_eq!(link("file"), failed(Errno::INVAL));
+    assert_eq!(link("no"), FactAnswer::Missing);
+}
+
+#[test]
 fn a_user_is_the_first_entry_of_its_id() {
     let text = b"+nis::::::\n# root:x:7:7::/:\nshort:x:7\nbad:x:7:g::/bad:\n\
         m\xfcller:x:7:8:M,,,:/home/m:/bin/sh\nsecond:x:7:9::/:\nlast:x:10:11::/l";
@@ -266,9 +278,48 @@ fn a_user_is_the_first_entry_of_its_id() {
         let (name, home): (ByteString, ByteString) = (name.into(), home.into());
         Some(FactAnswer::User { name, home, gid })
     };
-    assert_eq!(passwd::find(text, 7), user(b"m\xfcller", "/home/m", 8));
-    assert_eq!(passwd::find(text, 10), user(b"last", "/l", 11));
-    assert_eq!(passwd::find(text, 0), None);
+    assert_eq!(passwd::find(text, By::Uid(7)), user(b"m\xfcller", "/home/m", 8));
+    assert_eq!(passwd::find(text, By::Uid(10)), user(b"last", "/l", 11));
+    assert_eq!(passwd::find(text, By::Uid(0)), None);
+    assert_eq!(passwd::find(text, By::Name(b"last")), user(b"last", "/l", 11));
+    assert_eq!(passwd::find(text, By::Name(b"lost")), None);
+}
+
+#[test]
+fn fuzz_a_user_is_found_behind_any_lines_and_has_what_its_line_says() {
+    let samples = Samples {
+        whole: &[
+            b"root:x:0:0:root:/root:/bin/sh\ndaemon:*:1:1::/:/usr/sbin/nologin\n",
+            b"+nis::::::\n# root:x:7:7::/:\nshort:x:7\nbad:x:7:g::/bad:\n\xff:x:7:8:M,,,:/home/m:/bin/sh\n",
+        ],
+        words: &[
+            b":",
+            b"\n",
+            b"x",
+            b"7",
+            b"-1",
+            b"+",
+            b"#",
+            b"4294967295",
+            b"4294967296",
+            b"\r",
+            b"\0",
+            b"u:x:7:7::/u:",
+        ],
+    };
+    let is_missing = |found: &Option<FactAnswer>| found.is_none();
+    fuzz("passwd", samples, |input| {
+        let found: Vec<_> = [0, 7, u32::MAX].map(|uid| passwd::find(input, uid)).into();
+        for answer in found.iter().flatten() {
+            let FactAnswer::User { name, home, .. } = answer else { panic!("{answer:?}") };
+            let line = [name.as_bytes(), b":"].concat();
+            assert!(!name.as_bytes().is_empty() && input.windows(line.len()).any(|part| part == line));
+            assert!(!home.as_bytes().contains(&b':') && !home.as_bytes().contains(&b'\n'));
+        }
+        let last = passwd::find(&[input, b"\nlast:x:424242:1::/last:"].concat(), 424_242);
+        assert!(last.is_some());
+        Took::if_understood(!found.iter().all(is_missing))
+    });
 }
 
 #[test]
@@ -281,7 +332,11 @@ fn gathering_keeps_what_is_known() {
     let tree = Tree::new().file("new", "");
     let (new, known) = (FactQuery::Lookup(tree.path("new")), FactQuery::Lookup(tree.path("known")));
     let old = failed(Errno::ACCESS);
-    let mut facts = Facts { host: host_facts().unwrap(), answers: [(known.clone(), old.clone())].into() };
+    let mut facts = Facts {
+        host: host_facts().unwrap(),
+        answers: [(known.clone(), old.clone())].into(),
+        limits: LimitFacts::default(),
+    };
     gather(&mut facts, vec![new.clone(), known.clone()]);
     assert_eq!(facts.answers, [(new, tree.fact("new", FileKind::File)), (known, old)].into());
 }
@@ -302,6 +357,9 @@ fn the_host_is_described_by_its_kernel() {
 #[test]
 fn id_maps_tell_the_ids_inside() {
     let range = |first, count| Some(IdRange { first, count });
+    assert_eq!(outer_root("         0          0 4294967295\n"), Some(0));
+    assert_eq!(outer_root("1000 0 1\n"), Some(1000));
+    assert_eq!(outer_root("0 1000 1\n1 100000 65536\n"), None);
     assert_eq!(id_range("         0          0 4294967295"), range(0, u32::MAX));
     assert_eq!(id_range("0 100000 65536"), range(0, 65536));
     assert_eq!(id_range("1000 0 1"), range(1000, 1));

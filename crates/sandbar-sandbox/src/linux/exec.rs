@@ -87,7 +87,7 @@ impl Command {
         }
     }
 
-    /// Starts the leader, in the foreground of `terminal` if there is one, and waits until it executed its program or
+    /// Starts the leader, in the foreground of `terminal` and behind the door of `cgroup` if there is one, and waits until it executed its program or
     /// failed to.
     ///
     /// # Errors
@@ -96,8 +96,9 @@ impl Command {
         &mut self,
         stack: &mut [u8],
         terminal: Option<BorrowedFd<'_>>,
+        cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<i32, SetupFailure> {
-        let mut leader = Leader { command: self, terminal, failure: None };
+        let mut leader = Leader { command: self, terminal, cgroup, failure: None };
         // SAFETY: `leader` only makes system calls on memory laid out before, writes its own failure slot and
         // the shell slots, and executes or exits; it outlives the call because vfork suspends us.
         let pid = unsafe { sys::vfork(leader_main, stack, (&raw mut leader).cast()) };
@@ -132,13 +133,14 @@ fn failure(step: Step, errno: Errno) -> SetupFailure {
 struct Leader<'a> {
     command: &'a mut Command,
     terminal: Option<BorrowedFd<'a>>,
+    cgroup: Option<BorrowedFd<'a>>,
     failure: Option<SetupFailure>,
 }
 
 extern "C" fn leader_main(argument: *mut c_void) -> c_int {
     // SAFETY: `Command::start` passes a live Leader and is suspended while this runs.
     let leader = unsafe { &mut *argument.cast::<Leader<'_>>() };
-    leader.failure = Some(match leader.command.become_leader(leader.terminal) {
+    leader.failure = Some(match leader.command.become_leader(leader.terminal, leader.cgroup) {
         Ok(()) => leader.command.execute(),
         Err(failure) => failure,
     });
@@ -147,8 +149,16 @@ extern "C" fn leader_main(argument: *mut c_void) -> c_int {
 
 impl Command {
     /// An own process group, the caller's umask, priority and limits, default signal actions.
-    fn become_leader(&self, terminal: Option<BorrowedFd<'_>>) -> Result<(), SetupFailure> {
+    fn become_leader(
+        &self,
+        terminal: Option<BorrowedFd<'_>>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<(), SetupFailure> {
         let fail = |errno| failure(Step::Attributes, errno);
+        if let Some(cgroup) = cgroup {
+            // The writer itself (cgroups(7)). Not the holder: it has to outlive what the cgroup kills.
+            rustix::io::write(cgroup, b"0").map_err(|errno| failure(Step::Cgroup, errno))?;
+        }
         rustix::process::setpgid(None, None).map_err(fail)?;
         if let Some(terminal) = terminal {
             // Signals are still blocked, SIGTTOU among them, so a group in the background may do this (tcsetpgrp(3)).

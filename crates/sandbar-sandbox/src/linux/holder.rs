@@ -15,16 +15,20 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
-use sandbar_proto::{AfterLeader, ExitStatus, NetworkMode, ResourceUse, Timestamp};
+use sandbar_proto::{AfterLeader, ExitStatus, Limit, NetworkMode, ResourceUse, Timestamp};
 
 use super::prepare::{Launch, MapWriter, Walls};
 use super::sys::{self, Dumpable, Waited};
 use super::terminal::Wanted;
+use super::watch::Watch;
 use super::{landlock, mounts, tree};
 use crate::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 
 /// The descriptor of the control channel in the holder: the first one behind the standard streams.
 const CONTROL: RawFd = 3;
+
+/// The descriptor of the door to the run's cgroup, while there is one: the next one.
+const CGROUP: RawFd = 4;
 
 /// How long a tree that is being killed gets between two looks at what is left of it.
 const KILL_ROUND: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
@@ -35,6 +39,8 @@ pub(super) struct Inherited<'a> {
     pub(super) stdio: [BorrowedFd<'a>; 3],
     /// The channel to the keeper.
     pub(super) control: BorrowedFd<'a>,
+    /// The door to the run's cgroup, if it has one ([`crate::cgroup::Cgroup::door`]).
+    pub(super) cgroup: Option<BorrowedFd<'a>>,
 }
 
 pub(super) fn fail(step: Step) -> impl Fn(Errno) -> SetupFailure {
@@ -61,7 +67,8 @@ pub(super) fn run(launch: &mut Launch) -> ! {
             report(Report::Running);
             launch.command.wipe();
             close_stdio();
-            exit(Holder { leader, leader_waited: false, children, terminal, launch }.hold())
+            let watch = launch.watch.take();
+            exit(Holder { leader, leader_waited: false, children, terminal, watch, launch }.hold())
         }
         Err(failure) => give_up(failure),
     }
@@ -81,6 +88,11 @@ pub(super) fn exit(code: c_int) -> ! {
 pub(super) fn control() -> BorrowedFd<'static> {
     // SAFETY: `take_descriptors` put the channel there before anything else, and nothing closes it.
     unsafe { BorrowedFd::borrow_raw(CONTROL) }
+}
+
+fn cgroup_door() -> BorrowedFd<'static> {
+    // SAFETY: `take_descriptors` put it there, and it is closed only behind its one use.
+    unsafe { BorrowedFd::borrow_raw(CGROUP) }
 }
 
 fn report(report: Report) {
@@ -123,7 +135,12 @@ fn set_up(launch: &mut Launch) -> Result<Started, SetupFailure> {
         }
     };
     let children = sys::child_signal_fd().map_err(fail(Step::Holder))?;
-    let leader = launch.command.start(&mut launch.stack, terminal.as_ref().map(OwnedFd::as_fd))?;
+    let cgroup = launch.joins_cgroup.then(cgroup_door);
+    let leader = launch.command.start(&mut launch.stack, terminal.as_ref().map(OwnedFd::as_fd), cgroup)?;
+    if launch.joins_cgroup {
+        // SAFETY: nothing in this process owns the door, and nothing goes through it any more.
+        unsafe { libc::close(CGROUP) };
+    }
     Ok(Started { leader, children, terminal })
 }
 
@@ -134,13 +151,21 @@ pub(super) fn take_descriptors(inherited: &Inherited<'_>) -> Result<(), Errno> {
     let [stdin, stdout, stderr] = inherited.stdio;
     let lifted = [lift(stdin)?, lift(stdout)?, lift(stderr)?];
     let control = lift(inherited.control)?;
+    let cgroup = inherited.cgroup.map(lift).transpose()?;
     for (source, target) in lifted.iter().zip(0..) {
         duplicate(source.as_raw_fd(), target, 0)?;
     }
     duplicate(control.as_raw_fd(), CONTROL, libc::O_CLOEXEC)?;
+    let mut last = CONTROL;
+    if let Some(cgroup) = &cgroup {
+        if cgroup.as_raw_fd() != CGROUP {
+            duplicate(cgroup.as_raw_fd(), CGROUP, libc::O_CLOEXEC)?;
+        }
+        last = CGROUP;
+    }
     // From here on the descriptors are gone; their owners must not close them again.
-    std::mem::forget((lifted, control));
-    sys::close_from(CONTROL + 1)
+    std::mem::forget((lifted, control, cgroup));
+    sys::close_from(last + 1)
 }
 
 pub(super) fn duplicate(source: RawFd, target: RawFd, flags: c_int) -> Result<(), Errno> {
@@ -239,6 +264,7 @@ struct Holder<'a> {
     children: OwnedFd,
     /// Keeps the terminal open as long as there is a tree.
     terminal: Option<OwnedFd>,
+    watch: Option<Watch>,
     launch: &'a Launch,
 }
 
@@ -257,16 +283,28 @@ impl Holder<'_> {
                 PollFd::from_borrowed_fd(control(), PollFlags::IN),
                 PollFd::new(&self.children, PollFlags::IN),
             ];
-            match poll(&mut fds, None) {
+            let pause = self.watch.as_mut().map(|watch| timespec(watch.pause()));
+            match poll(&mut fds, pause.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => break,
             }
-            if matches!(self.reap(), Next::End) || matches!(self.obey(), Next::End) {
+            if matches!(self.reap(), Next::End)
+                || matches!(self.obey(), Next::End)
+                || matches!(self.look(), Next::End)
+            {
                 break;
             }
         }
         self.end_tree();
         0
+    }
+
+    /// Looks at what the tree uses, and says which limits it reached. Of memory there may be nothing left in a moment, so
+    /// that ends the tree here; about the rest the keeper decides.
+    fn look(&mut self) -> Next {
+        let sandboxed = self.sandboxed();
+        let Some(watch) = &mut self.watch else { return Next::Hold };
+        tell(watch.look(sandboxed))
     }
 
     fn sandboxed(&self) -> bool {
@@ -282,6 +320,11 @@ impl Holder<'_> {
             match sys::wait_any() {
                 Ok(Waited::Ended { pid, status, usage }) if pid == self.leader && !self.leader_waited => {
                     self.leader_waited = true;
+                    let sandboxed = self.sandboxed();
+                    if let Some(watch) = &mut self.watch {
+                        // What it left behind is still there; the leader itself no more.
+                        tell(watch.look_now(sandboxed, 1));
+                    }
                     report(leader_exited(status, &usage));
                     if self.launch.after_leader == AfterLeader::Kill {
                         return Next::End;
@@ -361,6 +404,25 @@ impl Holder<'_> {
     }
 }
 
+/// Says which limits were reached.
+fn tell(held: Vec<Limit>) -> Next {
+    let mut next = Next::Hold;
+    for limit in held {
+        report(Report::LimitHeld(limit));
+        if limit == Limit::Memory {
+            next = Next::End;
+        }
+    }
+    next
+}
+
+fn timespec(duration: std::time::Duration) -> rustix::time::Timespec {
+    rustix::time::Timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
 fn leader_exited(status: c_int, usage: &libc::rusage) -> Report {
     let status = if libc::WIFSIGNALED(status) {
         ExitStatus::Signaled { signal: libc::WTERMSIG(status) }
@@ -368,14 +430,9 @@ fn leader_exited(status: c_int, usage: &libc::rusage) -> Report {
         // An exit status is eight bits wide (wait(2)).
         ExitStatus::Exited { code: u8::try_from(libc::WEXITSTATUS(status) & 0xff).unwrap_or(u8::MAX) }
     };
-    let micros = |time: libc::timeval| {
-        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-        let rest = u64::try_from(time.tv_usec).unwrap_or_default();
-        seconds * 1_000_000 + rest
-    };
     let usage = ResourceUse {
-        user_us: micros(usage.ru_utime),
-        system_us: micros(usage.ru_stime),
+        user_us: sys::micros(usage.ru_utime),
+        system_us: sys::micros(usage.ru_stime),
         max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or_default(),
     };
     Report::LeaderExited { status, usage, ended: now() }

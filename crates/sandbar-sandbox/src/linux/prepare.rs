@@ -5,11 +5,12 @@
 use std::ffi::CString;
 
 use sandbar_proto::{
-    AbsPath, AfterLeader, FileIdentity, FileKind, LaunchSpec, LinuxSandbox, MountOp, NetworkMode, RunAs,
-    Sandbox, SeccompSpec,
+    AbsPath, AfterLeader, FileIdentity, FileKind, LaunchSpec, LimitMechanism, LinuxSandbox, MountOp,
+    NetworkMode, RunAs, Sandbox, SeccompSpec,
 };
 
 use super::exec::{Command, NulByte};
+use super::watch::Watch;
 use super::{landlock, mounts, terminal};
 use crate::seccomp::{self, Program, SeccompError};
 use crate::{CacheAbove, CacheLayer, SpawnError};
@@ -50,7 +51,15 @@ pub(super) struct Launch {
     pub(super) after_leader: AfterLeader,
     pub(super) walls: Option<Walls>,
     pub(super) terminal: Option<terminal::Wanted>,
+    pub(super) watch: Option<Watch>,
+    /// Whether the leader moves itself into a cgroup.
+    pub(super) joins_cgroup: bool,
     pub(super) stack: Vec<u8>,
+}
+
+/// Whether a cgroup enforces a limit of `spec`.
+pub(super) fn joins_cgroup(spec: &LaunchSpec) -> bool {
+    spec.enforced.iter().any(|limit| limit.by == LimitMechanism::Cgroup)
 }
 
 impl Launch {
@@ -73,6 +82,8 @@ impl Launch {
             after_leader: spec.after_leader,
             walls,
             terminal: terminal::Wanted::of(spec),
+            watch: Watch::of(spec)?,
+            joins_cgroup: joins_cgroup(spec),
             stack: vec![0; LEADER_STACK_BYTES],
         })
     }

@@ -65,7 +65,7 @@ fn receive_launch(filters: &mut FilterCache) -> Result<Option<Launch>, SetupFail
     let additions: Additions = read(additions)?;
     launch.add(&additions.mounts, &additions.caches).map_err(unprepared)?;
     let stdio = [&streams[0], &streams[1], &streams[2]].map(OwnedFd::as_fd);
-    let inherited = Inherited { stdio, control: holder::control() };
+    let inherited = Inherited { stdio, control: holder::control(), cgroup: None };
     holder::take_descriptors(&inherited).map_err(fail(Step::Descriptors))?;
     // Closed with everything else just now.
     std::mem::forget(streams);

@@ -428,7 +428,29 @@ pub(super) fn set_nice(nice: i32) -> Result<(), Errno> {
     check(c_long::from(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })).map(drop)
 }
 
-/// setrlimit(2); `None` is unlimited. A hard limit above the current one is lowered to what may be had.
+/// CPU time of all children that this process waited for, in microseconds, getrusage(2).
+pub(super) fn waited_cpu_us() -> u64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is live and has the size that the kernel writes.
+    let result = unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, usage.as_mut_ptr()) };
+    // SAFETY: zeroed is a valid rusage, and the kernel filled it in unless the call failed.
+    let usage = unsafe { usage.assume_init() };
+    if result == 0 { cpu_us(&usage) } else { 0 }
+}
+
+/// CPU time of a usage, in microseconds.
+pub(super) fn cpu_us(usage: &libc::rusage) -> u64 {
+    micros(usage.ru_utime) + micros(usage.ru_stime)
+}
+
+/// A time in microseconds.
+pub(super) fn micros(time: libc::timeval) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or_default() * 1_000_000
+        + u64::try_from(time.tv_usec).unwrap_or_default()
+}
+
+/// setrlimit(2); `None` is unlimited. A limit above the hard one that this process has is lowered to that: whoever
+/// planned it was told (`crate::caller::lowered`).
 ///
 /// # Errors
 /// EINVAL for an unknown resource.

@@ -26,14 +26,23 @@ pub(super) fn signal_descendants(signal: i32) {
     }
 }
 
-/// Parent of every process, by id.
-fn snapshot() -> HashMap<i32, i32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return HashMap::new() };
-    let ids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    ids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
+/// Every process that /proc shows.
+pub(super) fn all() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-fn parent(pid: i32) -> Option<i32> {
+/// Every descendant of this process.
+pub(super) fn own_descendants() -> Vec<i32> {
+    descendants(getpid().as_raw_pid(), &snapshot())
+}
+
+/// Parent of every process, by id.
+fn snapshot() -> HashMap<i32, i32> {
+    all().filter_map(|pid| Some((pid, parent(pid)?))).collect()
+}
+
+pub(super) fn parent(pid: i32) -> Option<i32> {
     parse_parent(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
@@ -65,11 +74,25 @@ fn descendants(root: i32, parents: &HashMap<i32, i32>) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
 
     #[test]
     fn a_command_name_with_parentheses_does_not_hide_its_parent() {
         assert_eq!(parse_parent(b"42 (a) S 7) S 5 42 42 0"), Some(5));
         assert_eq!(parse_parent(b"42 (a"), None);
+    }
+
+    #[test]
+    fn fuzz_no_name_hides_the_parent_of_a_process() {
+        let samples = Samples {
+            whole: &[b"42 (a) S 7) S 5 42 42 0", b"1 (systemd) S 0 1 1 0 -1", b"7 ((sd-pam)) S 6 7"],
+            words: &[b"(", b")", b" ", b") S 7", b"S", b"-1", b"2147483647", b"2147483648", b"\n"],
+        };
+        fuzz("process stat", samples, |input| {
+            let real = [b"42 (", input, b") S 5 42 42 0 -1 4194560"].concat();
+            assert_eq!(parse_parent(&real), Some(5));
+            Took::if_understood(parse_parent(input).is_some())
+        });
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! What can be tried is tried: a command is run like `sandbar run` would run it, without a record. The other
 //! checks say what newer kernels would add, and where to look when the trial failed.
 
+mod limits;
 mod places;
 mod system;
 mod trial;
@@ -95,6 +96,7 @@ fn checks(directories: &Directories) -> Vec<Check> {
     checks.push(places::state(directories));
     checks.push(trial.keeper);
     checks.push(trial.sandbox);
+    checks.push(trial.limits);
     checks
 }
 

@@ -1,4 +1,5 @@
-//! `sandbar keeper stop` and `upgrade`: ends what holds the runs, if it holds none, or replaces it by this program.
+//! `sandbar keeper start`, `stop` and `upgrade`: has what holds the runs run, wherever it is called, ends it if it holds none,
+//! or replaces it by this program.
 
 use sandbar_exec::ProcessError;
 use sandbar_keeper::KeeperDir;
@@ -15,9 +16,17 @@ use crate::{event_loop, exit, keepers, output};
 /// A keeper can't be reached, or holds something.
 pub(super) fn execute(command: &KeeperCommand) -> Result<u8, Problem> {
     match command {
+        KeeperCommand::Start => start(),
         KeeperCommand::Stop => stop_all(),
         KeeperCommand::Upgrade => upgrade_all(),
     }
+}
+
+/// Starts this caller's keeper where the caller is: in its cgroup above all.
+fn start() -> Result<u8, Problem> {
+    let runtime = keepers::runtime(&Directories::find()?)?;
+    keepers::connect_or_start(&runtime)?;
+    Ok(exit::OK)
 }
 
 /// Stops every keeper that can be stopped; those that can't are told one by one.

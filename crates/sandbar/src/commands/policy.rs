@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sandbar_policy::{Access, Compiled, Decision, Explanation, Note, Origin, Permissions, ResolvedEnv, Rule};
-use sandbar_proto::{AbsPath, ByteString, EnvVar, NetworkMode, RunId};
+use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, NetworkMode, RunId};
 use serde::Serialize;
 
 use crate::cli::{EnvArgs, PolicyCommand, PolicyEnvArgs, PolicyExplainArgs, PolicyShowArgs, SandboxArgs};
@@ -47,7 +47,7 @@ fn look(sandbox: &SandboxArgs, env: &EnvArgs) -> Result<Looked, Problem> {
     let env = environment::resolve(env, profile, network, Some(RunId::generate()));
     let mut request = plan::request(sandbox, &directories)?;
     request.env.clone_from(&env.vars);
-    let compiled = plan::compile(&request)?;
+    let compiled = plan::compile(&request, &LimitFacts::default())?;
     Ok(Looked { cwd: request.cwd, env, compiled })
 }
 

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use sandbar_exec::Processes as _;
 use sandbar_keeper::KeeperDir;
-use sandbar_proto::{AbsPath, ByteString, OutputTotals, ResourceUse, RunId, Timestamp};
+use sandbar_proto::{
+    AbsPath, ByteString, EnforcedLimit, LimitReport, OutOfMemory, OutputTotals, ResourceUse, RunId, Timestamp,
+};
 use serde::Serialize;
 
 use crate::cli::PsArgs;
@@ -169,6 +171,18 @@ struct Entry<'a> {
     ended: Option<Timestamp>,
     usage: Option<ResourceUse>,
     output: Option<OutputTotals>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    limits: Vec<LimitEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    out_of_memory: Option<OutOfMemory>,
+}
+
+/// A limit as it stands: with what became of it once the run has ended.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum LimitEntry {
+    Running(EnforcedLimit),
+    Ended(LimitReport),
 }
 
 impl<'a> Entry<'a> {
@@ -188,6 +202,11 @@ impl<'a> Entry<'a> {
             ended: end.map(|end| end.ended),
             usage: end.map(|end| end.usage),
             output: end.map(|end| end.output),
+            limits: match end {
+                Some(end) => end.limits.iter().copied().map(LimitEntry::Ended).collect(),
+                None => start.limits.iter().copied().map(LimitEntry::Running).collect(),
+            },
+            out_of_memory: end.and_then(|end| end.out_of_memory),
         }
     }
 }

@@ -12,10 +12,10 @@ use super::signals::Signals;
 use super::streams::Input;
 use crate::cli::AttachArgs;
 use crate::dirs::Directories;
+use crate::event_loop;
 use crate::keepers::{self, Known};
 use crate::render::{Problem, note};
 use crate::stdio::{self, Kind};
-use crate::{event_loop, terminal};
 
 /// Attaches to a run until it ends or is detached from.
 ///
@@ -64,7 +64,8 @@ async fn attach(args: &AttachArgs, known: &Known) -> Result<u8, Problem> {
 fn input(has_terminal: bool) -> Input {
     let kinds = [stdio::kind(std::io::stdin()), stdio::kind(std::io::stdout())];
     match kinds {
-        [Kind::Terminal, Kind::Terminal] if has_terminal && terminal::is_foreground() => Input::Terminal,
+        // In the background, too: a shell may give us the terminal at any time.
+        [Kind::Terminal, Kind::Terminal] if has_terminal => Input::Terminal,
         [Kind::Closed, _] => Input::None,
         [kind @ (Kind::Terminal | Kind::Harmless | Kind::File | Kind::Other), _] => Input::Relayed(kind),
     }

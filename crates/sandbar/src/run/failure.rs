@@ -36,22 +36,6 @@ impl About {
     }
 }
 
-/// Whether a start failed because something on the host changed between plan and start.
-pub(super) fn is_about_a_change(failure: &StartFailure) -> bool {
-    const ESTALE: i32 = 116;
-    match step(failure) {
-        Some(Step::Changed | Step::CwdChanged) => true,
-        Some(Step::Source | Step::Mount) => failure.errno == ENOENT,
-        Some(_other) => false,
-        None => failure.step == StartStep::Placeholder && failure.errno == ESTALE,
-    }
-}
-
-/// Whether a start failed because caches can't be mounted here.
-pub(super) fn is_about_caches(failure: &StartFailure) -> bool {
-    failure.step == StartStep::CacheStore || step(failure) == Some(Step::Cache)
-}
-
 /// Why caches can't be mounted here.
 pub(super) fn cache_obstacle(failure: &StartFailure) -> String {
     let path = failure.path.as_ref().map(|path| path.to_display()).unwrap_or_default();
@@ -66,11 +50,11 @@ pub(crate) fn problem(error: &StartError, about: &About) -> (Problem, String, i3
     };
     match error {
         StartError::Failed(failure) => {
-            let problem = match step(failure) {
+            let problem = match failure.step.in_sandbox() {
                 Some(step) => in_sandbox(step, failure, about),
                 None => before_sandbox(failure, command),
             };
-            (problem, step_name(&failure.step), failure.errno)
+            (problem, failure.step.name().to_owned(), failure.errno)
         }
         StartError::Refused(Refusal::Malformed { message }) => {
             let problem = start(format!("the keeper did not understand the request: {message}")).advise(
@@ -87,35 +71,6 @@ pub(crate) fn problem(error: &StartError, about: &About) -> (Problem, String, i3
             (start(error.to_string()), "request".to_owned(), 0)
         }
     }
-}
-
-fn step(failure: &StartFailure) -> Option<Step> {
-    match &failure.step {
-        StartStep::Sandbox(name) => Step::from_name(name),
-        StartStep::Plan
-        | StartStep::Stream
-        | StartStep::Record
-        | StartStep::Log
-        | StartStep::Placeholder
-        | StartStep::CacheStore
-        | StartStep::NulByte
-        | StartStep::LandlockAbi => None,
-    }
-}
-
-fn step_name(step: &StartStep) -> String {
-    let name = match step {
-        StartStep::Sandbox(name) => name,
-        StartStep::Plan => "plan",
-        StartStep::Stream => "stream",
-        StartStep::Record => "record",
-        StartStep::Log => "log",
-        StartStep::Placeholder => "placeholder",
-        StartStep::CacheStore => "cache_store",
-        StartStep::NulByte => "nul_byte",
-        StartStep::LandlockAbi => "landlock_abi",
-    };
-    name.to_owned()
 }
 
 fn errno_text(errno: i32) -> String {
@@ -147,6 +102,9 @@ fn before_sandbox(failure: &StartFailure, command: &str) -> Problem {
             .advise("if it is a symbolic link, replace it by what it leads to"),
         StartStep::CacheStore => start("the store of a cache could not be made")
             .advise("make the folder writable, or set XDG_CACHE_HOME to another place"),
+        StartStep::Cgroup => start("a cgroup for its limits could not be made")
+            .at("cgroups(7), below the keeper's own")
+            .advise("`sandbar doctor` shows what enforces limits here"),
         StartStep::NulByte => Problem::new(format!(
             "could not start `{command}`: an argument, a variable or a path contains a NUL byte"
         ))
@@ -195,6 +153,9 @@ fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
             .at("mount of procfs in a new pid namespace")
             .advise("this container hides parts of /proc; start it with an unmasked /proc"),
         Step::RunAs => start(format!("the command can't run as the owner of its workspace: {text}")),
+        Step::Cgroup => start(format!("it could not be moved into the cgroup of its limits: {text}"))
+            .at("cgroups(7), below the keeper's own")
+            .advise("`sandbar doctor` shows what enforces limits here"),
         Step::Terminal => start(format!("a terminal can't be opened: {text}"))
             .at("a pseudoterminal of its own devpts; without a sandbox, of the host's")
             .advise(
@@ -250,6 +211,7 @@ fn words(step: Step) -> &'static str {
         Step::Interpreter => "finding the interpreter",
         Step::Plan => "reading the plan",
         Step::Terminal => "opening a terminal",
+        Step::Cgroup => "entering the cgroup of the run's limits",
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use sandbar_exec::{Process, ProcessControl, ProcessError};
+use sandbar_exec::{BoxFuture, Process, ProcessControl, ProcessError};
 use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, RunId, Stream, TerminalSize};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -14,13 +14,18 @@ use super::relay::{self, Output, Report, Written};
 use super::signals::{Signals, Wish};
 use super::streams::Input;
 use super::tail::Tail;
-use crate::exit;
 use crate::json::Line;
 use crate::render::{Problem, note};
+use crate::signal::{SIGCONT, SIGKILL};
 use crate::terminal::{DetachKeys, Left, Occurrence, Session};
+use crate::{exit, limits};
 
 /// How long a tree that is asked to end gets before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long our output may take what is left of it when somebody wanted us to end and the command has ended: longer
+/// than a busy reader needs, shorter than a person, or a supervisor before it kills us, waits. The record has it all.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Silence after which what was collected is written to the record.
 const SILENCE: Duration = Duration::from_millis(100);
@@ -28,9 +33,6 @@ const SILENCE: Duration = Duration::from_millis(100);
 /// How long a keeper may take over a signal before the next one makes us leave. It answers within milliseconds; two
 /// signals of one cause (a terminal's, and a parent's that passes it on) come closer together than this.
 const UNHEEDED: Duration = Duration::from_secs(1);
-
-const SIGKILL: i32 = 9;
-const SIGCONT: i32 = 18;
 
 /// Portions of what is typed that may wait for the keeper to take them.
 const TYPED: usize = 4;
@@ -78,6 +80,10 @@ pub(super) struct Follower {
     typing: mpsc::Sender<Typed>,
     end: Option<EndRecord>,
     interrupts: u32,
+    /// How long our output may take what is left of it, once we were asked to end.
+    output_deadline: Option<tokio::time::Instant>,
+    /// Whether some of the output could not be written.
+    lost_output: bool,
     /// The signal that makes us leave, since the keeper does not heed any.
     unheeded: Option<i32>,
     told_stall: bool,
@@ -89,7 +95,16 @@ enum Wake {
     Wish(Wish),
     Report(Report),
     Terminal(Occurrence),
+    Stall,
     Silence,
+}
+
+/// Waits for a stall that nobody knows of yet.
+async fn next_stall(stall: &mut Option<BoxFuture<'static, ()>>) {
+    match stall {
+        Some(stall) => stall.await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Something for the one who passes on what is typed.
@@ -132,6 +147,8 @@ impl Follower {
             terminal,
             end: None,
             interrupts: 0,
+            output_deadline: None,
+            lost_output: false,
             unheeded: None,
             told_stall: false,
             leaving: None,
@@ -165,6 +182,8 @@ impl Follower {
             self.catch_up().await.map_err(|error| lost(self.process.record().id, &error))?;
         }
         let mut quiet_since_output = false;
+        // Does not show as an event, and may come when nothing has been written for long.
+        let mut stall = Some(self.process.stalled());
         while self.leaving.is_none() {
             let wake = tokio::select! {
                 biased;
@@ -172,13 +191,21 @@ impl Follower {
                 report = self.output.report() => Wake::Report(report),
                 event = self.process.next_event() => Wake::Event(event),
                 occurrence = next_of(&mut self.terminal, &self.typing) => Wake::Terminal(occurrence),
+                () = next_stall(&mut stall) => Wake::Stall,
                 () = tokio::time::sleep(SILENCE), if !quiet_since_output => Wake::Silence,
             };
             quiet_since_output = matches!(wake, Wake::Silence);
             match wake {
                 Wake::Wish(wish) => self.obey(wish),
                 Wake::Report(report) => self.hear(report),
-                Wake::Silence => self.use_silence(),
+                // What is over within the silence behind it is not worth a word.
+                Wake::Stall => stall = None,
+                Wake::Silence => {
+                    self.use_silence();
+                    if stall.is_none() && !self.told_stall {
+                        stall = Some(self.process.stalled());
+                    }
+                }
                 Wake::Terminal(occurrence) => self.see(occurrence).await,
                 Wake::Event(Ok(Some(event))) => self.take(event).await,
                 Wake::Event(Ok(None)) => return self.finish().await,
@@ -246,11 +273,10 @@ impl Follower {
             let _ = self.control.release().await;
         }
         self.close_output().await;
-        let had_terminal = self.terminal.is_some();
-        self.leave_terminal(Left::Behind);
-        if !self.manner.quiet {
-            let line = if had_terminal { "\r\n" } else { "" };
-            let _ = crate::output::write(Stream::Stderr, line.as_bytes());
+        if self.manner.quiet {
+            self.leave_terminal(Left::Behind);
+        } else {
+            self.interrupt_terminal();
             note(format_args!("detached; `sandbar attach {id}` comes back to it."));
         }
         Ok(status)
@@ -307,11 +333,13 @@ impl Follower {
                     }
                     return;
                 }
+                // Dropped, so that the end of the command is seen.
+                () = passed(self.output_deadline) => return,
             };
             match wake {
                 Wake::Wish(wish) => self.obey(wish),
                 Wake::Report(report) => self.hear(report),
-                Wake::Event(_) | Wake::Silence | Wake::Terminal(_) => {}
+                Wake::Event(_) | Wake::Stall | Wake::Silence | Wake::Terminal(_) => {}
             }
             if self.leaving.is_some() || self.unheeded.is_some() {
                 return;
@@ -323,6 +351,10 @@ impl Follower {
     /// of it would end the run, and we must not be what can't be interrupted.
     fn obey(&mut self, wish: Wish) {
         let (Wish::Forward(signal) | Wish::Terminate(signal)) = wish;
+        if matches!(wish, Wish::Terminate(_)) {
+            let deadline = tokio::time::Instant::now() + GRACE + OUTPUT_PATIENCE;
+            self.output_deadline.get_or_insert(deadline);
+        }
         if self.manner.role == Role::Viewer {
             self.leaving = Some(u8::try_from(128 + signal).unwrap_or(exit::FAILED));
             return;
@@ -403,6 +435,7 @@ impl Follower {
                     Stream::Stderr => "standard error",
                 };
                 note(format_args!("could not write to {name}: {error}."));
+                self.lost_output = true;
                 match self.manner.role {
                     Role::Starter => self.tell_closed(stream),
                     Role::Viewer => self.leaving = Some(exit::FAILED),
@@ -429,14 +462,14 @@ impl Follower {
     }
 
     fn lose(mut self, error: &ProcessError) -> Problem {
-        self.leave_terminal(Left::Behind);
+        self.interrupt_terminal();
         self.record.finish();
         lost(self.process.record().id, error)
     }
 
     fn give_up(mut self, signal: i32) -> Problem {
         let id = self.process.record().id;
-        self.leave_terminal(Left::Behind);
+        self.interrupt_terminal();
         self.record.finish();
         Problem::new(format!("interrupted by signal {signal}: the keeper has not heeded the one before"))
             .at(format!("run {id}"))
@@ -450,10 +483,24 @@ impl Follower {
         let mut writing = self.output.close();
         while writing {
             tokio::select! {
-                report = self.output.report() => writing = report != Report::Finished,
+                report = self.output.report() => {
+                    writing = report != Report::Finished;
+                    self.hear(report);
+                }
                 // The command is over; whoever interrupts now does not want to wait for a stalled reader.
                 _ = self.signals.next() => writing = false,
+                () = passed(self.output_deadline) => writing = false,
             }
+        }
+    }
+
+    /// Leaves the terminal in the middle of things. What we say next begins a line of its own, wherever the cursor was.
+    fn interrupt_terminal(&mut self) {
+        let had_terminal = self.terminal.is_some();
+        self.leave_terminal(Left::Behind);
+        if had_terminal {
+            // What can't be written can't be said either.
+            let _ = crate::output::write(Stream::Stderr, b"\r\n");
         }
     }
 
@@ -474,9 +521,19 @@ impl Follower {
             Some(_) | None => Left::Behind,
         };
         self.leave_terminal(left);
+        if self.lost_output {
+            // Whatever the command came to: who reads only the status must not take the output for whole.
+            return Ok(match self.manner.role {
+                Role::Starter => exit::CANNOT_RUN,
+                Role::Viewer => exit::FAILED,
+            });
+        }
         let Some(end) = self.end else {
             return Err(Problem::new("the run ended without saying how").status(exit::CANNOT_RUN));
         };
+        if !self.manner.quiet {
+            limits::sentences(&end).into_iter().for_each(note);
+        }
         if end.timed_out {
             if let (Some(timeout), false) = (self.manner.timeout, self.manner.quiet) {
                 note(format_args!("ended after its time limit of {timeout:?}."));
@@ -501,6 +558,14 @@ fn status(end: &EndRecord) -> u8 {
         ExitStatus::Exited { code } => code,
         ExitStatus::Signaled { .. } => end.status.shell_code().unwrap_or(exit::CANNOT_RUN),
         ExitStatus::Lost => exit::CANNOT_RUN,
+    }
+}
+
+/// Waits for a deadline; for ever without one.
+async fn passed(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

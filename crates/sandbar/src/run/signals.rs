@@ -2,6 +2,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+
 /// What a signal asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
@@ -10,11 +12,6 @@ pub(super) enum Wish {
     /// End the tree: this signal, a while, then KILL.
     Terminate(i32),
 }
-
-const SIGHUP: i32 = 1;
-const SIGINT: i32 = 2;
-const SIGQUIT: i32 = 3;
-const SIGTERM: i32 = 15;
 
 /// The signals that are listened to. One that was ignored when we were started stays ignored: whoever started us
 /// with `nohup`, or in the background of a script, meant that.

@@ -17,7 +17,11 @@ pub(crate) struct NoKey(String);
 
 impl std::fmt::Display for NoKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:?} is no key; write a letter or ctrl- and a letter, with commas between keys", self.0)
+        write!(
+            f,
+            "{:?} is no key; write a letter, or ctrl- and a letter or one of @[\\]^_, with commas between keys",
+            self.0
+        )
     }
 }
 

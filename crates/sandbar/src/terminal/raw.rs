@@ -18,8 +18,8 @@ static HOOK: Once = Once::new();
 /// Raw mode of standard input, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct RawMode {
-    /// The settings to come back to.
-    settings: Termios,
+    /// The settings to come back to; `None` until the terminal was ours once, since those that another sees are its.
+    settings: Option<Termios>,
 }
 
 /// Whether the terminal on standard input is ours: it is our session's, and our process group is in its foreground.
@@ -28,7 +28,7 @@ pub(crate) fn is_foreground() -> bool {
 }
 
 impl RawMode {
-    /// Makes the terminal raw.
+    /// Makes the terminal raw, as soon as it is ours.
     ///
     /// # Errors
     /// ENOTTY: standard input is none.
@@ -40,8 +40,9 @@ impl RawMode {
                 previous(panic);
             }));
         });
-        let settings = tcgetattr(std::io::stdin())?;
-        let raw = Self { settings };
+        // Asked for the error alone: in the background they are somebody else's.
+        tcgetattr(std::io::stdin())?;
+        let mut raw = Self { settings: None };
         raw.again()?;
         Ok(raw)
     }
@@ -50,15 +51,19 @@ impl RawMode {
     ///
     /// # Errors
     /// The terminal is gone.
-    pub(crate) fn again(&self) -> Result<(), Errno> {
+    pub(crate) fn again(&mut self) -> Result<(), Errno> {
         if !is_foreground() {
             return Ok(());
         }
-        let mut settings = self.settings.clone();
-        settings.make_raw();
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.settings.clone());
+        let before = match &self.settings {
+            Some(settings) => settings.clone(),
+            None => self.settings.insert(tcgetattr(std::io::stdin())?).clone(),
+        };
+        let mut raw = before.clone();
+        raw.make_raw();
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         // Not drained: a terminal that is held by Ctrl-S would hold us, too.
-        tcsetattr(std::io::stdin(), OptionalActions::Now, &settings)
+        tcsetattr(std::io::stdin(), OptionalActions::Now, &raw)
     }
 
     /// Gives the terminal back for a while.
@@ -73,13 +78,15 @@ impl Drop for RawMode {
     }
 }
 
-/// Puts the terminal back. Does nothing where there is nothing to put back, or where that is not ours to do.
+/// Puts the terminal back. Does nothing where there is nothing to put back. Where that is not ours to do, what it was
+/// stays saved: whoever has the terminal now has set it, and [`RawMode::again`] may find it ours later.
 fn leave() {
+    if !is_foreground() {
+        return;
+    }
     // Whoever holds the lock is about to put it back, or to make it raw: in a panic of that very moment, nobody waits.
     let Ok(mut before) = BEFORE.try_lock() else { return };
-    if let Some(settings) = before.take()
-        && is_foreground()
-    {
+    if let Some(settings) = before.take() {
         // A terminal that is gone needs nothing.
         let _ = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Now, &settings);
     }

@@ -85,6 +85,27 @@ mod tests {
     }
 
     #[test]
+    fn fuzz_any_output_can_be_redrawn_on_any_terminal() {
+        use sandbar_testkit::{Took, fuzz};
+        fuzz("screen", super::super::modes::tests::SEQUENCES, |input| {
+            let side = |at: usize| u16::from(*input.get(at).unwrap_or(&5)) % 50;
+            let made_for = TerminalSize { rows: side(0), columns: side(1), ..SIZE };
+            let shown_on = TerminalSize { rows: side(2), columns: side(3), ..SIZE };
+            let mut modes = Modes::default();
+            modes.take(input);
+            let drawn = redraw(input, &modes, made_for, shown_on);
+            // A redraw is for a terminal whose state nobody knows.
+            let mut terminal =
+                Terminal::new(usize::from(shown_on.columns.max(1)), usize::from(shown_on.rows.max(1)))
+                    .unwrap();
+            terminal.feed(&*drawn);
+            Took::if_understood(
+                terminal.screen().visible_lines().any(|line| !line.text().trim_end().is_empty()),
+            )
+        });
+    }
+
+    #[test]
     fn a_terminal_of_absurd_size_is_no_reason_to_fail() {
         let huge = TerminalSize { rows: u16::MAX, columns: 0, ..SIZE };
         assert_eq!(shown(b"", huge), ["", "", "", "", ""]);

@@ -30,7 +30,7 @@ pub(crate) struct Talk {
 impl Talk {
     pub(crate) fn with(home: &Home) -> Self {
         let runtime = RuntimeDir::open(&home.sandbar_home().join("run")).unwrap();
-        let keeper = runtime.keeper().unwrap();
+        let keeper = runtime.keeper(&sandbar_sandbox::caller::attributes()).unwrap();
         let patience = Patience::new(keeper.clone(), DEADLINE, |late| panic!("{late:?}"));
         let client = sandbar_keeper::connect_or_start(&keeper, home.program(), &patience).unwrap();
         Self { client, news: VecDeque::new(), keeper }
@@ -133,6 +133,7 @@ pub(crate) fn script(home: &Home, text: &str) -> LaunchSpec {
         terminal: None,
         attributes: ProcessAttributes::default(),
         limits: Limits::default(),
+        enforced: Vec::new(),
         lifetime: Lifetime::Detached,
         after_leader: AfterLeader::Kill,
         retention_bytes: 16 * MEBIBYTE,

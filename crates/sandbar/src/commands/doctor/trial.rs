@@ -9,10 +9,10 @@ use sandbar_exec::{Handles, Processes as _, StartOptions, Watching};
 use sandbar_keeper::protocol::{MINOR, Reply, Request};
 use sandbar_keeper::{Client, Incoming, KeeperDir, RuntimeDir};
 use sandbar_policy::{LaunchPlan, Profile};
-use sandbar_proto::{ExitStatus, LaunchSpec, ProcessEvent, RunId, Sandbox};
+use sandbar_proto::{ExitStatus, LaunchSpec, LimitFacts, ProcessEvent, RunId, Sandbox};
 use sandbar_sandbox::report::Step;
 
-use super::{Check, Verdict};
+use super::{Check, Verdict, limits};
 use crate::cli::{EnvArgs, Git, SandboxArgs};
 use crate::dirs::Directories;
 use crate::render::Problem;
@@ -36,6 +36,7 @@ pub(super) struct Trial {
     pub(super) keeper: Check,
     pub(super) overlay: Check,
     pub(super) sandbox: Check,
+    pub(super) limits: Check,
 }
 
 /// Looks at the keeper as it is, and then runs the command.
@@ -47,12 +48,13 @@ pub(super) fn run(directories: &Directories) -> Trial {
     match looked {
         Ok((runtime, keeper)) => {
             let (sandbox, overlay) = sandbox(directories, &runtime);
-            Trial { keeper, overlay, sandbox }
+            Trial { keeper, overlay, sandbox, limits: limits::check(&runtime) }
         }
         Err(problem) => Trial {
             keeper: Check::new(KEEPER, Verdict::Skip, "there is no runtime directory"),
             overlay: Check::new(OVERLAY, Verdict::Skip, "no command could be tried"),
             sandbox: Check::failed(SANDBOX, &problem),
+            limits: Check::new(limits::NAME, Verdict::Skip, "no keeper could be asked"),
         },
     }
 }
@@ -160,7 +162,7 @@ fn plan(directories: &Directories) -> Result<LaunchPlan, Problem> {
     request.argv = vec![PROGRAM.into()];
     request.env = env.vars;
     request.attributes = sandbar_sandbox::caller::attributes();
-    Ok(plan::compile(&request)?.plan)
+    Ok(plan::compile(&request, &LimitFacts::default())?.plan)
 }
 
 fn caches(spec: &LaunchSpec) -> usize {

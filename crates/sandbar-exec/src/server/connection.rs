@@ -1,0 +1,371 @@
+//! One connection: the order of its first messages, and which method means what.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sandbar_proto::exec::{
+    CloseStdinParams, EnvironmentStatus, Extensions, InitializeParams, InitializeResult, ListParams,
+    ProcessParams, ReadParams, ResizeParams, SignalParams, StartParams, TerminateParams, TerminateResult,
+    WaitParams, WriteParams, WriteResult, WriteStatus, method,
+};
+use sandbar_proto::rpc::RpcError;
+use sandbar_rpc::auth::Principal;
+use sandbar_rpc::{Call, CloseReason, Responder, Sender, Service, Violation};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::session::{Attachment, Entry, Session};
+use super::{Shared, launch, refusal, signals};
+
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+
+/// How long a tree gets to end by itself when the client says nothing about it and names a signal.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Longest grace that a client may give.
+const MAX_GRACE: Duration = Duration::from_secs(3600);
+
+/// An answer that a result without members makes.
+#[derive(Serialize)]
+struct Nothing {}
+
+/// What the reader of one transport calls.
+#[derive(Debug)]
+pub struct Connection {
+    shared: Arc<Shared>,
+    principal: Principal,
+    sender: Sender,
+    number: u64,
+    phase: Mutex<Phase>,
+}
+
+/// How far the first exchange is.
+#[derive(Debug, Clone)]
+enum Phase {
+    /// Nothing was said, or what was said failed.
+    New,
+    /// `initialize` is being answered.
+    Greeting,
+    /// It was answered.
+    Greeted(Arc<Session>),
+    /// `initialized` came.
+    Ready(Arc<Session>),
+}
+
+impl Connection {
+    pub(super) fn new(shared: Arc<Shared>, principal: Principal, sender: Sender) -> Arc<Self> {
+        let number = shared.sessions.number();
+        Arc::new(Self { shared, principal, sender, number, phase: Mutex::new(Phase::New) })
+    }
+
+    fn phase(&self) -> Phase {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// The session, for methods of a kind.
+    fn ready(&self, kind: &str) -> Result<Arc<Session>, RpcError> {
+        match self.phase() {
+            Phase::New | Phase::Greeting => Err(refusal::invalid(
+                "not_initialized",
+                format!("client must call initialize before using {kind} methods"),
+            )),
+            Phase::Greeted(_) => Err(refusal::invalid(
+                "not_initialized",
+                format!("client must send initialized before using {kind} methods"),
+            )),
+            Phase::Ready(session) => Ok(session),
+        }
+    }
+
+    async fn initialize(&self, params: InitializeParams) -> Result<InitializeResult, RpcError> {
+        let wanted = params.extensions.unwrap_or_default();
+        // What of the wishes is had here.
+        let extensions = Extensions { binary_output: false, gaps: wanted.gaps, zstd: false };
+        let attachment = Attachment { connection: self.number, sender: self.sender.clone(), extensions };
+        let sessions = &self.shared.sessions;
+        let session = match params.resume_session_id.as_deref().filter(|id| !id.is_empty()) {
+            Some(id) => sessions.resume(id, &self.principal, attachment, params.takeover).await?,
+            None => sessions.begin(self.principal.clone(), attachment)?,
+        };
+        let result = InitializeResult {
+            session_id: session.id.as_str().to_owned(),
+            environment_info: Some(self.shared.host.info()),
+            extensions: params.extensions.map(|_| extensions),
+        };
+        if self.sender.close_reason().is_some() {
+            // It ended meanwhile, and nobody told the session.
+            session.detach(self.number);
+        }
+        self.set_phase(Phase::Greeted(session));
+        Ok(result)
+    }
+
+    fn greet(self: &Arc<Self>, call: &Call, responder: Responder) {
+        {
+            let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+            if !matches!(*phase, Phase::New) {
+                drop(phase);
+                responder.err(refusal::invalid(
+                    "initialized_twice",
+                    "initialize may only be sent once per connection",
+                ));
+                return;
+            }
+            *phase = Phase::Greeting;
+        }
+        let params = call.params::<InitializeParams>();
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            let result = match params {
+                Ok(params) => connection.initialize(params).await,
+                Err(error) => Err(error),
+            };
+            if result.is_err() {
+                // It may be tried again.
+                connection.set_phase(Phase::New);
+            }
+            responder.answer(result);
+        });
+    }
+
+    fn process(self: &Arc<Self>, call: Call, responder: Responder) {
+        let session = match self.ready("exec") {
+            Ok(session) => session,
+            Err(error) => return responder.err(error),
+        };
+        let connection = Arc::clone(self);
+        tokio::spawn(async move { connection.carry_out(&session, &call, responder).await });
+    }
+
+    async fn carry_out(&self, session: &Arc<Session>, call: &Call, responder: Responder) {
+        match call.method.as_str() {
+            method::PROCESS_START => match self.start(session, call).await {
+                Ok((result, begin)) => {
+                    responder.ok(&result);
+                    begin.now();
+                }
+                Err(error) => responder.err(error),
+            },
+            method::PROCESS_READ => match self.read(session, call, &responder).await {
+                // What is large takes its place behind other data. A connection that ended needs no answer.
+                Some(Ok(result)) => drop(responder.data_ok(&result).await),
+                Some(Err(error)) => responder.err(error),
+                None => drop(responder),
+            },
+            method::PROCESS_WAIT => {
+                let ended = self.wait(session, call, &responder).await;
+                responder.answer(ended);
+            }
+            method::PROCESS_WRITE => responder.answer(self.write(session, call).await),
+            method::PROCESS_SIGNAL => responder.answer(self.signal(session, call).await),
+            method::PROCESS_TERMINATE => responder.answer(self.terminate(session, call).await),
+            method::PROCESS_RESIZE => responder.answer(self.resize(session, call).await),
+            method::PROCESS_CLOSE_STDIN => responder.answer(self.close_stdin(session, call).await),
+            method::PROCESS_LIST => responder.answer(list(session, call)),
+            other => responder.err(refusal::unknown_method(other)),
+        }
+    }
+
+    async fn start(
+        &self,
+        session: &Arc<Session>,
+        call: &Call,
+    ) -> Result<(sandbar_proto::exec::StartResult, launch::Begin), RpcError> {
+        let params: StartParams = call.params()?;
+        launch::start(&self.shared, session, params).await
+    }
+
+    /// `None` if the connection ended, and with it the wish for an answer.
+    async fn read(
+        &self,
+        session: &Arc<Session>,
+        call: &Call,
+        responder: &Responder,
+    ) -> Option<Result<sandbar_proto::exec::ReadResult, RpcError>> {
+        let read = async {
+            let params: ReadParams = call.params()?;
+            let live = session.live(&params.process_id)?;
+            live.read(&self.shared.processes, &params).await
+        };
+        tokio::select! {
+            biased;
+            result = read => Some(result),
+            () = session.lost(self.number) => Some(Err(refusal::resumed_elsewhere())),
+            () = responder.closed() => None,
+        }
+    }
+
+    async fn wait(
+        &self,
+        session: &Arc<Session>,
+        call: &Call,
+        responder: &Responder,
+    ) -> Result<sandbar_proto::exec::ExitCode, RpcError> {
+        let params: WaitParams = call.params()?;
+        let live = session.live(&params.process_id)?;
+        let limit = async {
+            match params.wait_ms {
+                Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
+                // As long as the process runs: that is what was asked for.
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            ended = live.wait() => ended,
+            () = limit => Ok(sandbar_proto::exec::ExitCode::default()),
+            () = session.lost(self.number) => Err(refusal::resumed_elsewhere()),
+            () = responder.closed() => Err(refusal::resumed_elsewhere()),
+        }
+    }
+
+    async fn write(&self, session: &Arc<Session>, call: &Call) -> Result<WriteResult, RpcError> {
+        let params: WriteParams = call.params()?;
+        if params.write_id.as_deref() == Some("") {
+            return Err(refusal::params("writeId must not be empty"));
+        }
+        let status = match session.entry(&params.process_id) {
+            None => WriteStatus::UnknownProcess,
+            Some(Entry::Starting) => WriteStatus::Starting,
+            Some(Entry::Live(live)) => {
+                let mut stdin = live.stdin.lock().await;
+                let written = stdin.write(&*live.control, params.write_id.as_deref(), &params.chunk.0).await;
+                match written {
+                    Ok(status) => status,
+                    // Whoever has ended reads nothing.
+                    Err(_) if live.progress.borrow().exit.is_some() => WriteStatus::StdinClosed,
+                    Err(error) => return Err(refusal::process(&error)),
+                }
+            }
+        };
+        Ok(WriteResult { status })
+    }
+
+    async fn signal(&self, session: &Arc<Session>, call: &Call) -> Result<impl Serialize + use<>, RpcError> {
+        let params: SignalParams = call.params()?;
+        let number = signals::number(&params.signal)?;
+        if let Some(Entry::Live(live)) = session.entry(&params.process_id)
+            && live.progress.borrow().exit.is_none()
+        {
+            let sent = live.control.signal(number).await;
+            // One that ended meanwhile is as good as unknown, which is no error in the dialect.
+            if live.progress.borrow().exit.is_none() {
+                sent.map_err(|error| refusal::process(&error))?;
+            }
+        }
+        Ok(Nothing {})
+    }
+
+    async fn terminate(&self, session: &Arc<Session>, call: &Call) -> Result<TerminateResult, RpcError> {
+        let params: TerminateParams = call.params()?;
+        let signal = params.signal.as_ref().map(signals::number).transpose()?;
+        let grace = params.grace_ms.map(Duration::from_millis);
+        let (signal, grace) = match (signal, grace) {
+            // The dialect's own: at once.
+            (None, None) => (SIGKILL, Duration::ZERO),
+            (signal, grace) => (signal.unwrap_or(SIGTERM), grace.unwrap_or(GRACE).min(MAX_GRACE)),
+        };
+        let Some(Entry::Live(live)) = session.entry(&params.process_id) else {
+            return Ok(TerminateResult { running: false });
+        };
+        let (running, is_over) = {
+            let progress = live.progress.borrow();
+            (progress.exit.is_none(), progress.is_over())
+        };
+        if is_over {
+            return Ok(TerminateResult { running: false });
+        }
+        // Also where only the leader has ended: what it left behind is what is meant.
+        let ended = live.control.terminate(signal, grace).await;
+        if let Err(error) = ended
+            && !live.progress.borrow().is_over()
+            && running
+        {
+            return Err(refusal::process(&error));
+        }
+        Ok(TerminateResult { running })
+    }
+
+    async fn resize(&self, session: &Arc<Session>, call: &Call) -> Result<impl Serialize + use<>, RpcError> {
+        let params: ResizeParams = call.params()?;
+        let live = session.live(&params.process_id)?;
+        live.control.resize(params.size).await.map_err(|error| refusal::process(&error))?;
+        Ok(Nothing {})
+    }
+
+    async fn close_stdin(
+        &self,
+        session: &Arc<Session>,
+        call: &Call,
+    ) -> Result<impl Serialize + use<>, RpcError> {
+        let params: CloseStdinParams = call.params::<ProcessParams>()?;
+        let live = session.live(&params.process_id)?;
+        let mut stdin = live.stdin.lock().await;
+        stdin.close(&*live.control).await.map_err(|error| refusal::process(&error))?;
+        Ok(Nothing {})
+    }
+}
+
+fn list(session: &Session, call: &Call) -> Result<sandbar_proto::exec::Page, RpcError> {
+    let params: ListParams = call.params()?;
+    Ok(session.page(params.after.as_deref()))
+}
+
+impl Service for Connection {
+    fn request(self: &Arc<Self>, call: Call, responder: Responder) {
+        match call.method.as_str() {
+            method::INITIALIZE => self.greet(&call, responder),
+            method::ENVIRONMENT_INFO => responder.answer(self.ready("exec").map(|_| self.shared.host.info())),
+            method::ENVIRONMENT_STATUS => {
+                responder.answer(self.ready("exec").map(|_| EnvironmentStatus::Ready));
+            }
+            // Whoever may connect could reach whatever this machine reaches.
+            method::HTTP_REQUEST => responder.err(refusal::invalid(
+                "disabled",
+                "http/request is off on this exec server: it would let every client use its network",
+            )),
+            name if name.starts_with("process/") => self.process(call, responder),
+            name => responder.err(refusal::unknown_method(name)),
+        }
+    }
+
+    fn notification(self: &Arc<Self>, method: &str, _params: Option<&RawValue>) -> Result<(), Violation> {
+        if method != method::INITIALIZED {
+            return Err(Violation::UnknownNotification { method: method.to_owned() });
+        }
+        let mut phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*phase {
+            Phase::New | Phase::Greeting => {
+                Err(Violation::OutOfOrder { what: "`initialized` before `initialize`".into() })
+            }
+            Phase::Greeted(session) => {
+                *phase = Phase::Ready(Arc::clone(session));
+                Ok(())
+            }
+            // A second one is harmless.
+            Phase::Ready(_) => Ok(()),
+        }
+    }
+
+    fn is_long_poll(&self, method: &str, params: Option<&RawValue>) -> bool {
+        match method {
+            method::PROCESS_WAIT => true,
+            method::PROCESS_READ => params.is_some_and(|params| {
+                serde_json::from_str::<ReadParams>(params.get())
+                    .is_ok_and(|read| read.wait_ms.unwrap_or(0) > 0)
+            }),
+            _ => false,
+        }
+    }
+
+    fn closed(self: &Arc<Self>, _reason: &CloseReason) {
+        if let Phase::Greeted(session) | Phase::Ready(session) = self.phase() {
+            session.detach(self.number);
+        }
+    }
+}

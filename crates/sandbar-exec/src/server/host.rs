@@ -1,0 +1,60 @@
+//! What the executor is: everything of this machine that requests are answered from, read once at the edge.
+
+use std::path::PathBuf;
+
+use sandbar_policy::OwnDirectories;
+use sandbar_proto::exec::{Capabilities, EnvironmentInfo, Shell, WirePath};
+use sandbar_proto::{AbsPath, EnvVar, ProcessAttributes};
+
+/// The executor.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Release of this program.
+    pub version: String,
+    /// The executor's own environment, the base of those of processes.
+    pub env: Vec<EnvVar>,
+    /// Where the server was started.
+    pub cwd: AbsPath,
+    /// The user's home.
+    pub home: Option<AbsPath>,
+    /// Sandbar's own directories.
+    pub own: OwnDirectories,
+    /// Directories of host sockets to hide besides `/run`.
+    pub runtime_roots: Vec<AbsPath>,
+    /// umask, nice value and resource limits of processes.
+    pub attributes: ProcessAttributes,
+    /// The user's shell.
+    pub shell: AbsPath,
+    /// Where servers tell each other which of them live. Made by the caller, for this user alone.
+    pub servers: PathBuf,
+}
+
+impl Host {
+    /// `TMPDIR`, if it says something.
+    pub(super) fn tmpdir(&self) -> Option<AbsPath> {
+        let set = self.env.iter().find(|var| var.name.as_bytes() == b"TMPDIR")?;
+        AbsPath::new(set.value.clone()).ok()
+    }
+
+    pub(super) fn info(&self) -> EnvironmentInfo {
+        let temporary = self.tmpdir().or_else(|| AbsPath::root().join("tmp").ok());
+        EnvironmentInfo {
+            shell: Shell {
+                name: self
+                    .shell
+                    .file_name()
+                    .map(|name| String::from_utf8_lossy(name).into_owned())
+                    .unwrap_or_default(),
+                path: self.shell.to_display(),
+            },
+            executor_version: Some(self.version.clone()),
+            cwd: Some(WirePath(self.cwd.clone())),
+            user_home_dir: self.home.clone().map(WirePath),
+            platform_os: Some(std::env::consts::OS.to_owned()),
+            prepend_path_dirs: Vec::new(),
+            temporary_directories: Vec::new(),
+            temp_dir: temporary.map(WirePath),
+            capabilities: Capabilities::default(),
+        }
+    }
+}
