@@ -15,8 +15,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use sandbar_proto::{AbsPath, CgroupObstacle, EnforcedLimit, Limit, LimitFacts, LimitMechanism, RunId};
+use sandbar_proto::{
+    AbsPath, ByteString, CgroupObstacle, EnforcedLimit, Limit, LimitFacts, LimitMechanism, RunId,
+};
 use sandbar_sandbox::cgroup::{Bounds, Cgroup, Controllers};
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Adopted, Fd, HandoverError, Kept, failed};
 
 const RUN: &str = "sandbar-run-";
 const KEEPER: &str = "sandbar-keeper-";
@@ -223,6 +228,88 @@ impl RunCgroup {
     /// Where it is, for the record.
     pub(super) fn path(&self) -> Option<AbsPath> {
         AbsPath::new(self.cgroup.path().as_os_str().to_owned()).ok()
+    }
+}
+
+/// [`Cgroups`] on their way to the next program.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SavedCgroups {
+    base: Option<SavedBase>,
+    stale: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedBase {
+    cgroup: SavedCgroup,
+    controllers: Controllers,
+    moved: Option<(Controllers, String)>,
+    obstacle: Option<CgroupObstacle>,
+}
+
+/// [`RunCgroup`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedRunCgroup {
+    cgroup: SavedCgroup,
+    name: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedCgroup {
+    directory: Fd,
+    path: ByteString,
+}
+
+impl SavedCgroup {
+    fn save(cgroup: &Cgroup, kept: &mut Kept) -> Self {
+        Self { directory: kept.keep(cgroup), path: cgroup.path().as_os_str().into() }
+    }
+
+    fn restore(self, adopted: &mut Adopted) -> Result<Cgroup, HandoverError> {
+        let directory = adopted.give(self.directory)?;
+        Cgroup::from_directory(directory, self.path.to_os_string().into())
+            .map_err(failed("take a cgroup over"))
+    }
+}
+
+impl Cgroups {
+    /// Hands everything over.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedCgroups {
+        let base = self.base.as_ref().map(|base| SavedBase {
+            cgroup: SavedCgroup::save(&base.cgroup, kept),
+            controllers: base.controllers,
+            moved: base.moved.clone(),
+            obstacle: base.obstacle,
+        });
+        SavedCgroups { base, stale: self.stale.clone() }
+    }
+
+    /// Takes everything over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedCgroups, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let base = match saved.base {
+            Some(SavedBase { cgroup, controllers, moved, obstacle }) => {
+                Some(Base { cgroup: cgroup.restore(adopted)?, controllers, moved, obstacle })
+            }
+            None => None,
+        };
+        Ok(Self { base, stale: saved.stale })
+    }
+}
+
+impl RunCgroup {
+    /// Hands the cgroup over.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedRunCgroup {
+        SavedRunCgroup { cgroup: SavedCgroup::save(&self.cgroup, kept), name: self.name.clone() }
+    }
+
+    /// Takes a cgroup over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedRunCgroup, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        Ok(Self { cgroup: saved.cgroup.restore(adopted)?, name: saved.name })
     }
 }
 

@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use sandbar_proto::RunId;
+use sandbar_proto::{Blob, RunId};
+use serde::{Deserialize, Serialize};
 
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::protocol::{self, Event, Message, PeerRefusal, Reply};
 use crate::transport;
 
@@ -85,5 +87,42 @@ impl Connection {
     /// Whether requests are read now.
     pub(super) fn takes_requests(&self) -> bool {
         self.queue.len() < MAX_QUEUED
+    }
+}
+
+/// A [`Connection`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedConnection {
+    socket: Fd,
+    refused: Option<PeerRefusal>,
+    greeted: bool,
+    watched: BTreeSet<RunId>,
+    grown: BTreeSet<RunId>,
+    bound: BTreeSet<RunId>,
+    queue: VecDeque<Blob>,
+}
+
+impl Connection {
+    /// Hands the connection over, with what it was not sent yet.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedConnection {
+        SavedConnection {
+            socket: kept.keep(&self.socket),
+            refused: self.refused,
+            greeted: self.greeted,
+            watched: self.watched.clone(),
+            grown: self.grown.clone(),
+            bound: self.bound.clone(),
+            queue: self.queue.iter().map(|packet| packet.as_slice().into()).collect(),
+        }
+    }
+
+    /// Takes a connection over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedConnection, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedConnection { socket, refused, greeted, watched, grown, bound, queue } = saved;
+        let queue = queue.into_iter().map(Blob::into_bytes).collect();
+        Ok(Self { greeted, watched, grown, bound, queue, ..Self::new(adopted.give(socket)?, refused) })
     }
 }

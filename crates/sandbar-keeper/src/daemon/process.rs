@@ -9,16 +9,18 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
-    AfterLeader, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
+    AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
     ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
+use serde::{Deserialize, Serialize};
 
-use super::caches::Leases;
-use super::cgroups::RunCgroup;
-use crate::log::{AppendError, Keep, LogWriter};
+use super::caches::{Leases, SavedLeases};
+use super::cgroups::{RunCgroup, SavedRunCgroup};
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
+use crate::log::{AppendError, Keep, LogWriter, SavedLog};
 use crate::protocol::{ProcessState, Watch};
-use crate::records::ProcessDir;
+use crate::records::{ProcessDir, SavedDir};
 
 /// Bytes that a lossless reader may be behind before the process waits.
 const LOSSLESS_BOUND_BYTES: u64 = 4 * 1024 * 1024;
@@ -49,6 +51,8 @@ pub(super) struct Process {
     pub(super) watchers: BTreeMap<u64, Watcher>,
     pub(super) phase: Phase,
     pub(super) end: Option<EndRecord>,
+    /// Whether the holder has ended and was waited for; its process id may be another's by now.
+    pub(super) holder_ended: bool,
     /// Whether no process of the tree is left.
     pub(super) tree_ended: bool,
     pub(super) after_leader: AfterLeader,
@@ -67,7 +71,6 @@ pub(super) struct Process {
     pub(super) host_oom_kills: Option<u64>,
     pub(super) placeholders: Vec<PinnedPath>,
     /// Held for their locks, which go with the process.
-    #[expect(dead_code, reason = "owned so that the cache locks live exactly as long as the process")]
     pub(super) leases: Leases,
 }
 
@@ -86,7 +89,7 @@ pub(super) enum Phase {
 }
 
 /// A client's interest in a process.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Watcher {
     pub(super) watch: Watch,
     pub(super) acked_bytes: u64,
@@ -448,6 +451,180 @@ impl Process {
             AfterLeader::Wait => true,
         };
         self.end.is_some() && streams && tree
+    }
+}
+
+/// A running [`Process`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedProcess {
+    start: StartRecord,
+    directory: SavedDir,
+    holder: SavedHolder,
+    #[serde(default)]
+    holder_ended: bool,
+    log: Option<SavedLog>,
+    /// Read ends that are open.
+    outputs: Vec<(Stream, Fd)>,
+    stalled: Option<(Stream, Blob)>,
+    stdin: SavedStdin,
+    terminal: Option<TerminalSize>,
+    unrecorded_from: Option<u64>,
+    typist: Option<u64>,
+    stopped: bool,
+    watchers: BTreeMap<u64, Watcher>,
+    end: Option<EndRecord>,
+    tree_ended: bool,
+    after_leader: AfterLeader,
+    network: Option<NetworkMode>,
+    cgroup: Option<SavedRunCgroup>,
+    lowered: Vec<(u32, u64)>,
+    held: Vec<Limit>,
+    timed_out: bool,
+    killed: bool,
+    host_oom_kills: Option<u64>,
+    placeholders: Vec<PinnedPath>,
+    leases: SavedLeases,
+}
+
+/// A holder on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedHolder {
+    pid: i32,
+    pidfd: Fd,
+    control: Fd,
+}
+
+impl SavedHolder {
+    /// Hands a holder over.
+    pub(super) fn save(holder: &Holder, kept: &mut Kept) -> Self {
+        Self { pid: holder.pid, pidfd: kept.keep(&holder.pidfd), control: kept.keep(&holder.control) }
+    }
+
+    /// Takes a holder over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(self, adopted: &mut Adopted) -> Result<Holder, HandoverError> {
+        let (pidfd, control) = (adopted.give(self.pidfd)?, adopted.give(self.control)?);
+        Ok(Holder { pid: self.pid, pidfd, control })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedStdin {
+    pipe: Option<Fd>,
+    queue: VecDeque<Blob>,
+    accepted_bytes: u64,
+    close_after: bool,
+    /// Whether the pipe is a terminal, and whether its line is open then.
+    terminal: Option<bool>,
+    refused: bool,
+}
+
+impl Stdin {
+    fn save(&self, kept: &mut Kept) -> SavedStdin {
+        SavedStdin {
+            pipe: self.pipe.as_ref().map(|pipe| kept.keep(pipe)),
+            queue: self.queue.iter().map(|chunk| chunk.as_slice().into()).collect(),
+            accepted_bytes: self.accepted_bytes,
+            close_after: self.close_after,
+            terminal: self.terminal.as_ref().map(|line| line.is_open),
+            refused: self.refused,
+        }
+    }
+
+    fn restore(saved: SavedStdin, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedStdin { pipe, queue, accepted_bytes, close_after, terminal, refused } = saved;
+        let queue: VecDeque<Vec<u8>> = queue.into_iter().map(Blob::into_bytes).collect();
+        Ok(Self {
+            pipe: pipe.map(|pipe| adopted.give(pipe)).transpose()?,
+            queued_bytes: queue.iter().map(Vec::len).sum(),
+            queue,
+            accepted_bytes,
+            close_after,
+            terminal: terminal.map(|is_open| LineState { is_open }),
+            refused,
+        })
+    }
+}
+
+impl Process {
+    /// Hands the process over; `None` while it is being started.
+    pub(super) fn save(&self, kept: &mut Kept) -> Option<SavedProcess> {
+        if matches!(self.phase, Phase::Starting { .. }) {
+            return None;
+        }
+        let Outputs { stdout, stderr, pty, stalled } = &self.outputs;
+        let outputs = [(Stream::Stdout, stdout), (Stream::Stderr, stderr), (Stream::Pty, pty)];
+        let outputs = outputs.into_iter().filter_map(|(stream, output)| Some((stream, output.as_ref()?)));
+        Some(SavedProcess {
+            start: self.start.clone(),
+            directory: self.directory.save(kept),
+            holder: SavedHolder::save(&self.holder, kept),
+            holder_ended: self.holder_ended,
+            log: self.log.as_ref().map(|log| log.save(kept)),
+            outputs: outputs.map(|(stream, output)| (stream, kept.keep(&output.fd))).collect(),
+            stalled: stalled.as_ref().map(|(stream, bytes)| (*stream, bytes.as_slice().into())),
+            stdin: self.stdin.save(kept),
+            terminal: self.terminal,
+            unrecorded_from: self.unrecorded_from,
+            typist: self.typist,
+            stopped: self.stopped,
+            watchers: self.watchers.clone(),
+            end: self.end.clone(),
+            tree_ended: self.tree_ended,
+            after_leader: self.after_leader,
+            network: self.network,
+            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.save(kept)),
+            lowered: self.lowered.clone(),
+            held: self.held.clone(),
+            timed_out: self.timed_out,
+            killed: self.killed,
+            host_oom_kills: self.host_oom_kills,
+            placeholders: self.placeholders.clone(),
+            leases: self.leases.save(kept),
+        })
+    }
+
+    /// Takes a process over. None of its streams is watched yet.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedProcess, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let mut outputs = Outputs {
+            stalled: saved.stalled.map(|(stream, bytes)| (stream, bytes.into_bytes())),
+            ..Outputs::default()
+        };
+        for (stream, fd) in saved.outputs {
+            *outputs.get(stream) = Some(Output { fd: adopted.give(fd)?, watched: false });
+        }
+        Ok(Self {
+            start: saved.start,
+            directory: ProcessDir::restore(saved.directory, adopted)?,
+            holder: saved.holder.restore(adopted)?,
+            holder_ended: saved.holder_ended,
+            log: saved.log.map(|log| LogWriter::restore(log, adopted)).transpose()?,
+            outputs,
+            stdin: Stdin::restore(saved.stdin, adopted)?,
+            terminal: saved.terminal,
+            unrecorded_from: saved.unrecorded_from,
+            typist: saved.typist,
+            stopped: saved.stopped,
+            watchers: saved.watchers,
+            phase: Phase::Running,
+            end: saved.end,
+            tree_ended: saved.tree_ended,
+            after_leader: saved.after_leader,
+            network: saved.network,
+            cgroup: saved.cgroup.map(|cgroup| RunCgroup::restore(cgroup, adopted)).transpose()?,
+            lowered: saved.lowered,
+            held: saved.held,
+            timed_out: saved.timed_out,
+            killed: saved.killed,
+            host_oom_kills: saved.host_oom_kills,
+            placeholders: saved.placeholders,
+            leases: Leases::restore(saved.leases, adopted)?,
+        })
     }
 }
 

@@ -12,9 +12,10 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use sandbar_proto::{Blob, Lifetime, Owner, RunId, SessionId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Keeper;
+use crate::handover::Moments;
 use crate::protocol::{
     LIST_PAGE, MAX_PACKET_BYTES, MAX_SESSION_IDS, MAX_SESSIONS, Refusal, Reply, SessionState,
 };
@@ -126,6 +127,49 @@ impl Sessions {
 
     fn check(&self, session: &SessionId) -> Result<(), Refusal> {
         if self.live.contains_key(session) { Ok(()) } else { Err(self.not_living(session)) }
+    }
+}
+
+/// [`Sessions`] on their way to the next program.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SavedSessions {
+    live: Vec<SavedLease>,
+    /// Names, and when each ended, oldest first.
+    ended: Vec<(u64, SessionId)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedLease {
+    session: SessionId,
+    blob: Blob,
+    expires: u64,
+}
+
+impl Sessions {
+    /// Hands all sessions over. The change of program gives no lease a longer time.
+    pub(super) fn save(&self, moments: Moments) -> SavedSessions {
+        let live = self.live.iter().map(|(session, lease)| SavedLease {
+            session: session.clone(),
+            blob: lease.blob.clone(),
+            expires: moments.save(lease.expires),
+        });
+        let ended = self.ended_order.iter().map(|(at, session)| (moments.save(*at), session.clone()));
+        SavedSessions { live: live.collect(), ended: ended.collect() }
+    }
+
+    /// Takes sessions over.
+    pub(super) fn restore(saved: SavedSessions, moments: Moments) -> Self {
+        let mut sessions = Self::default();
+        for SavedLease { session, blob, expires } in saved.live {
+            let expires = moments.restore(expires);
+            sessions.expiries.insert((expires, session.clone()));
+            sessions.live.insert(session, Lease { blob, expires });
+        }
+        for (at, session) in saved.ended {
+            sessions.ended.insert(session.clone());
+            sessions.ended_order.push_back((moments.restore(at), session));
+        }
+        sessions
     }
 }
 
