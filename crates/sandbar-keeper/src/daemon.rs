@@ -1231,7 +1231,8 @@ struct Leaving {
 impl Leaving {
     /// Hands it over.
     fn save(&self, kept: &mut Kept) -> (Fd, Option<Fd>) {
-        (kept.keep(&self.pidfd), self.control.as_ref().map(|control| kept.keep(control)))
+        let Self { pidfd, control } = self;
+        (kept.keep(pidfd), control.as_ref().map(|control| kept.keep(control)))
     }
 
     /// Takes one over.

@@ -140,6 +140,12 @@ impl Adopted {
         Ok(Self(sorted.iter().map(own).collect()))
     }
 
+    /// These, under the numbers that a state has for them.
+    #[cfg(test)]
+    pub(crate) fn of(descriptors: impl IntoIterator<Item = (RawFd, OwnedFd)>) -> Self {
+        Self(descriptors.into_iter().collect())
+    }
+
     /// Gives a descriptor to the part of the state that names it.
     ///
     /// # Errors

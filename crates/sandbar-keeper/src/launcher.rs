@@ -508,7 +508,8 @@ fn start(home: &KeeperDir, program: &Path) -> Result<(), ConnectError> {
 #[must_use]
 pub fn keeper_main() -> i32 {
     let mut arguments = std::env::args().skip(2);
-    match (arguments.next().as_deref(), arguments.next().and_then(|number| number.parse().ok())) {
+    let state = |number: String| number.parse().ok().filter(|number: &RawFd| *number > 2);
+    match (arguments.next().as_deref(), arguments.next().and_then(state)) {
         (None, _) => {}
         (Some(TAKE_OVER_ARGUMENT), Some(state)) => return successor_main(state),
         (Some(REHEARSE_ARGUMENT), Some(state)) => return rehearsal_main(state),

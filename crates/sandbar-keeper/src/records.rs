@@ -111,10 +111,11 @@ pub(crate) struct SavedDir {
 impl ProcessDir {
     /// Hands the directory over.
     pub(crate) fn save(&self, kept: &mut Kept) -> SavedDir {
+        let Self { path, directory, end } = self;
         SavedDir {
-            path: self.path.as_os_str().into(),
-            directory: kept.keep(&self.directory),
-            end: self.end.as_ref().map(|end| kept.keep(end)),
+            path: path.as_os_str().into(),
+            directory: kept.keep(directory),
+            end: end.as_ref().map(|end| kept.keep(end)),
         }
     }
 
@@ -123,10 +124,11 @@ impl ProcessDir {
     /// # Errors
     /// [`HandoverError`].
     pub(crate) fn restore(saved: SavedDir, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedDir { path, directory, end } = saved;
         Ok(Self {
-            path: saved.path.to_os_string().into(),
-            directory: adopted.give(saved.directory)?,
-            end: saved.end.map(|end| adopted.give(end)).transpose()?,
+            path: path.to_os_string().into(),
+            directory: adopted.give(directory)?,
+            end: end.map(|end| adopted.give(end)).transpose()?,
         })
     }
 }

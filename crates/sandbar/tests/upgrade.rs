@@ -6,20 +6,21 @@ mod talk;
 
 use std::fs;
 use std::io::Read as _;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::fs::SealFlags;
 use rustix::process::Signal;
 use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::{Processes as _, Watching};
-use sandbar_keeper::Patience;
 use sandbar_keeper::protocol::{
     self, Event, MINOR, ProcessState, Refusal, Reply, Request, UpgradeRefusal, Watch,
 };
+use sandbar_keeper::{Incoming, Patience};
 use sandbar_proto::{
     AfterLeader, EndRecord, ExitStatus, Lifetime, OutputMode, Owner, ProcessEvent, RunId, SessionId,
     StdinMode, Stdio, Terminal, TerminalSize,
@@ -27,14 +28,13 @@ use sandbar_proto::{
 use sandbar_testkit::need::Need;
 use sandbar_testkit::{DEADLINE, Finished, Home, Running, eventually, need, processes};
 
-use talk::{MEBIBYTE, Talk, home, script, sealed};
+use talk::{MEBIBYTE, Talk, home, memfd, script, sealed};
 
 /// A copy of the program under another name, that only its owner may write: what an installation of a newer one is.
 fn newer(home: &Home) -> PathBuf {
     let path = home.outside().join("newer-sandbar");
     if !path.exists() {
-        let built = env!("CARGO_BIN_EXE_sandbar");
-        fs::copy(built, &path).unwrap();
+        fs::copy(home.program(), &path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     path
@@ -48,12 +48,12 @@ fn fake(home: &Home, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn open(path: &std::path::Path) -> OwnedFd {
+fn open(path: &Path) -> OwnedFd {
     fs::File::open(path).unwrap().into()
 }
 
 impl Talk {
-    fn upgrade_to(&mut self, path: &std::path::Path) -> Reply {
+    fn upgrade_to(&mut self, path: &Path) -> Reply {
         self.ask_with(Request::Upgrade, &[], vec![open(path)])
     }
 
@@ -182,7 +182,7 @@ fn no_descriptor_is_left_open_and_none_is_passed_on() {
     let first = descriptors(pid);
     for _ in 0..5 {
         talk.upgrade(&home);
-        refusal(talk.upgrade_to(std::path::Path::new("/bin/false")));
+        refusal(talk.upgrade_to(Path::new("/bin/false")));
     }
     let count = first.len();
     assert_eq!(descriptors(pid).len(), count);
@@ -194,8 +194,8 @@ fn no_descriptor_is_left_open_and_none_is_passed_on() {
 
 #[test]
 fn under_load_every_byte_every_end_and_every_answer_is_right() {
-    const WRITERS: u8 = 6;
-    const LINES: u32 = 400_000;
+    const WRITERS: u8 = 20;
+    const LINES: u32 = 150_000;
     const UPGRADES: usize = 12;
     let home = home();
     newer(&home);
@@ -381,6 +381,67 @@ fn limits_and_graces_go_on_with_the_time_that_they_had() {
     assert_eq!((end.status, end.timed_out), (ExitStatus::Signaled { signal: 15 }, true));
 }
 
+/// Whether the end of a run says that this limit held it back.
+fn held(finished: &Finished, limit: &str) -> bool {
+    let out = finished.out();
+    let mut events = out.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let end = events.find(|event| event["type"] == "exited").unwrap_or_else(|| panic!("{finished:?}"));
+    let reports = end["limits"].as_array().cloned().unwrap_or_default();
+    reports.iter().any(|report| report["limit"] == limit && report["held"] == true)
+}
+
+/// Starts runs with limits, has the keeper replaced, and lets them reach their limits then.
+fn limits_hold_afterwards(home: &Home, table: &[(&str, &str, &str, i32)]) {
+    let gate = |name: &str| home.workspace().join(format!("gate-{name}"));
+    let start = |(name, limit, script, _): &(&str, &str, &str, i32)| {
+        let text = format!("mkfifo gate-{name}; read go < gate-{name}; {script}");
+        Running::start(&mut home.shell(&["--json", "--limit", limit], &text))
+    };
+    let runs: Vec<Running> = table.iter().map(start).collect();
+    for (name, ..) in table {
+        eventually(DEADLINE, "the run to wait", || gate(name).exists().then_some(()));
+    }
+    let mut talk = Talk::with(home);
+    for _ in 0..3 {
+        talk.upgrade(home);
+    }
+    for ((name, limit, _, code), run) in table.iter().zip(runs) {
+        fs::write(gate(name), "go\n").unwrap();
+        let finished = run.finish();
+        assert_eq!((finished.code, held(&finished, name)), (Some(*code), true), "{limit}: {finished:?}");
+    }
+}
+
+#[test]
+fn a_limited_process_keeps_its_limits() {
+    let home = need!(sandbox());
+    limits_hold_afterwards(
+        &home,
+        &[
+            ("cpu", "cpu=1", "while :; do :; done", 152),
+            ("memory", "memory=64M", "exec tail /dev/zero", 137),
+            ("file_size", "file-size=1M", "exec head -c 2M /dev/zero > file", 153),
+        ],
+    );
+}
+
+#[test]
+fn a_process_keeps_its_limit_on_processes() {
+    let home = need!(sandbox());
+    let tried = home.run(&["--limit", "procs=9"], "true");
+    need!(need::that(tried.code == Some(0), "this host limits no processes"));
+    let script = "i=0; while [ $i -lt 40 ]; do sleep 3 & i=$((i+1)); done; wait; exit 0";
+    let gate = home.workspace().join("gate");
+    let run = Running::start(
+        &mut home.shell(&["--limit", "procs=6"], &format!("mkfifo gate; read go < gate; {script}")),
+    );
+    eventually(DEADLINE, "the run to wait", || gate.exists().then_some(()));
+    Talk::with(&home).upgrade(&home);
+    fs::write(gate, "go\n").unwrap();
+    let finished = run.finish();
+    assert!(finished.err().contains("ork"), "{finished:?}");
+}
+
 #[test]
 fn what_belongs_to_a_connection_ends_with_it_also_afterwards() {
     let home = home();
@@ -414,7 +475,7 @@ fn a_tree_behind_its_leader_is_still_held() {
 }
 
 /// Texts of all records.
-fn rollouts(folder: &std::path::Path) -> Vec<String> {
+fn rollouts(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let texts = entries.flat_map(|entry| match entry.file_type() {
         Ok(kind) if kind.is_dir() => rollouts(&entry.path()),
@@ -524,6 +585,8 @@ fn a_program_that_can_not_take_over_leaves_everything_as_it_was() {
     );
     let older = |minor, version: &str| UpgradeRefusal::Older { minor, version: version.to_owned() };
     let failed = |message: &str| UpgradeRefusal::Failed { message: message.to_owned() };
+    // This very program, with something else than the state.
+    let deaf = format!("exec '{}' \"$1\" \"$2\" 9 9</dev/null", home.program().display());
     let writable = fake(&home, "writable", "exit 0");
     fs::set_permissions(&writable, fs::Permissions::from_mode(0o757)).unwrap();
     let table = [
@@ -536,6 +599,7 @@ fn a_program_that_can_not_take_over_leaves_everything_as_it_was() {
         (fake(&home, "older", &ready(MINOR, "0.0.1")), older(MINOR, "0.0.1")),
         (fake(&home, "other", &other), older(99, "9.9.9")),
         (fake(&home, "refusing", r#"echo '{"refused":{"message":"no room"}}'"#), failed("no room")),
+        (fake(&home, "deaf", &deaf), failed("read the state: Invalid argument (os error 22)")),
         (fake(&home, "hanging", "exec sleep 86400"), UpgradeRefusal::Silent { seconds: 5 }),
     ];
     for (path, expected) in table {
@@ -588,4 +652,64 @@ fn a_keeper_that_is_killed_in_the_middle_takes_everything_along() {
     let end = next.state(id).end.unwrap();
     assert_eq!((end.status, end.output.bytes), (ExitStatus::Lost, 5));
     assert_ne!(home.keeper(), keeper);
+}
+
+#[test]
+fn a_rehearsal_that_is_killed_leaves_everything_as_it_was() {
+    let home = home();
+    let mut talk = Talk::with(&home);
+    let id = RunId::generate();
+    let script = script(&home, "until test -e go; do sleep 0.01; done; echo last; exit 7");
+    talk.start(id, Watch::End, &script);
+    let keeper = home.keeper();
+    let hanging = processes::unique_sleep();
+    let fake = fake(&home, "hanging", &format!("exec sleep {hanging}"));
+    talk.client.request(Request::Upgrade, &[], vec![open(&fake)]).unwrap();
+    talk.client.flush().unwrap();
+    let rehearsal = eventually(DEADLINE, "the rehearsal", || processes::with_argument(&hanging).pop());
+    rehearsal.signal(Signal::KILL);
+    let Incoming::Reply(_, reply) = talk.hear() else { panic!("news") };
+    assert_eq!(refusal(reply), UpgradeRefusal::NotAKeeper);
+    assert_eq!((home.keeper(), talk.live().len()), (keeper, 1));
+    talk.upgrade(&home);
+    home.write("go", "");
+    assert_eq!(talk.end_of(id).status, ExitStatus::Exited { code: 7 });
+    assert_eq!(talk.wait_closed(id).bytes, 5);
+}
+
+/// A state as an earlier keeper wrote it. Its descriptors are none of this test's.
+const STATE: &str = include_str!("../../sandbar-keeper/fixtures/keeper-state-1.json");
+
+#[test]
+fn a_state_that_can_not_be_taken_over_is_refused_by_the_rehearsal_and_ends_a_successor() {
+    const SEALS: SealFlags =
+        SealFlags::WRITE.union(SealFlags::SHRINK).union(SealFlags::GROW).union(SealFlags::SEAL);
+    let home = home();
+    let table = [
+        (memfd(b"", SEALS), "read the state: EOF"),
+        (memfd(b"\0\xff garbage", SEALS), "read the state: expected value"),
+        (memfd(&STATE.as_bytes()[..STATE.len() / 2], SEALS), "read the state: EOF"),
+        (memfd(STATE.as_bytes(), SealFlags::WRITE), "read the state: Operation not permitted"),
+        (open(Path::new("/dev/null")), "read the state: Invalid argument"),
+        (
+            memfd(STATE.replace("\"minor\":2", "\"minor\":99").as_bytes(), SEALS),
+            "the state is of protocol minor 99",
+        ),
+        (memfd(STATE.replace("\"format\":1", "\"format\":9").as_bytes(), SEALS), "the state has format 9"),
+        (memfd(STATE.replace("\"lock\":4", "\"lock\":-4").as_bytes(), SEALS), "descriptor "),
+        (memfd(STATE.as_bytes(), SEALS), "descriptor "),
+    ];
+    for (state, expected) in table {
+        rustix::io::fcntl_setfd(&state, rustix::io::FdFlags::empty()).unwrap();
+        let number = state.as_raw_fd().to_string();
+        let run = |how| {
+            let arguments = [sandbar_keeper::KEEPER_ARGUMENT, how, &number];
+            sandbar_testkit::finish(home.command(home.program()).args(arguments))
+        };
+        let said = run("rehearse");
+        let refused: serde_json::Value = serde_json::from_str(&said.ok()).unwrap();
+        let message = refused["refused"]["message"].as_str().unwrap();
+        assert!(message.starts_with(expected), "{message}");
+        assert_eq!(run("take-over"), Finished::with(1, "", ""), "{expected}");
+    }
 }

@@ -89,7 +89,8 @@ pub(super) struct SavedLeases {
 impl Leases {
     /// Hands the locks over.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedLeases {
-        SavedLeases { locks: self.locks.iter().map(|lock| kept.keep(lock)).collect() }
+        let Self { layers: _, locks } = self;
+        SavedLeases { locks: locks.iter().map(|lock| kept.keep(lock)).collect() }
     }
 
     /// Takes locks over.
@@ -97,7 +98,8 @@ impl Leases {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(saved: SavedLeases, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let locks: Result<_, _> = saved.locks.into_iter().map(|lock| adopted.give(lock)).collect();
+        let SavedLeases { locks } = saved;
+        let locks: Result<_, _> = locks.into_iter().map(|lock| adopted.give(lock)).collect();
         Ok(Self { layers: Vec::new(), locks: locks? })
     }
 }

@@ -274,13 +274,14 @@ impl SavedCgroup {
 impl Cgroups {
     /// Hands everything over.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedCgroups {
-        let base = self.base.as_ref().map(|base| SavedBase {
-            cgroup: SavedCgroup::save(&base.cgroup, kept),
-            controllers: base.controllers,
-            moved: base.moved.clone(),
-            obstacle: base.obstacle,
+        let Self { base, stale } = self;
+        let base = base.as_ref().map(|Base { cgroup, controllers, moved, obstacle }| SavedBase {
+            cgroup: SavedCgroup::save(cgroup, kept),
+            controllers: *controllers,
+            moved: moved.clone(),
+            obstacle: *obstacle,
         });
-        SavedCgroups { base, stale: self.stale.clone() }
+        SavedCgroups { base, stale: stale.clone() }
     }
 
     /// Takes everything over.
@@ -288,20 +289,22 @@ impl Cgroups {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(saved: SavedCgroups, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let base = match saved.base {
+        let SavedCgroups { base, stale } = saved;
+        let base = match base {
             Some(SavedBase { cgroup, controllers, moved, obstacle }) => {
                 Some(Base { cgroup: cgroup.restore(adopted)?, controllers, moved, obstacle })
             }
             None => None,
         };
-        Ok(Self { base, stale: saved.stale })
+        Ok(Self { base, stale })
     }
 }
 
 impl RunCgroup {
     /// Hands the cgroup over.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedRunCgroup {
-        SavedRunCgroup { cgroup: SavedCgroup::save(&self.cgroup, kept), name: self.name.clone() }
+        let Self { cgroup, name } = self;
+        SavedRunCgroup { cgroup: SavedCgroup::save(cgroup, kept), name: name.clone() }
     }
 
     /// Takes a cgroup over.
@@ -309,7 +312,8 @@ impl RunCgroup {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(saved: SavedRunCgroup, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        Ok(Self { cgroup: saved.cgroup.restore(adopted)?, name: saved.name })
+        let SavedRunCgroup { cgroup, name } = saved;
+        Ok(Self { cgroup: cgroup.restore(adopted)?, name })
     }
 }
 

@@ -35,6 +35,9 @@ pub(super) struct Connection {
     queue: VecDeque<Vec<u8>>,
 }
 
+/// What epoll watches the socket of a new connection for.
+const INITIAL: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
+
 impl Connection {
     pub(super) fn new(socket: OwnedFd, refused: Option<PeerRefusal>) -> Self {
         Self {
@@ -44,7 +47,7 @@ impl Connection {
             watched: BTreeSet::new(),
             grown: BTreeSet::new(),
             bound: BTreeSet::new(),
-            interest: EventFlags::IN | EventFlags::RDHUP,
+            interest: INITIAL,
             queue: VecDeque::new(),
         }
     }
@@ -105,14 +108,16 @@ pub(super) struct SavedConnection {
 impl Connection {
     /// Hands the connection over, with what it was not sent yet.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedConnection {
+        // What epoll watches is made anew with it.
+        let Self { socket, refused, greeted, watched, grown, bound, interest: _, queue } = self;
         SavedConnection {
-            socket: kept.keep(&self.socket),
-            refused: self.refused,
-            greeted: self.greeted,
-            watched: self.watched.clone(),
-            grown: self.grown.clone(),
-            bound: self.bound.clone(),
-            queue: self.queue.iter().map(|packet| packet.as_slice().into()).collect(),
+            socket: kept.keep(socket),
+            refused: *refused,
+            greeted: *greeted,
+            watched: watched.clone(),
+            grown: grown.clone(),
+            bound: bound.clone(),
+            queue: queue.iter().map(|packet| packet.as_slice().into()).collect(),
         }
     }
 
@@ -123,6 +128,7 @@ impl Connection {
     pub(super) fn restore(saved: SavedConnection, adopted: &mut Adopted) -> Result<Self, HandoverError> {
         let SavedConnection { socket, refused, greeted, watched, grown, bound, queue } = saved;
         let queue = queue.into_iter().map(Blob::into_bytes).collect();
-        Ok(Self { greeted, watched, grown, bound, queue, ..Self::new(adopted.give(socket)?, refused) })
+        let socket = adopted.give(socket)?;
+        Ok(Self { socket, refused, greeted, watched, grown, bound, interest: INITIAL, queue })
     }
 }

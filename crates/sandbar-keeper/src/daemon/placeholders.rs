@@ -393,6 +393,14 @@ impl Placeholders {
     }
 }
 
+#[cfg(test)]
+impl Placeholders {
+    /// Lets go of everything and leaves it where it is.
+    pub(super) fn abandon(mut self) {
+        self.pools.values_mut().for_each(|pool| pool.spare.clear());
+    }
+}
+
 impl Made {
     fn save(&self, path: &AbsPath, kept: &mut Kept) -> SavedMade {
         let Self { identity, what, parent, name, runs, since, pool } = self;

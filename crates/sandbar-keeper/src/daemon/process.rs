@@ -208,7 +208,8 @@ impl Stdin {
     }
 
     fn enqueue(&mut self, bytes: &[u8]) -> usize {
-        let room = STDIN_BOUND_BYTES - self.queued_bytes;
+        // What was taken over may be more than this program's bound.
+        let room = STDIN_BOUND_BYTES.saturating_sub(self.queued_bytes);
         let taken = &bytes[..bytes.len().min(room)];
         if let (Some(last), Some(line)) = (taken.last(), &mut self.terminal) {
             line.is_open = !matches!(last, b'\n' | b'\r');
@@ -497,7 +498,8 @@ pub(super) struct SavedHolder {
 impl SavedHolder {
     /// Hands a holder over.
     pub(super) fn save(holder: &Holder, kept: &mut Kept) -> Self {
-        Self { pid: holder.pid, pidfd: kept.keep(&holder.pidfd), control: kept.keep(&holder.control) }
+        let Holder { pid, pidfd, control } = holder;
+        Self { pid: *pid, pidfd: kept.keep(pidfd), control: kept.keep(control) }
     }
 
     /// Takes a holder over.
@@ -505,8 +507,8 @@ impl SavedHolder {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(self, adopted: &mut Adopted) -> Result<Holder, HandoverError> {
-        let (pidfd, control) = (adopted.give(self.pidfd)?, adopted.give(self.control)?);
-        Ok(Holder { pid: self.pid, pidfd, control })
+        let Self { pid, pidfd, control } = self;
+        Ok(Holder { pid, pidfd: adopted.give(pidfd)?, control: adopted.give(control)? })
     }
 }
 
@@ -523,13 +525,14 @@ struct SavedStdin {
 
 impl Stdin {
     fn save(&self, kept: &mut Kept) -> SavedStdin {
+        let Self { pipe, queue, queued_bytes: _, accepted_bytes, close_after, terminal, refused } = self;
         SavedStdin {
-            pipe: self.pipe.as_ref().map(|pipe| kept.keep(pipe)),
-            queue: self.queue.iter().map(|chunk| chunk.as_slice().into()).collect(),
-            accepted_bytes: self.accepted_bytes,
-            close_after: self.close_after,
-            terminal: self.terminal.as_ref().map(|line| line.is_open),
-            refused: self.refused,
+            pipe: pipe.as_ref().map(|pipe| kept.keep(pipe)),
+            queue: queue.iter().map(|chunk| chunk.as_slice().into()).collect(),
+            accepted_bytes: *accepted_bytes,
+            close_after: *close_after,
+            terminal: terminal.as_ref().map(|LineState { is_open }| *is_open),
+            refused: *refused,
         }
     }
 
@@ -551,38 +554,71 @@ impl Stdin {
 impl Process {
     /// Hands the process over; `None` while it is being started.
     pub(super) fn save(&self, kept: &mut Kept) -> Option<SavedProcess> {
-        if matches!(self.phase, Phase::Starting { .. }) {
-            return None;
+        let Self {
+            start,
+            directory,
+            holder,
+            log,
+            outputs,
+            stdin,
+            terminal,
+            unrecorded_from,
+            typist,
+            stopped,
+            watchers,
+            phase,
+            end,
+            holder_ended,
+            tree_ended,
+            after_leader,
+            network,
+            cgroup,
+            lowered,
+            held,
+            timed_out,
+            killed,
+            host_oom_kills,
+            placeholders,
+            leases,
+        } = self;
+        match phase {
+            Phase::Starting { .. } => return None,
+            Phase::Running => {}
         }
-        let Outputs { stdout, stderr, pty, stalled } = &self.outputs;
+        let Outputs { stdout, stderr, pty, stalled } = outputs;
         let outputs = [(Stream::Stdout, stdout), (Stream::Stderr, stderr), (Stream::Pty, pty)];
-        let outputs = outputs.into_iter().filter_map(|(stream, output)| Some((stream, output.as_ref()?)));
+        let outputs = outputs.into_iter().filter_map(|(stream, output)| {
+            // Whether it is watched follows from what the process waits for.
+            let Output { fd, watched: _ } = output.as_ref()?;
+            Some((stream, kept.keep(fd)))
+        });
+        let outputs = outputs.collect();
         Some(SavedProcess {
-            start: self.start.clone(),
-            directory: self.directory.save(kept),
-            holder: SavedHolder::save(&self.holder, kept),
-            holder_ended: self.holder_ended,
-            log: self.log.as_ref().map(|log| log.save(kept)),
-            outputs: outputs.map(|(stream, output)| (stream, kept.keep(&output.fd))).collect(),
+            start: start.clone(),
+            directory: directory.save(kept),
+            holder: SavedHolder::save(holder, kept),
+            holder_ended: *holder_ended,
+            log: log.as_ref().map(|log| log.save(kept)),
+            outputs,
             stalled: stalled.as_ref().map(|(stream, bytes)| (*stream, bytes.as_slice().into())),
-            stdin: self.stdin.save(kept),
-            terminal: self.terminal,
-            unrecorded_from: self.unrecorded_from,
-            typist: self.typist,
-            stopped: self.stopped,
-            watchers: self.watchers.clone(),
-            end: self.end.clone(),
-            tree_ended: self.tree_ended,
-            after_leader: self.after_leader,
-            network: self.network,
-            cgroup: self.cgroup.as_ref().map(|cgroup| cgroup.save(kept)),
-            lowered: self.lowered.clone(),
-            held: self.held.clone(),
-            timed_out: self.timed_out,
-            killed: self.killed,
-            host_oom_kills: self.host_oom_kills,
-            placeholders: self.placeholders.clone(),
-            leases: self.leases.save(kept),
+            stdin: stdin.save(kept),
+            terminal: *terminal,
+            unrecorded_from: *unrecorded_from,
+            typist: *typist,
+            stopped: *stopped,
+            watchers: watchers.clone(),
+            end: end.clone(),
+            tree_ended: *tree_ended,
+            after_leader: *after_leader,
+            network: *network,
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.save(kept)),
+            lowered: lowered.clone(),
+            held: held.clone(),
+            timed_out: *timed_out,
+            killed: *killed,
+            host_oom_kills: *host_oom_kills,
+            placeholders: placeholders.clone(),
+            leases: leases.save(kept),
         })
     }
 
@@ -591,39 +627,64 @@ impl Process {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(saved: SavedProcess, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let mut outputs = Outputs {
-            stalled: saved.stalled.map(|(stream, bytes)| (stream, bytes.into_bytes())),
-            ..Outputs::default()
-        };
-        for (stream, fd) in saved.outputs {
-            *outputs.get(stream) = Some(Output { fd: adopted.give(fd)?, watched: false });
+        let SavedProcess {
+            start,
+            directory,
+            holder,
+            log,
+            outputs,
+            stalled,
+            stdin,
+            terminal,
+            unrecorded_from,
+            typist,
+            stopped,
+            watchers,
+            end,
+            holder_ended,
+            tree_ended,
+            after_leader,
+            network,
+            cgroup,
+            lowered,
+            held,
+            timed_out,
+            killed,
+            host_oom_kills,
+            placeholders,
+            leases,
+        } = saved;
+        let stalled = stalled.map(|(stream, bytes)| (stream, bytes.into_bytes()));
+        let mut streams = Outputs { stdout: None, stderr: None, pty: None, stalled };
+        for (stream, fd) in outputs {
+            *streams.get(stream) = Some(Output { fd: adopted.give(fd)?, watched: false });
         }
         Ok(Self {
-            start: saved.start,
-            directory: ProcessDir::restore(saved.directory, adopted)?,
-            holder: saved.holder.restore(adopted)?,
-            holder_ended: saved.holder_ended,
-            log: saved.log.map(|log| LogWriter::restore(log, adopted)).transpose()?,
-            outputs,
-            stdin: Stdin::restore(saved.stdin, adopted)?,
-            terminal: saved.terminal,
-            unrecorded_from: saved.unrecorded_from,
-            typist: saved.typist,
-            stopped: saved.stopped,
-            watchers: saved.watchers,
+            start,
+            directory: ProcessDir::restore(directory, adopted)?,
+            holder: holder.restore(adopted)?,
+            holder_ended,
+            log: log.map(|log| LogWriter::restore(log, adopted)).transpose()?,
+            outputs: streams,
+            stdin: Stdin::restore(stdin, adopted)?,
+            terminal,
+            unrecorded_from,
+            typist,
+            stopped,
+            watchers,
             phase: Phase::Running,
-            end: saved.end,
-            tree_ended: saved.tree_ended,
-            after_leader: saved.after_leader,
-            network: saved.network,
-            cgroup: saved.cgroup.map(|cgroup| RunCgroup::restore(cgroup, adopted)).transpose()?,
-            lowered: saved.lowered,
-            held: saved.held,
-            timed_out: saved.timed_out,
-            killed: saved.killed,
-            host_oom_kills: saved.host_oom_kills,
-            placeholders: saved.placeholders,
-            leases: Leases::restore(saved.leases, adopted)?,
+            end,
+            tree_ended,
+            after_leader,
+            network,
+            cgroup: cgroup.map(|cgroup| RunCgroup::restore(cgroup, adopted)).transpose()?,
+            lowered,
+            held,
+            timed_out,
+            killed,
+            host_oom_kills,
+            placeholders,
+            leases: Leases::restore(leases, adopted)?,
         })
     }
 }

@@ -263,14 +263,15 @@ enum SavedAttendant {
 impl Recordings {
     /// Hands all recordings and the attendant over.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedRecordings {
-        let attendant = match &self.attendant {
+        let Self { open, attendant } = self;
+        let attendant = match attendant {
             Attendant::None => SavedAttendant::None,
             Attendant::Waiting => SavedAttendant::Waiting,
             Attendant::Running { pid, pidfd, client } => {
                 SavedAttendant::Running { pid: *pid, pidfd: kept.keep(pidfd), client: *client }
             }
         };
-        SavedRecordings { open: self.open.clone(), attendant }
+        SavedRecordings { open: open.clone(), attendant }
     }
 
     /// Takes recordings and the attendant over.
@@ -278,14 +279,15 @@ impl Recordings {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(saved: SavedRecordings, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let attendant = match saved.attendant {
+        let SavedRecordings { open, attendant } = saved;
+        let attendant = match attendant {
             SavedAttendant::None => Attendant::None,
             SavedAttendant::Waiting => Attendant::Waiting,
             SavedAttendant::Running { pid, pidfd, client } => {
                 Attendant::Running { pid, pidfd: adopted.give(pidfd)?, client }
             }
         };
-        Ok(Self { open: saved.open, attendant })
+        Ok(Self { open, attendant })
     }
 
     /// Where the end of the attendant shows, if one runs.

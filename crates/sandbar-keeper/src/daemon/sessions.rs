@@ -148,24 +148,27 @@ struct SavedLease {
 impl Sessions {
     /// Hands all sessions over. The change of program gives no lease a longer time.
     pub(super) fn save(&self, moments: Moments) -> SavedSessions {
-        let live = self.live.iter().map(|(session, lease)| SavedLease {
+        // The other two say the same in another order.
+        let Self { live, expiries: _, ended: _, ended_order } = self;
+        let live = live.iter().map(|(session, Lease { blob, expires })| SavedLease {
             session: session.clone(),
-            blob: lease.blob.clone(),
-            expires: moments.save(lease.expires),
+            blob: blob.clone(),
+            expires: moments.save(*expires),
         });
-        let ended = self.ended_order.iter().map(|(at, session)| (moments.save(*at), session.clone()));
+        let ended = ended_order.iter().map(|(at, session)| (moments.save(*at), session.clone()));
         SavedSessions { live: live.collect(), ended: ended.collect() }
     }
 
     /// Takes sessions over.
     pub(super) fn restore(saved: SavedSessions, moments: Moments) -> Self {
+        let SavedSessions { live, ended } = saved;
         let mut sessions = Self::default();
-        for SavedLease { session, blob, expires } in saved.live {
+        for SavedLease { session, blob, expires } in live {
             let expires = moments.restore(expires);
             sessions.expiries.insert((expires, session.clone()));
             sessions.live.insert(session, Lease { blob, expires });
         }
-        for (at, session) in saved.ended {
+        for (at, session) in ended {
             sessions.ended.insert(session.clone());
             sessions.ended_order.push_back((moments.restore(at), session));
         }

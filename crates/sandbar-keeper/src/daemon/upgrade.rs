@@ -8,6 +8,7 @@
 //!
 //! Clients notice nothing: their sockets stay, packets are whole, and what was queued for them is part of the state.
 
+use std::cmp::Reverse;
 use std::ffi::CString;
 use std::fmt;
 use std::io::Read as _;
@@ -181,6 +182,10 @@ impl Keeper {
     /// Replaces this keeper if that was asked for and nothing is half done. Returns when it could not be.
     pub(super) fn upgrade_when_drained(&mut self) {
         let Some(pending) = &self.upgrade else { return };
+        if self.stopping {
+            // Its socket has no name any more: nobody would find the next one.
+            return;
+        }
         let starts =
             self.processes.values().filter(|process| matches!(process.phase, Phase::Starting { .. }));
         let reason = match starts.count() {
@@ -192,7 +197,7 @@ impl Keeper {
         let reason = reason.unwrap_or_else(|| {
             let spare = self.spares.take();
             self.discard(spare);
-            let reason = self.replace(&program, asker);
+            let reason = self.replace(program, asker);
             let until = Instant::now() + REFUSED_FOR;
             self.refused_program = Some(Refused { program: identity, reason: reason.clone(), until });
             reason
@@ -203,8 +208,8 @@ impl Keeper {
         self.flush_all();
     }
 
-    /// Becomes `program`. Returns why that was not possible.
-    fn replace(&self, program: &OwnedFd, asker: (u64, u64)) -> UpgradeRefusal {
+    /// Becomes `program`. Returns why that was not possible, and has closed what it opened for it then.
+    fn replace(&self, program: OwnedFd, asker: (u64, u64)) -> UpgradeRefusal {
         let mut kept = Kept::default();
         let memfd = match self.save(asker, &mut kept) {
             Ok(memfd) => memfd,
@@ -213,10 +218,10 @@ impl Keeper {
         let state = memfd.as_raw_fd();
         // Those of the state are what the state says; these two are for the next program's first steps.
         kept.keep(&memfd);
-        kept.keep(program);
+        kept.keep(&program);
         let reason = match kept.across_exec(AcrossExec::Stays) {
-            Ok(()) => match rehearse(program, state) {
-                Ok(()) => unusable(format_args!("execute the program: {}", execute(program, state))),
+            Ok(()) => match rehearse(&program, state) {
+                Ok(()) => unusable(format_args!("execute the program: {}", execute(&program, state))),
                 Err(reason) => reason,
             },
             Err(errno) => unusable(errno),
@@ -228,30 +233,60 @@ impl Keeper {
     }
 
     fn save(&self, asker: (u64, u64), kept: &mut Kept) -> Result<OwnedFd, HandoverError> {
+        // What is not named below is made anew, belongs to this upgrade, or is over.
+        let Self {
+            home,
+            lock,
+            listener,
+            epoll: _,
+            null: _,
+            own: _,
+            targets: _,
+            next_token,
+            connections,
+            processes,
+            leaving,
+            spares: _,
+            timers,
+            placeholders,
+            cgroups,
+            hard_limits: _,
+            spawner: _,
+            archive,
+            recordings,
+            sessions,
+            upgrade: _,
+            refused_program: _,
+            asker: _,
+            packet: _,
+            chunk: _,
+            idle_since: _,
+            stopping: _,
+        } = self;
         let moments = Moments::now();
-        let mut processes = Vec::with_capacity(self.processes.len());
-        for (id, process) in &self.processes {
-            let saved = process.save(kept).ok_or_else(|| failed("hand a start over")(Errno::BUSY))?;
-            processes.push((*id, saved));
+        let mut saved = Vec::with_capacity(processes.len());
+        for (id, process) in processes {
+            let process = process.save(kept).ok_or_else(|| failed("hand a start over")(Errno::BUSY))?;
+            saved.push((*id, process));
         }
         let mut state = State {
             format: FORMAT,
             minor: MINOR,
             version: RELEASE.to_owned(),
             descriptors: Vec::new(),
-            home: self.home.path().as_os_str().into(),
-            lock: kept.keep(&self.lock),
-            listener: kept.keep(&self.listener),
-            next_token: self.next_token,
-            connections: self.connections.iter().map(|(id, client)| (*id, client.save(kept))).collect(),
-            processes,
-            leaving: self.leaving.values().map(|leaving| leaving.save(kept)).collect(),
-            timers: self.timers.iter().map(|timer| (moments.save(timer.0.0), timer.0.1)).collect(),
-            placeholders: self.placeholders.save(kept),
-            cgroups: self.cgroups.save(kept),
-            archive: self.archive.clone(),
-            recordings: self.recordings.save(kept),
-            sessions: self.sessions.save(moments),
+            home: home.path().as_os_str().into(),
+            lock: kept.keep(lock),
+            listener: kept.keep(listener),
+            next_token: *next_token,
+            connections: connections.iter().map(|(id, client)| (*id, client.save(kept))).collect(),
+            processes: saved,
+            leaving: leaving.values().map(|leaving| leaving.save(kept)).collect(),
+            timers: timers.iter().map(|Reverse((at, timer))| (moments.save(*at), *timer)).collect(),
+            placeholders: placeholders.save(kept),
+            cgroups: cgroups.save(kept),
+            archive: archive.clone(),
+            recordings: recordings.save(kept),
+            sessions: sessions.save(moments),
             asker,
         };
         state.descriptors = kept.numbers().to_vec();
@@ -267,36 +302,61 @@ impl Keeper {
         drop(memfd);
         let state = parse(&text)?;
         // SAFETY: the caller's promise.
-        let mut adopted = unsafe { Adopted::take(&state.descriptors) }?;
+        let adopted = unsafe { Adopted::take(&state.descriptors) }?;
+        Self::with(state, adopted)
+    }
+
+    /// The keeper of a state, with its descriptors.
+    fn with(state: State, mut adopted: Adopted) -> Result<Self, HandoverError> {
+        // The first three are looked at by `parse`.
+        let State {
+            format: _,
+            minor: _,
+            version: _,
+            descriptors: _,
+            home,
+            lock,
+            listener,
+            next_token,
+            connections,
+            processes,
+            leaving,
+            timers,
+            placeholders,
+            cgroups,
+            archive,
+            recordings,
+            sessions,
+            asker,
+        } = state;
         let moments = Moments::now();
-        let home = KeeperDir::at(state.home.to_os_string().into());
-        let lock = adopted.give(state.lock)?;
-        let listener = adopted.give(state.listener)?;
-        let recordings = super::Recordings::restore(state.recordings, &mut adopted)?;
-        let mut keeper = Self::empty(home, lock, listener, state.archive, recordings, state.next_token)
-            .map_err(|error| match error {
+        let home = KeeperDir::at(home.to_os_string().into());
+        let (lock, listener) = (adopted.give(lock)?, adopted.give(listener)?);
+        let recordings = super::Recordings::restore(recordings, &mut adopted)?;
+        let mut keeper = Self::empty(home, lock, listener, archive, recordings, next_token).map_err(
+            |error| match error {
                 KeeperError::SetUp { step, errno } => HandoverError::Io { step, errno },
                 KeeperError::Directory(_) | KeeperError::AlreadyServed { .. } | KeeperError::State(_) => {
                     failed("set up")(Errno::INVAL)
                 }
-            })?;
-        for (id, saved) in state.connections {
+            },
+        )?;
+        for (id, saved) in connections {
             let connection = super::Connection::restore(saved, &mut adopted)?;
             keeper.connections.insert(id, connection);
         }
-        for (id, saved) in state.processes {
+        for (id, saved) in processes {
             keeper.processes.insert(id, super::Process::restore(saved, &mut adopted)?);
         }
-        keeper.cgroups = super::Cgroups::restore(state.cgroups, &mut adopted)?;
+        keeper.cgroups = super::Cgroups::restore(cgroups, &mut adopted)?;
         let leaving: Result<Vec<Leaving>, HandoverError> =
-            state.leaving.into_iter().map(|saved| Leaving::restore(saved, &mut adopted)).collect();
-        let timers =
-            state.timers.into_iter().map(|(at, timer)| std::cmp::Reverse((moments.restore(at), timer)));
+            leaving.into_iter().map(|saved| Leaving::restore(saved, &mut adopted)).collect();
+        let timers = timers.into_iter().map(|(at, timer)| Reverse((moments.restore(at), timer)));
         keeper.timers = timers.collect();
-        keeper.sessions = super::Sessions::restore(state.sessions, moments);
+        keeper.sessions = super::Sessions::restore(sessions, moments);
         keeper.watch_adopted(leaving?).map_err(failed("watch what was handed over"))?;
-        keeper.placeholders = super::Placeholders::restore(state.placeholders, &mut adopted)?;
-        keeper.asker = Some(state.asker);
+        keeper.placeholders = super::Placeholders::restore(placeholders, &mut adopted)?;
+        keeper.asker = Some(asker);
         Ok(keeper)
     }
 
@@ -442,7 +502,12 @@ pub(crate) unsafe fn take_over(memfd: OwnedFd) -> Result<(), KeeperError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{HashMap, HashSet};
     use std::os::unix::fs::PermissionsExt as _;
+
+    use rustix::event::{EventfdFlags, eventfd};
+    use sandbar_testkit::{Samples, Took, fuzz};
+    use serde_json::Value;
 
     #[test]
     fn only_the_same_and_newer_programs_of_one_major_are_forward() {
@@ -485,7 +550,7 @@ mod tests {
         assert_eq!((state.processes.len(), state.connections.len(), state.timers.len()), (2, 1, 3));
         assert_eq!((state.leaving.len(), state.asker), (2, (9, 4)));
         assert_eq!(state.timers[2], (1, Timer::Attendant));
-        let numbers: std::collections::HashSet<&RawFd> = state.descriptors.iter().collect();
+        let numbers: HashSet<&RawFd> = state.descriptors.iter().collect();
         assert_eq!(numbers.len(), state.descriptors.len());
     }
 
@@ -496,5 +561,138 @@ mod tests {
         let format = FIRST.replacen("\"format\":1", "\"format\":2", 1);
         assert!(matches!(parse(format.as_bytes()), Err(HandoverError::Format { found: 2, known: 1 })));
         assert!(matches!(parse(b"{}"), Err(HandoverError::State(_))));
+    }
+
+    /// The sample without cgroups, which only a cgroup file system has.
+    fn without_cgroups() -> Value {
+        let mut state: Value = serde_json::from_str(FIRST).unwrap();
+        state["cgroups"]["base"] = Value::Null;
+        state["processes"][1][1]["cgroup"] = Value::Null;
+        // Theirs are the last two.
+        let descriptors = state["descriptors"].as_array_mut().unwrap();
+        assert_eq!(descriptors.split_off(descriptors.len() - 2), [67, 68]);
+        state
+    }
+
+    /// A descriptor for each number, of a kind that can be watched.
+    fn stand_ins(numbers: &[RawFd]) -> HashMap<RawFd, OwnedFd> {
+        let make = |number: &RawFd| (*number, eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        numbers.iter().collect::<HashSet<_>>().into_iter().map(make).collect()
+    }
+
+    /// What a keeper writes that took this state over.
+    fn handed_on(state: State, stand_ins: HashMap<RawFd, OwnedFd>) -> Result<Vec<u8>, HandoverError> {
+        let asker = state.asker;
+        let mut keeper = Keeper::with(state, Adopted::of(stand_ins))?;
+        let memfd = keeper.save(asker, &mut Kept::default()).unwrap();
+        std::mem::take(&mut keeper.placeholders).abandon();
+        Ok(handover::read_sealed(&memfd).unwrap())
+    }
+
+    /// Asserts that two states say the same, but for the numbers of descriptors and the moment of each clock.
+    fn assert_same(old: &Value, new: &Value, numbers: &HashMap<RawFd, RawFd>, at: &str) {
+        match (old, new) {
+            (Value::Object(old), Value::Object(new)) => {
+                let names =
+                    |object: &serde_json::Map<String, Value>| object.keys().cloned().collect::<Vec<_>>();
+                assert_eq!(names(old), names(new), "{at}");
+                for (name, value) in old {
+                    assert_same(value, &new[name], numbers, &format!("{at}.{name}"));
+                }
+            }
+            (Value::Array(old), Value::Array(new)) => {
+                assert_eq!(old.len(), new.len(), "{at}");
+                old.iter().zip(new).for_each(|(old, new)| assert_same(old, new, numbers, at));
+            }
+            (Value::Number(old), Value::Number(new)) if old != new => {
+                let is_moved = RawFd::try_from(old.as_i64().unwrap()).ok().and_then(|old| numbers.get(&old))
+                    == RawFd::try_from(new.as_i64().unwrap()).ok().as_ref();
+                let is_moment = at.starts_with(".sessions")
+                    && old.as_u64().unwrap().abs_diff(new.as_u64().unwrap()) < 1_000_000_000;
+                assert!(is_moved || is_moment, "{at}: {old} -> {new}");
+            }
+            (old, new) => assert_eq!(old, new, "{at}"),
+        }
+    }
+
+    #[test]
+    fn what_was_taken_over_is_handed_on_as_it_was() {
+        let mut old = without_cgroups();
+        let state = parse(&serde_json::to_vec(&old).unwrap()).unwrap();
+        let stand_ins = stand_ins(&state.descriptors);
+        let numbers = stand_ins.iter().map(|(old, new)| (*old, new.as_raw_fd())).collect();
+        let text = handed_on(state, stand_ins).unwrap();
+        let mut new: Value = serde_json::from_slice(&text).unwrap();
+        // These are kept in no order, and tokens and versions are the next program's.
+        for unordered in ["descriptors", "leaving", "timers"] {
+            let length = |state: &Value| state[unordered].as_array().map(Vec::len);
+            assert_eq!(length(&old), length(&new), "{unordered}");
+        }
+        for state in [&mut old, &mut new] {
+            for own in ["descriptors", "leaving", "timers", "next_token", "minor", "version"] {
+                state.as_object_mut().unwrap().remove(own).unwrap();
+            }
+        }
+        assert_same(&old, &new, &numbers, "");
+    }
+
+    #[test]
+    fn fuzz_a_state_that_is_understood_is_taken_over_whole_or_refused() {
+        /// More descriptors than a sample has; each takes one of this process.
+        const MOST: usize = 64;
+        let mut small = without_cgroups();
+        for emptied in ["processes", "connections", "leaving", "timers"] {
+            small[emptied] = Value::Array(Vec::new());
+        }
+        let (whole, small) = (without_cgroups().to_string(), small.to_string());
+        let samples = Samples {
+            whole: &[FIRST.as_bytes(), whole.as_bytes(), small.as_bytes()],
+            words: &[
+                b"{",
+                b"}",
+                b"[",
+                b"]",
+                b"\"",
+                b":",
+                b",",
+                b"null",
+                b"true",
+                b"-1",
+                b"0",
+                b"1e9",
+                b"18446744073709551615",
+                b"2147483647",
+                b"\"format\":2",
+                b"\"minor\":9",
+                b"\"version\":\"9\"",
+                b"\"descriptors\":[]",
+                b"\"sessions\":{\"live\":[],\"ended\":[]}",
+                b"[1,\"attendant\"]",
+                b"\"stdout\"",
+                b"\"lifetime\":\"session\"",
+                b"/../",
+                b"\\u0000",
+            ],
+        };
+        fuzz("keeper state", samples, |input| {
+            let Ok(state) = parse(input) else { return Took::Refused };
+            assert!(state.format <= FORMAT && state.minor <= MINOR);
+            let text = serde_json::to_vec(&state).unwrap();
+            assert_eq!(serde_json::to_vec(&parse(&text).unwrap()).unwrap(), text);
+            if state.descriptors.len() > MOST {
+                return Took::Understood;
+            }
+            let stand_ins = stand_ins(&state.descriptors);
+            let count = |state: &State| {
+                let connections: HashSet<u64> = state.connections.iter().map(|(id, _)| *id).collect();
+                let processes: HashSet<RunId> = state.processes.iter().map(|(id, _)| *id).collect();
+                (connections.len(), processes.len(), state.leaving.len(), state.timers.len())
+            };
+            let before = count(&state);
+            if let Ok(text) = handed_on(state, stand_ins) {
+                assert_eq!(count(&parse(&text).unwrap()), before);
+            }
+            Took::Understood
+        });
     }
 }
