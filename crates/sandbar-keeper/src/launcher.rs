@@ -293,8 +293,8 @@ fn is_outdated(keeper: u32, own: u32) -> bool {
     (UPGRADE_MINOR..own).contains(&keeper)
 }
 
-/// Has a keeper that is outdated for a program of minor `own` replace itself by `program`. One that can't goes on as it is, and serves as it always did;
-/// [`Client::upgrade_refusal`] says why.
+/// Has a keeper that is outdated for a program of minor `own` replace itself by `program`. One that can't goes on as it
+/// is, and serves as it always did; [`Client::upgrade_refusal`] says why.
 fn renew(
     home: &KeeperDir,
     mut client: Client,

@@ -18,11 +18,11 @@ use serde::{Deserialize, Serialize};
 /// Version that peers must share; part of the keeper's directory name.
 pub const MAJOR: u32 = 1;
 /// Version that says which messages a peer understands; grows with every addition.
-pub const MINOR: u32 = 2;
+pub const MINOR: u32 = 3;
 /// First [`MINOR`] with sessions, owners, and processes that can be watched after their end.
 pub const SESSIONS_MINOR: u32 = 2;
 /// First [`MINOR`] of keepers that can replace themselves.
-pub const UPGRADE_MINOR: u32 = 2;
+pub const UPGRADE_MINOR: u32 = 3;
 /// Largest packet, header and body together. The default socket buffer (net.core.wmem_default, 208 KiB) holds
 /// one of them with its bookkeeping.
 pub const MAX_PACKET_BYTES: usize = 128 * 1024;
@@ -458,6 +458,8 @@ pub enum UpgradeRefusal {
         /// Its mode.
         mode: u32,
     },
+    /// The program would run with rights of its own, and would not end with the keeper then.
+    Privileged,
     /// Another upgrade is under way.
     UnderWay,
     /// Starts were under way for too long.
@@ -492,6 +494,9 @@ impl fmt::Display for UpgradeRefusal {
             Self::NoProgram => f.write_str("it was given no program"),
             Self::Owner { uid } => write!(f, "the program belongs to user {uid}"),
             Self::Writable { mode } => write!(f, "others may write the program (mode {mode:04o})"),
+            Self::Privileged => f.write_str(
+                "the program takes on rights of its own (set-user-ID, set-group-ID or file capabilities)",
+            ),
             Self::UnderWay => f.write_str("another upgrade is under way"),
             Self::Starting { starts } => write!(f, "{starts} runs are still being started"),
             Self::Silent { seconds } => write!(f, "the program did not rehearse within {seconds} s"),

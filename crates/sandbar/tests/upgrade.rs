@@ -291,7 +291,8 @@ fn under_load_every_byte_every_end_and_every_answer_is_right() {
         panic!("no output")
     };
     assert!(String::from_utf8(told).unwrap().contains(&format!(" {}", 8 * MEBIBYTE)));
-    assert_eq!(talk.live(), []);
+    // An end is told before the tree behind it is gone.
+    eventually(DEADLINE, "a keeper that holds nothing", || talk.live().is_empty().then_some(()));
 }
 
 #[test]
@@ -692,7 +693,7 @@ fn a_state_that_can_not_be_taken_over_is_refused_by_the_rehearsal_and_ends_a_suc
         (memfd(STATE.as_bytes(), SealFlags::WRITE), "read the state: Operation not permitted"),
         (open(Path::new("/dev/null")), "read the state: Invalid argument"),
         (
-            memfd(STATE.replace("\"minor\":2", "\"minor\":99").as_bytes(), SEALS),
+            memfd(STATE.replace("\"minor\":3", "\"minor\":99").as_bytes(), SEALS),
             "the state is of protocol minor 99",
         ),
         (memfd(STATE.replace("\"format\":1", "\"format\":9").as_bytes(), SEALS), "the state has format 9"),

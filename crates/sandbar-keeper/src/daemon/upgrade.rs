@@ -151,6 +151,12 @@ fn check_program(program: &OwnedFd) -> Result<ProgramIdentity, UpgradeRefusal> {
     if mode & 0o022 != 0 {
         return Err(UpgradeRefusal::Writable { mode });
     }
+    // The kernel forgets that such a program is to end with its parent (PR_SET_PDEATHSIG): a rehearsal would outlive a
+    // keeper that is killed, and hold everything that must end with it.
+    let has_capabilities = rustix::fs::fgetxattr(program, "security.capability", &mut [0; 64][..]).is_ok();
+    if mode & 0o6000 != 0 || has_capabilities {
+        return Err(UpgradeRefusal::Privileged);
+    }
     let changed = (stat.st_ctime, stat.st_ctime_nsec);
     Ok(ProgramIdentity { dev: stat.st_dev, ino: stat.st_ino, changed })
 }
@@ -527,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_others_may_write_is_none() {
+    fn a_program_that_others_may_write_or_that_has_rights_of_its_own_is_none() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let check = |mode| {
             file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)).unwrap();
@@ -536,6 +542,8 @@ mod tests {
         assert!(check(0o700).is_ok() && check(0o755).is_ok());
         assert_eq!(check(0o775), Err(UpgradeRefusal::Writable { mode: 0o775 }));
         assert_eq!(check(0o702), Err(UpgradeRefusal::Writable { mode: 0o702 }));
+        assert_eq!(check(0o4755), Err(UpgradeRefusal::Privileged));
+        assert_eq!(check(0o2755), Err(UpgradeRefusal::Privileged));
         let directory = std::fs::File::open("/").unwrap();
         assert_eq!(check_program(&directory.into()), Err(UpgradeRefusal::NoProgram));
     }
@@ -546,7 +554,7 @@ mod tests {
     #[test]
     fn the_first_format_is_read_for_ever() {
         let state = parse(FIRST.as_bytes()).unwrap();
-        assert_eq!((state.format, state.minor, state.version.as_str()), (1, 2, "0.1.0"));
+        assert_eq!((state.format, state.minor, state.version.as_str()), (1, 3, "0.1.0"));
         assert_eq!((state.processes.len(), state.connections.len(), state.timers.len()), (2, 1, 3));
         assert_eq!((state.leaving.len(), state.asker), (2, (9, 4)));
         assert_eq!(state.timers[2], (1, Timer::Attendant));
@@ -556,7 +564,7 @@ mod tests {
 
     #[test]
     fn what_a_newer_program_wrote_is_refused_by_name() {
-        let newer = FIRST.replacen("\"minor\":2", &format!("\"minor\":{}", MINOR + 1), 1);
+        let newer = FIRST.replacen("\"minor\":3", &format!("\"minor\":{}", MINOR + 1), 1);
         assert!(matches!(parse(newer.as_bytes()), Err(HandoverError::Newer { .. })));
         let format = FIRST.replacen("\"format\":1", "\"format\":2", 1);
         assert!(matches!(parse(format.as_bytes()), Err(HandoverError::Format { found: 2, known: 1 })));
