@@ -749,6 +749,7 @@ mod tests {
             ),
             &format!(r#"{{"req":5,"do":"terminate","id":"{ID}","signal":15,"grace_ms":2000}}"#),
             r#"{"req":6,"do":"list","after":null}"#,
+            r#"{"req":7,"do":"upgrade"}"#,
         ];
         let usage = r#"{"user_us":1,"system_us":2,"max_rss_kib":3}"#;
         let totals = r#"{"bytes":1,"dropped_bytes":0,"last_seq":1}"#;
@@ -756,6 +757,8 @@ mod tests {
             r#"{"reply":{"req":1,"reply":{"done":"hello","minor":1,"version":"0.1.0","pid":7}}}"#,
             r#"{"reply":{"req":2,"reply":{"done":"refused","error":{"refused":"start","failure":{"step":"record","errno":2,"path":"/a"}}}}}"#,
             r#"{"reply":{"req":2,"reply":{"done":"refused","error":{"refused":"peer","reason":"confined"}}}}"#,
+            r#"{"reply":{"req":7,"reply":{"done":"refused","error":{"refused":"upgrade","reason":{"because":"older","minor":1,"version":"0.1.0"}}}}}"#,
+            r#"{"reply":{"req":7,"reply":{"done":"upgraded","minor":3,"version":"0.1.0"}}}"#,
             &format!(r#"{{"event":{{"event":"output","id":"{ID}","output":{totals}}}}}"#),
             &format!(
                 r#"{{"event":{{"event":"exited","id":"{ID}","end":{{"id":"{ID}","status":{{"how":"exited","code":3}},"ended":2,"usage":{usage},"output":{totals}}}}}}}"#
