@@ -22,7 +22,7 @@ use sandbar_keeper::protocol::{
 };
 use sandbar_keeper::{Incoming, Patience};
 use sandbar_proto::{
-    AfterLeader, EndRecord, ExitStatus, Lifetime, OutputMode, Owner, ProcessEvent, RunId, SessionId,
+    AbsPath, AfterLeader, EndRecord, ExitStatus, Lifetime, OutputMode, Owner, ProcessEvent, RunId, SessionId,
     StdinMode, Stdio, Terminal, TerminalSize,
 };
 use sandbar_testkit::need::Need;
@@ -403,6 +403,8 @@ fn limits_hold_afterwards(home: &Home, table: &[(&str, &str, &str, i32)]) {
         eventually(DEADLINE, "the run to wait", || gate(name).exists().then_some(()));
     }
     let mut talk = Talk::with(home);
+    // Where the host has any for them.
+    let cgroups: Vec<AbsPath> = talk.live().into_iter().filter_map(|state| state.start.cgroup).collect();
     for _ in 0..3 {
         talk.upgrade(home);
     }
@@ -410,6 +412,10 @@ fn limits_hold_afterwards(home: &Home, table: &[(&str, &str, &str, i32)]) {
         fs::write(gate(name), "go\n").unwrap();
         let finished = run.finish();
         assert_eq!((finished.code, held(&finished, name)), (Some(*code), true), "{limit}: {finished:?}");
+    }
+    for cgroup in cgroups {
+        let path = cgroup.as_path();
+        eventually(DEADLINE, "the removal of a cgroup", || (!path.exists()).then_some(()));
     }
 }
 
