@@ -354,6 +354,7 @@ fn refused(reply: Reply) -> ProcessError {
         | Reply::Written { .. }
         | Reply::Listed { .. }
         | Reply::Sessions { .. }
+        | Reply::Upgraded { .. }
         | Reply::Limits { .. }
         | Reply::Done => ProcessError::Lost("it answered something else than was asked".to_owned()),
     }

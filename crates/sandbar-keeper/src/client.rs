@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
-use crate::protocol::{self, Event, MAX_PACKET_BYTES, Message, PacketError, Reply, Request, RequestHeader};
+use crate::protocol::{
+    self, Event, MAX_PACKET_BYTES, Message, PacketError, Reply, Request, RequestHeader, UpgradeRefusal,
+};
 use crate::transport::{self, Received};
 
 /// Why a conversation with the keeper is over.
@@ -54,6 +56,7 @@ pub struct Peer {
 pub struct Client {
     socket: OwnedFd,
     peer: Option<Peer>,
+    upgrade_refusal: Option<UpgradeRefusal>,
     last_req: u64,
     queue: VecDeque<Outgoing>,
     buffer: Box<[u8]>,
@@ -66,6 +69,7 @@ impl Client {
         Self {
             socket,
             peer: None,
+            upgrade_refusal: None,
             last_req: 0,
             queue: VecDeque::new(),
             buffer: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
@@ -76,6 +80,21 @@ impl Client {
     #[must_use]
     pub fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()
+    }
+
+    /// Why an outdated keeper went on as it is instead of replacing itself by this program, if it did.
+    #[must_use]
+    pub fn upgrade_refusal(&self) -> Option<&UpgradeRefusal> {
+        self.upgrade_refusal.as_ref()
+    }
+
+    /// Notes what became of an upgrade: who the keeper is from now on, or why it is as before.
+    pub(crate) fn note_upgrade(&mut self, result: Result<(u32, String), UpgradeRefusal>) {
+        match (result, &mut self.peer) {
+            (Ok((minor, version)), Some(peer)) => *peer = Peer { minor, version, pid: peer.pid },
+            (Ok(_), None) => {}
+            (Err(reason), _) => self.upgrade_refusal = Some(reason),
+        }
     }
 
     /// Queues a request and returns its number, which its answer repeats.

@@ -19,10 +19,11 @@ mod sessions;
 mod spares;
 mod start;
 mod terminal;
+mod upgrade;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -35,7 +36,9 @@ use rustix::process::{WaitId, WaitIdOptions};
 use sandbar_proto::{ExitStatus, Lifetime, OutputTotals, ResourceUse, RunId, Stream, Timestamp};
 use sandbar_sandbox::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, Spawner};
+use serde::{Deserialize, Serialize};
 
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::protocol::{
     self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, Watch,
 };
@@ -52,6 +55,7 @@ use recordings::Recordings;
 use sessions::Sessions;
 use spares::Spares;
 use start::{Origin, Starter, Wanted};
+pub(crate) use upgrade::{rehearsal, take_over};
 
 /// How long a keeper that holds nothing and serves nobody stays: long enough for a person's next command.
 const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -80,6 +84,9 @@ pub enum KeeperError {
         /// The directory.
         path: PathBuf,
     },
+    /// The state of the keeper before it could not be taken over.
+    #[error("take over from the keeper before: {0}")]
+    State(String),
     /// A step of starting to serve failed.
     #[error("{step}: {errno}")]
     SetUp {
@@ -108,7 +115,8 @@ enum Target {
 }
 
 /// What happens at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Timer {
     /// The wall-clock limit of a run.
     WallLimit(RunId),
@@ -124,7 +132,7 @@ enum Timer {
 
 struct Keeper {
     home: KeeperDir,
-    _lock: OwnedFd,
+    lock: OwnedFd,
     listener: OwnedFd,
     epoll: OwnedFd,
     null: OwnedFd,
@@ -146,6 +154,12 @@ struct Keeper {
     archive: Archive,
     recordings: Recordings,
     sessions: Sessions,
+    /// An upgrade that was asked for.
+    upgrade: Option<upgrade::Pending>,
+    /// The program that could not take over last.
+    refused_program: Option<upgrade::Refused>,
+    /// Who waits to hear that the upgrade is done: connection and request number.
+    asker: Option<(u64, u64)>,
     packet: Box<[u8]>,
     chunk: Box<[u8]>,
     idle_since: Option<Instant>,
@@ -176,24 +190,36 @@ impl Keeper {
     fn new(home: KeeperDir) -> Result<Self, KeeperError> {
         home.ensure()?;
         let lock = lock(&home)?;
-        let own = Confinement::own()
-            .ok_or(KeeperError::SetUp { step: "read /proc/self/status", errno: Errno::IO })?;
         let (archive, unrecorded) = Archive::open(&home, now());
         let mut recordings = Recordings::default();
         unrecorded.into_iter().for_each(|id| recordings.inherit(id));
         let listener = listen(&home)?;
+        Self::empty(home, lock, listener, archive, recordings, 0)
+    }
+
+    /// A keeper that holds nothing. Tokens up to `next_token` are given out already.
+    fn empty(
+        home: KeeperDir,
+        lock: OwnedFd,
+        listener: OwnedFd,
+        archive: Archive,
+        recordings: Recordings,
+        next_token: u64,
+    ) -> Result<Self, KeeperError> {
+        let own = Confinement::own()
+            .ok_or(KeeperError::SetUp { step: "read /proc/self/status", errno: Errno::IO })?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(set_up("make an epoll instance"))?;
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
             .map_err(set_up("open /dev/null"))?;
         let mut keeper = Self {
             home,
-            _lock: lock,
+            lock,
             listener,
             epoll,
             null,
             own,
             targets: HashMap::new(),
-            next_token: 0,
+            next_token,
             connections: BTreeMap::new(),
             processes: BTreeMap::new(),
             leaving: HashMap::new(),
@@ -206,6 +232,9 @@ impl Keeper {
             archive,
             recordings,
             sessions: Sessions::default(),
+            upgrade: None,
+            refused_program: None,
+            asker: None,
             packet: vec![0; MAX_PACKET_BYTES].into_boxed_slice(),
             chunk: vec![0; READ_BYTES].into_boxed_slice(),
             idle_since: Some(Instant::now()),
@@ -219,6 +248,28 @@ impl Keeper {
         epoll::add(&keeper.epoll, keeper.spares.mounts(), EventData::new_u64(token), EventFlags::PRI)
             .map_err(set_up("watch the mount table"))?;
         Ok(keeper)
+    }
+
+    /// Watches what another program has watched before.
+    fn watch_adopted(&mut self, leaving: Vec<Leaving>) -> Result<(), Errno> {
+        leaving.into_iter().for_each(|leaving| self.wait_for(leaving));
+        for (id, connection) in &self.connections {
+            self.targets.insert(*id, Target::Connection(*id));
+            epoll::add(&self.epoll, &connection.socket, EventData::new_u64(*id), connection.interest)?;
+        }
+        let running = self.processes.iter().filter(|(_, process)| !process.holder_ended);
+        let mut watched: Vec<(Target, BorrowedFd<'_>)> = Vec::new();
+        for (id, process) in running {
+            watched.push((Target::Control(*id), process.holder.control.as_fd()));
+            watched.push((Target::Holder(*id), process.holder.pidfd.as_fd()));
+        }
+        watched.extend(self.recordings.attendant().map(|pidfd| (Target::Attendant, pidfd)));
+        for (target, fd) in watched {
+            self.next_token += 1;
+            self.targets.insert(self.next_token, target);
+            epoll::add(&self.epoll, fd, EventData::new_u64(self.next_token), EventFlags::IN)?;
+        }
+        Ok(())
     }
 
     fn run(&mut self) -> Result<(), KeeperError> {
@@ -239,6 +290,7 @@ impl Keeper {
             self.expire_sessions();
             self.see_to_recordings();
             self.flush_all();
+            self.upgrade_when_drained();
             self.keep_spare();
             self.archive.trim(&self.home);
             self.note_idleness();
@@ -260,7 +312,13 @@ impl Keeper {
     fn next_deadline(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse((at, _))| *at);
         let idle = self.idle_since.map(|since| since + IDLE);
-        timer.into_iter().chain(idle).chain(self.spares.deadline()).chain(self.sessions.deadline()).min()
+        timer
+            .into_iter()
+            .chain(idle)
+            .chain(self.spares.deadline())
+            .chain(self.sessions.deadline())
+            .chain(self.upgrade.as_ref().map(upgrade::Pending::deadline))
+            .min()
     }
 
     /// Has a spare ready behind a start, and none for long.
@@ -271,7 +329,7 @@ impl Keeper {
             self.spawner.rest();
         }
         let starting = self.processes.values().any(|process| matches!(process.phase, Phase::Starting { .. }));
-        if !starting && self.spares.may_make() {
+        if !starting && self.upgrade.is_none() && self.spares.may_make() {
             // SAFETY: the keeper has one thread.
             let made = self.spares.wanted.take().map(|network| unsafe { self.spawner.spare(network) });
             // A host that makes no namespaces says so when something is started.
@@ -286,7 +344,7 @@ impl Keeper {
         if let Some(spare) = spare {
             let Holder { pidfd, control, .. } = spare.into_holder();
             drop(control);
-            self.wait_for(Leaving { pidfd, _control: None });
+            self.wait_for(Leaving { pidfd, control: None });
         }
     }
 
@@ -375,7 +433,8 @@ impl Keeper {
         }
         loop {
             let Some(connection) = self.connections.get(&id) else { return };
-            if !connection.takes_requests() {
+            // What comes after a request for an upgrade is the next program's to answer.
+            if !connection.takes_requests() || self.upgrade.is_some() {
                 return;
             }
             match transport::receive(&connection.socket, &mut self.packet) {
@@ -525,6 +584,7 @@ impl Keeper {
             Request::Limits => Ok(Some(Reply::Limits { facts: self.cgroups.facts() })),
             Request::List { after } => Ok(Some(self.list(after))),
             Request::Session { session, blob, ttl_ms } => self.renew_session(session, blob, ttl_ms).map(Some),
+            Request::Upgrade => self.upgrade((client, req), fds).map(|()| None),
             Request::EndSession { session } => self.end_session(&session).map(Some),
             Request::Sessions { after } => Ok(Some(self.list_sessions(after))),
             Request::SessionProcesses { session, after } => Ok(Some(self.list_session(&session, after))),
@@ -854,6 +914,7 @@ impl Keeper {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let _ = epoll::delete(&self.epoll, &process.holder.pidfd);
         let usage = reap(process.holder.pid);
+        process.holder_ended = true;
         if matches!(process.phase, Phase::Starting { .. }) {
             let failed = SetupFailure { step: Step::Holder, index: Step::NO_INDEX, errno: 0 };
             return self.failed_to_start(id, failed);
@@ -968,7 +1029,7 @@ impl Keeper {
     /// Waits for a holder whose tree has ended, without making anybody else wait for it.
     fn wait_for_holder(&mut self, Holder { pidfd, control, .. }: Holder) {
         let _ = epoll::delete(&self.epoll, &pidfd);
-        self.wait_for(Leaving { pidfd, _control: Some(control) });
+        self.wait_for(Leaving { pidfd, control: Some(control) });
     }
 
     fn wait_for(&mut self, leaving: Leaving) {
@@ -1095,9 +1156,14 @@ impl Keeper {
             connection.flush()
         });
         let Ok(done) = result else { return self.disconnect(client) };
-        let wanted = EventFlags::RDHUP
-            | if connection.takes_requests() { EventFlags::IN } else { EventFlags::empty() }
-            | if done { EventFlags::empty() } else { EventFlags::OUT };
+        let listens = if self.upgrade.is_some() {
+            EventFlags::empty()
+        } else if connection.takes_requests() {
+            EventFlags::RDHUP | EventFlags::IN
+        } else {
+            EventFlags::RDHUP
+        };
+        let wanted = listens | if done { EventFlags::empty() } else { EventFlags::OUT };
         // Every loop comes by here; the kernel is told only what it does not know.
         if wanted != connection.interest {
             let told = epoll::modify(&self.epoll, &connection.socket, EventData::new_u64(client), wanted);
@@ -1159,10 +1225,22 @@ fn told(mut state: ProcessState) -> ProcessState {
 struct Leaving {
     pidfd: OwnedFd,
     /// Our end of its channel, until nothing can come out of it any more.
-    _control: Option<OwnedFd>,
+    control: Option<OwnedFd>,
 }
 
 impl Leaving {
+    /// Hands it over.
+    fn save(&self, kept: &mut Kept) -> (Fd, Option<Fd>) {
+        let Self { pidfd, control } = self;
+        (kept.keep(pidfd), control.as_ref().map(|control| kept.keep(control)))
+    }
+
+    /// Takes one over.
+    fn restore((pidfd, control): (Fd, Option<Fd>), adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let control = control.map(|control| adopted.give(control)).transpose()?;
+        Ok(Self { pidfd: adopted.give(pidfd)?, control })
+    }
+
     /// Waits for its end. By its descriptor: one that was waited for already may have given its id to another.
     fn reap(self) {
         // ECHILD where it was waited for already.

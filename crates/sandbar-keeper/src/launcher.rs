@@ -4,8 +4,9 @@
 //! program as the keeper and waits until it says that it listens. The keeper keeps nothing of the client's: an
 //! empty environment, `/` as working directory, no descriptor, its own session.
 
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,12 +22,19 @@ use serde::{Deserialize, Serialize};
 use crate::client::{Client, ClientError, Incoming};
 use crate::daemon;
 use crate::patience::Patience;
-use crate::protocol::{MINOR, PeerRefusal, Refusal, Reply, Request};
+use crate::protocol::{MINOR, PeerRefusal, Refusal, Reply, Request, UPGRADE_MINOR, UpgradeRefusal};
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 
 /// First argument of this program when it is to be the keeper. Its directory is the one that it is started in: its
 /// arguments are those of every pid 1 that it forks, and name no path of the host.
 pub const KEEPER_ARGUMENT: &str = "--sandbar-run-as-keeper";
+
+/// Second argument of a keeper that takes over from the one that it replaces; the third is the number of the descriptor
+/// that the state is in.
+pub(crate) const TAKE_OVER_ARGUMENT: &str = "take-over";
+
+/// Second argument of a program that is asked whether it could; the third is the same.
+pub(crate) const REHEARSE_ARGUMENT: &str = "rehearse";
 
 /// First argument of this program when it is to record what nobody else records, for the keeper whose directory it is
 /// started in.
@@ -185,12 +193,12 @@ impl Knock {
         if let Some(client) = self.0
             && let Some(client) = await_greeting(home, client, patience)?
         {
-            return Ok(client);
+            return renew(home, client, program, patience, MINOR);
         }
         home.ensure()?;
         let _lock = start_lock(home)?;
         if let Some(client) = try_connect(home, patience)? {
-            return Ok(client);
+            return renew(home, client, program, patience, MINOR);
         }
         start(home, program)?;
         connect(home, patience)
@@ -277,6 +285,91 @@ fn open_connection(home: &KeeperDir) -> Result<Option<Client>, ConnectError> {
     match client.flush() {
         Ok(_) | Err(ClientError::Closed) => Ok(Some(client)),
         Err(error) => Err(protocol(error)),
+    }
+}
+
+/// Whether a program asks a keeper to replace itself by it: the keeper can, and lacks something that the program has.
+fn is_outdated(keeper: u32, own: u32) -> bool {
+    (UPGRADE_MINOR..own).contains(&keeper)
+}
+
+/// Has a keeper that is outdated for a program of minor `own` replace itself by `program`. One that can't goes on as it
+/// is, and serves as it always did; [`Client::upgrade_refusal`] says why.
+fn renew(
+    home: &KeeperDir,
+    mut client: Client,
+    program: &Path,
+    patience: &Patience,
+    own: u32,
+) -> Result<Client, ConnectError> {
+    if !client.peer().is_some_and(|peer| is_outdated(peer.minor, own)) {
+        return Ok(client);
+    }
+    let program = match File::open(program) {
+        Ok(program) => program,
+        Err(error) => {
+            let message = format!("{}: {error}", program.display());
+            client.note_upgrade(Err(UpgradeRefusal::Failed { message }));
+            return Ok(client);
+        }
+    };
+    let result = upgrade(home, &mut client, program.into(), patience)?;
+    client.note_upgrade(result);
+    Ok(client)
+}
+
+/// Has the keeper at the other end of `client` replace itself by `program`, and waits for what becomes of that. Nothing
+/// else may wait for an answer on this connection. Returns the minor and the release of the keeper from then on, or why
+/// it goes on as it is.
+///
+/// # Errors
+/// [`ConnectError`]: the keeper is gone or silent.
+pub fn upgrade(
+    home: &KeeperDir,
+    client: &mut Client,
+    program: OwnedFd,
+    patience: &Patience,
+) -> Result<Result<(u32, String), UpgradeRefusal>, ConnectError> {
+    let protocol = |error| ConnectError::Protocol { path: home.path().to_owned(), error };
+    client.request(Request::Upgrade, &[], vec![program]).map_err(protocol)?;
+    client.flush().map_err(protocol)?;
+    match await_reply(home, client, patience)? {
+        Reply::Upgraded { minor, version } => Ok(Ok((minor, version))),
+        Reply::Refused { error: Refusal::Upgrade { reason } } => Ok(Err(reason)),
+        Reply::Refused { error } => Ok(Err(UpgradeRefusal::Failed { message: format!("{error:?}") })),
+        Reply::Hello { .. }
+        | Reply::Process { .. }
+        | Reply::Written { .. }
+        | Reply::Listed { .. }
+        | Reply::Sessions { .. }
+        | Reply::Limits { .. }
+        | Reply::Done => {
+            let message = "it answered something else than was asked".to_owned();
+            Ok(Err(UpgradeRefusal::Failed { message }))
+        }
+    }
+}
+
+/// The next answer of the keeper; news are passed over.
+fn await_reply(home: &KeeperDir, client: &mut Client, patience: &Patience) -> Result<Reply, ConnectError> {
+    let path = || home.path().to_owned();
+    let begun = Instant::now();
+    let deadline = begun + HELLO_DEADLINE;
+    let mut silent_until = Some(begun + patience.silence());
+    loop {
+        match client.receive().map_err(|error| ConnectError::Protocol { path: path(), error })? {
+            Some(Incoming::Reply(_, reply)) => return Ok(reply),
+            Some(Incoming::Event(_)) => continue,
+            None => {}
+        }
+        let until = silent_until.unwrap_or(deadline).min(deadline);
+        if wait_readable(&*client, until).map_err(io_error(home, "wait for the keeper"))? {
+            continue;
+        }
+        match silent_until.take() {
+            Some(_) => patience.run_out(),
+            None => return Err(ConnectError::Silent { path: path(), deadline: HELLO_DEADLINE }),
+        }
     }
 }
 
@@ -381,7 +474,7 @@ fn start(home: &KeeperDir, program: &Path) -> Result<(), ConnectError> {
     drop(command);
     let mut answer = Vec::new();
     let deadline = Instant::now() + START_DEADLINE;
-    let mut pipe = std::fs::File::from(read);
+    let mut pipe = File::from(read);
     loop {
         if !wait_readable(pipe.as_fd(), deadline).map_err(io_error(home, "wait for the keeper"))? {
             return Err(ConnectError::Silent { path: home.path().to_owned(), deadline: START_DEADLINE });
@@ -414,13 +507,21 @@ fn start(home: &KeeperDir, program: &Path) -> Result<(), ConnectError> {
 /// Standard output is the pipe to the client that started it, the working directory the keeper's.
 #[must_use]
 pub fn keeper_main() -> i32 {
+    let mut arguments = std::env::args().skip(2);
+    let state = |number: String| number.parse().ok().filter(|number: &RawFd| *number > 2);
+    match (arguments.next().as_deref(), arguments.next().and_then(state)) {
+        (None, _) => {}
+        (Some(TAKE_OVER_ARGUMENT), Some(state)) => return successor_main(state),
+        (Some(REHEARSE_ARGUMENT), Some(state)) => return rehearsal_main(state),
+        (Some(_), _) => return 2,
+    }
     let Ok(home) = std::env::current_dir().map(KeeperDir::at) else { return 2 };
     let ready = match detach() {
         Ok(Detached::Keeper(ready)) => ready,
         Ok(Detached::Forerunner) => return 0,
         Err(_) => return 1,
     };
-    let mut ready = Some(std::fs::File::from(ready));
+    let mut ready = Some(File::from(ready));
     let mut say = |word: &Ready| {
         if let Some(mut pipe) = ready.take() {
             let mut line = serde_json::to_vec(word).unwrap_or_default();
@@ -442,12 +543,47 @@ pub fn keeper_main() -> i32 {
                     Some(errno.raw_os_error())
                 }
                 daemon::KeeperError::Directory(RuntimeDirError::Untrusted { .. })
+                | daemon::KeeperError::State(_)
                 | daemon::KeeperError::AlreadyServed { .. } => None,
             };
             say(&Ready::Failed { message: error.to_string(), errno });
             1
         }
     }
+}
+
+/// Goes on in the place of the keeper that this process has been until now.
+fn successor_main(state: RawFd) -> i32 {
+    // It is named after the descriptor that it was executed through (execve(2)). A name is for people who look.
+    let _ = rustix::thread::set_name(c"sandbar-keeper");
+    // Whoever executes a program may be looked at again (prctl(2), PR_SET_DUMPABLE).
+    if sandbar_sandbox::harden_self().is_err() {
+        return 1;
+    }
+    // SAFETY: the keeper left this descriptor open for this program, which has not opened anything yet.
+    let memfd = unsafe { OwnedFd::from_raw_fd(state) };
+    // SAFETY: nothing else in this process owns a descriptor.
+    match unsafe { daemon::take_over(memfd) } {
+        Ok(()) => 0,
+        // Nobody is left to be told: what the keeper held ends with its descriptors, and the next one says so.
+        Err(_) => 1,
+    }
+}
+
+/// Says on standard output whether this program could go on in the place of its parent.
+fn rehearsal_main(state: RawFd) -> i32 {
+    if sandbar_sandbox::harden_self().is_err() {
+        return 1;
+    }
+    // SAFETY: the keeper left this descriptor open for this program, which has not opened anything yet.
+    let memfd = unsafe { OwnedFd::from_raw_fd(state) };
+    // SAFETY: nothing else in this process owns a descriptor.
+    let word = unsafe { daemon::rehearsal(memfd) };
+    let mut line = serde_json::to_vec(&word).unwrap_or_default();
+    line.push(b'\n');
+    // The descriptors close with the process; nothing of what they stand for is ours.
+    let mut stdout = io::stdout();
+    if stdout.write_all(&line).and_then(|()| stdout.flush()).is_ok() { 0 } else { 1 }
 }
 
 enum Detached {
@@ -493,4 +629,75 @@ fn close_others(kept: &OwnedFd) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::{self, Message, RequestHeader};
+    use crate::transport::{self, Received};
+
+    #[test]
+    fn a_keeper_is_replaced_if_it_lacks_something_and_can_be() {
+        assert!(!is_outdated(MINOR, MINOR), "of the same minor");
+        assert!(!is_outdated(MINOR + 1, MINOR), "newer");
+        assert!(!is_outdated(UPGRADE_MINOR - 1, UPGRADE_MINOR + 1), "it does not know how");
+        assert!(is_outdated(UPGRADE_MINOR, UPGRADE_MINOR + 1));
+    }
+
+    /// What becomes of a client of minor `own` whose keeper introduces itself, and then answers like this.
+    fn renewed(own: u32, answer: Option<Reply>) -> Client {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, keeper) =
+            rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
+        let say = |req, reply| {
+            let packet = protocol::encode(&Message::Reply { req, reply }, &[]).unwrap();
+            assert_eq!(transport::send(&keeper, &packet, &[]), Ok(true));
+        };
+        let home = KeeperDir::at("/nowhere".into());
+        let patience = Patience::new(home.clone(), START_DEADLINE, |late| panic!("{late:?}"));
+        let mut client = Client::new(ours);
+        say(1, Reply::Hello { minor: UPGRADE_MINOR, version: "0.0.7".to_owned(), pid: 7 });
+        assert!(matches!(client.receive(), Ok(Some(Incoming::Reply(1, _)))));
+        let expects_request = answer.is_some();
+        answer.into_iter().for_each(|answer| say(1, answer));
+        let program = tempfile::NamedTempFile::new().unwrap();
+        let client = renew(&home, client, program.path(), &patience, own).unwrap();
+        let mut buffer = vec![0; protocol::MAX_PACKET_BYTES];
+        match transport::receive(&keeper, &mut buffer).unwrap() {
+            Received::Packet(length, fds) => {
+                let (header, _) = protocol::decode::<RequestHeader>(&buffer[..length]).unwrap();
+                assert_eq!((header.request, fds.len()), (Request::Upgrade, 1));
+                assert!(expects_request);
+            }
+            Received::Nothing => assert!(!expects_request),
+            Received::End => panic!("it left"),
+        }
+        client
+    }
+
+    #[test]
+    fn a_client_of_a_newer_minor_gets_a_newer_keeper() {
+        let answer = Reply::Upgraded { minor: UPGRADE_MINOR + 1, version: "0.0.8".to_owned() };
+        let client = renewed(UPGRADE_MINOR + 1, Some(answer));
+        let peer = client.peer().unwrap();
+        assert_eq!((peer.minor, peer.version.as_str(), peer.pid), (UPGRADE_MINOR + 1, "0.0.8", 7));
+        assert_eq!(client.upgrade_refusal(), None);
+    }
+
+    #[test]
+    fn a_client_goes_on_with_a_keeper_that_can_not_be_replaced_and_knows_why() {
+        let reason = UpgradeRefusal::Starting { starts: 2 };
+        let client = renewed(
+            UPGRADE_MINOR + 1,
+            Some(Reply::Refused { error: Refusal::Upgrade { reason: reason.clone() } }),
+        );
+        assert_eq!(client.peer().map(|peer| peer.minor), Some(UPGRADE_MINOR));
+        assert_eq!(client.upgrade_refusal(), Some(&reason));
+    }
+
+    #[test]
+    fn a_client_of_the_same_minor_asks_for_nothing() {
+        assert_eq!(renewed(UPGRADE_MINOR, None).upgrade_refusal(), None);
+    }
 }

@@ -6,6 +6,7 @@
 
 mod client;
 mod daemon;
+mod handover;
 mod launcher;
 mod log;
 mod patience;
@@ -18,7 +19,7 @@ pub use client::{Client, ClientError, Incoming, Peer};
 pub use daemon::{Gate, KeeperError, serve};
 pub use launcher::{
     ATTENDANT_ARGUMENT, ConnectError, KEEPER_ARGUMENT, Knock, connect, connect_or_start, keeper_main, knock,
-    limits,
+    limits, upgrade,
 };
 pub use log::{LogItem, LogReader, ReadError, RecordError, RecordHeader};
 pub use patience::{Patience, Unanswered};

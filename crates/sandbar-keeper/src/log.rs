@@ -13,4 +13,4 @@ mod writer;
 pub(crate) use reader::last_record;
 pub use reader::{LogItem, LogReader, ReadError};
 pub use record::{RecordError, RecordHeader};
-pub(crate) use writer::{AppendError, Keep, LogWriter};
+pub(crate) use writer::{AppendError, Keep, LogWriter, SavedLog};

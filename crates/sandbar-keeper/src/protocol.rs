@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 /// Version that peers must share; part of the keeper's directory name.
 pub const MAJOR: u32 = 1;
 /// Version that says which messages a peer understands; grows with every addition.
-pub const MINOR: u32 = 2;
+pub const MINOR: u32 = 3;
 /// First [`MINOR`] with sessions, owners, and processes that can be watched after their end.
 pub const SESSIONS_MINOR: u32 = 2;
+/// First [`MINOR`] of keepers that can replace themselves.
+pub const UPGRADE_MINOR: u32 = 3;
 /// Largest packet, header and body together. The default socket buffer (net.core.wmem_default, 208 KiB) holds
 /// one of them with its bookkeeping.
 pub const MAX_PACKET_BYTES: usize = 128 * 1024;
@@ -186,6 +188,10 @@ pub enum Request {
     },
     /// Ends the keeper if it holds nothing.
     Stop,
+    /// Has the keeper replace itself by another program, whose descriptor comes along, and go on with everything that it
+    /// holds. It must be this user's or root's, and nobody else's to write; of the same [`MAJOR`], and not older. The new
+    /// program answers. A keeper that can't be replaced goes on as it is and says why.
+    Upgrade,
 }
 
 /// What a client hears of a process.
@@ -237,6 +243,13 @@ pub enum Reply {
         sessions: Vec<SessionState>,
         /// Whether more follow.
         more: bool,
+    },
+    /// To [`Request::Upgrade`], from the new program.
+    Upgraded {
+        /// Its [`MINOR`].
+        minor: u32,
+        /// Its release.
+        version: String,
     },
     /// To [`Request::Limits`].
     Limits {
@@ -422,6 +435,78 @@ pub enum Refusal {
         /// How many.
         sessions: usize,
     },
+    /// The keeper did not replace itself.
+    Upgrade {
+        /// Why not.
+        reason: UpgradeRefusal,
+    },
+}
+
+/// Why a keeper goes on as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "because")]
+pub enum UpgradeRefusal {
+    /// What came along is not the descriptor of one regular file.
+    NoProgram,
+    /// The program belongs to somebody who could put anything into it.
+    Owner {
+        /// The user.
+        uid: u32,
+    },
+    /// Others may write the program.
+    Writable {
+        /// Its mode.
+        mode: u32,
+    },
+    /// The program would run with rights of its own, and would not end with the keeper then.
+    Privileged,
+    /// Another upgrade is under way.
+    UnderWay,
+    /// Starts were under way for too long.
+    Starting {
+        /// How many.
+        starts: usize,
+    },
+    /// The program did not say in time whether it can go on.
+    Silent {
+        /// How long it was waited for, in seconds.
+        seconds: u64,
+    },
+    /// The program is no keeper.
+    NotAKeeper,
+    /// The program is older than the keeper, or of another protocol.
+    Older {
+        /// Its [`MINOR`].
+        minor: u32,
+        /// Its release.
+        version: String,
+    },
+    /// A step failed, in the keeper or in the program that rehearsed.
+    Failed {
+        /// Which, and why.
+        message: String,
+    },
+}
+
+impl fmt::Display for UpgradeRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProgram => f.write_str("it was given no program"),
+            Self::Owner { uid } => write!(f, "the program belongs to user {uid}"),
+            Self::Writable { mode } => write!(f, "others may write the program (mode {mode:04o})"),
+            Self::Privileged => f.write_str(
+                "the program takes on rights of its own (set-user-ID, set-group-ID or file capabilities)",
+            ),
+            Self::UnderWay => f.write_str("another upgrade is under way"),
+            Self::Starting { starts } => write!(f, "{starts} runs are still being started"),
+            Self::Silent { seconds } => write!(f, "the program did not rehearse within {seconds} s"),
+            Self::NotAKeeper => f.write_str("the program is no keeper"),
+            Self::Older { minor, version } => {
+                write!(f, "the program is sandbar {version} (protocol minor {minor}), which is older")
+            }
+            Self::Failed { message } => f.write_str(message),
+        }
+    }
 }
 
 /// Which condition a caller does not meet.
@@ -664,6 +749,7 @@ mod tests {
             ),
             &format!(r#"{{"req":5,"do":"terminate","id":"{ID}","signal":15,"grace_ms":2000}}"#),
             r#"{"req":6,"do":"list","after":null}"#,
+            r#"{"req":7,"do":"upgrade"}"#,
         ];
         let usage = r#"{"user_us":1,"system_us":2,"max_rss_kib":3}"#;
         let totals = r#"{"bytes":1,"dropped_bytes":0,"last_seq":1}"#;
@@ -671,6 +757,8 @@ mod tests {
             r#"{"reply":{"req":1,"reply":{"done":"hello","minor":1,"version":"0.1.0","pid":7}}}"#,
             r#"{"reply":{"req":2,"reply":{"done":"refused","error":{"refused":"start","failure":{"step":"record","errno":2,"path":"/a"}}}}}"#,
             r#"{"reply":{"req":2,"reply":{"done":"refused","error":{"refused":"peer","reason":"confined"}}}}"#,
+            r#"{"reply":{"req":7,"reply":{"done":"refused","error":{"refused":"upgrade","reason":{"because":"older","minor":1,"version":"0.1.0"}}}}}"#,
+            r#"{"reply":{"req":7,"reply":{"done":"upgraded","minor":3,"version":"0.1.0"}}}"#,
             &format!(r#"{{"event":{{"event":"output","id":"{ID}","output":{totals}}}}}"#),
             &format!(
                 r#"{{"event":{{"event":"exited","id":"{ID}","end":{{"id":"{ID}","status":{{"how":"exited","code":3}},"ended":2,"usage":{usage},"output":{totals}}}}}}}"#

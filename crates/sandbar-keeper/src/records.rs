@@ -10,9 +10,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use sandbar_proto::{EndRecord, OutputTotals, RunId, Seq, StartRecord};
+use sandbar_proto::{ByteString, EndRecord, OutputTotals, RunId, Seq, StartRecord};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::log::last_record;
 use crate::runtime_dir::KeeperDir;
 
@@ -95,6 +97,39 @@ impl ProcessDir {
     pub(crate) fn discard(self) {
         // What can't be removed is trimmed as a lost run by the next keeper.
         let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+/// A [`ProcessDir`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedDir {
+    path: ByteString,
+    directory: Fd,
+    end: Option<Fd>,
+}
+
+impl ProcessDir {
+    /// Hands the directory over.
+    pub(crate) fn save(&self, kept: &mut Kept) -> SavedDir {
+        let Self { path, directory, end } = self;
+        SavedDir {
+            path: path.as_os_str().into(),
+            directory: kept.keep(directory),
+            end: end.as_ref().map(|end| kept.keep(end)),
+        }
+    }
+
+    /// Takes a directory over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(crate) fn restore(saved: SavedDir, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedDir { path, directory, end } = saved;
+        Ok(Self {
+            path: path.to_os_string().into(),
+            directory: adopted.give(directory)?,
+            end: end.map(|end| adopted.give(end)).transpose()?,
+        })
     }
 }
 

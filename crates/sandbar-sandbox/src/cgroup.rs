@@ -5,13 +5,14 @@
 //! they go is the keeper's concern.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use sandbar_proto::CgroupObstacle;
+use serde::{Deserialize, Serialize};
 
 /// `f_type` of a cgroup file system of version 2 (statfs(2)).
 const CGROUP2_SUPER_MAGIC: u64 = 0x6367_7270;
@@ -24,7 +25,7 @@ pub struct Cgroup {
 }
 
 /// Controllers that limit a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Controllers {
     /// `pids`.
     pub pids: bool,
@@ -77,6 +78,12 @@ pub struct Events {
     pub oom_kills: u64,
 }
 
+impl AsFd for Cgroup {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+}
+
 impl Cgroup {
     /// The calling process's own.
     ///
@@ -103,6 +110,15 @@ impl Cgroup {
     pub fn open(path: PathBuf) -> Result<Self, Errno> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(&path, flags, Mode::empty())?;
+        Self::checked(directory, path)
+    }
+
+    /// The cgroup that an open directory is, and `path` the way to it: as [`AsFd`] and [`Cgroup::path`] gave them to
+    /// another program of this process.
+    ///
+    /// # Errors
+    /// [`Errno::NOTSUP`] for a directory that is none.
+    pub fn from_directory(directory: OwnedFd, path: PathBuf) -> Result<Self, Errno> {
         Self::checked(directory, path)
     }
 

@@ -404,6 +404,8 @@ pub(crate) enum KeeperCommand {
     Start,
     /// End the keeper if nothing runs
     Stop,
+    /// Replace the keeper by this version of sandbar; what runs goes on
+    Upgrade,
 }
 
 /// Parses this process's arguments. Help and version are printed here and end the process.

@@ -1,10 +1,12 @@
 //! This user's keepers: finding them, and what they and their predecessors wrote down.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sandbar_exec::local::LocalProcesses;
+use sandbar_keeper::protocol::UpgradeRefusal;
 use sandbar_keeper::{
     Client, ConnectError, KeeperDir, Knock, Patience, Record, RuntimeDir, RuntimeDirError, Unanswered,
 };
@@ -149,6 +151,12 @@ impl Knocked {
     pub(crate) fn enter(self) -> Result<Entered, Problem> {
         let entered = self.knock.enter(&self.keeper, Path::new(SELF), &patience(&self.keeper));
         let client = entered.map_err(|error| connect_problem(&error))?;
+        if let (Some(reason), Some(peer)) = (client.upgrade_refusal(), client.peer()) {
+            note(format_args!(
+                "the keeper is that of sandbar {} and could not be replaced by this one: {reason}. It goes on as it is.",
+                peer.version
+            ));
+        }
         Ok(Entered { keeper: self.keeper, client })
     }
 }
@@ -159,6 +167,19 @@ impl Knocked {
 /// It does not run or does not serve us.
 pub(crate) fn greet(keeper: &KeeperDir) -> Result<Client, Problem> {
     sandbar_keeper::connect(keeper, &patience(keeper)).map_err(|error| connect_problem(&error))
+}
+
+/// Has a keeper that was greeted replace itself by `program`. The inner result is what the keeper says to that.
+///
+/// # Errors
+/// It is gone or silent.
+pub(crate) fn upgrade(
+    keeper: &KeeperDir,
+    client: &mut Client,
+    program: OwnedFd,
+) -> Result<Result<(u32, String), UpgradeRefusal>, Problem> {
+    sandbar_keeper::upgrade(keeper, client, program, &patience(keeper))
+        .map_err(|error| connect_problem(&error))
 }
 
 /// Connects to a keeper that runs, and moves the connection into the runtime.

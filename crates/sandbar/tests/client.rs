@@ -138,6 +138,25 @@ fn an_id_whose_start_fails_again_and_again_and_then_succeeds_leaves_no_zombie() 
 }
 
 #[test]
+fn an_id_that_fails_to_start_again_and_again_leaves_no_process_behind() {
+    let home = home();
+    let mut talk = Talk::with(&home);
+    let id = RunId::generate();
+    let mut spec = script(&home, "exit 3");
+    spec.argv = vec!["no-such-program".into()];
+    // The holder of one start is still leaving when the next one fails.
+    for _ in 0..50 {
+        let request = Request::Start { id, watch: Watch::End, rollout: None, owner: None };
+        let reply = talk.ask_with(request, &[], vec![sealed(&spec)]);
+        assert!(matches!(reply, Reply::Refused { .. }), "{reply:?}");
+    }
+    talk.start(id, Watch::End, &script(&home, "exit 3"));
+    talk.wait_closed(id);
+    let keeper = home.keeper();
+    eventually(DEADLINE, "a keeper without children", || keeper.descendants().is_empty().then_some(()));
+}
+
+#[test]
 fn a_process_of_a_connection_ends_with_it() {
     let home = home();
     let mut talk = Talk::with(&home);

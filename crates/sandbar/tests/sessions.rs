@@ -134,7 +134,7 @@ fn a_lease_that_is_not_renewed_ends_what_lives_as_long_as_it_and_nothing_else() 
     let mut talk = Talk::with(&home);
     let (of_session, detached, of_other) =
         (processes::unique_sleep(), processes::unique_sleep(), processes::unique_sleep());
-    assert_eq!(talk.renew("a", b"", 1500), Reply::Done);
+    assert_eq!(talk.renew("a", b"", 4000), Reply::Done);
     assert_eq!(talk.renew("b", b"", LONG), Reply::Done);
     // Its daemon has left the session of the terminal's kind, and goes with it all the same.
     let text = format!("setsid sleep {of_session} & exec sleep {of_session}");

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use sandbar_proto::{EndRecord, ExitStatus, ResourceUse, RunId, SessionId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::process::Process;
 use super::{cgroups, placeholders};
@@ -29,7 +30,7 @@ const QUOTA_BYTES: u64 = 256 * 1024 * 1024;
 const CHECK_EVERY_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A process that ended.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Ended {
     id: RunId,
     at: Timestamp,
@@ -37,11 +38,12 @@ struct Ended {
     /// Whether its record is not complete: then its log is kept.
     held: bool,
     /// The session of its owner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     session: Option<SessionId>,
 }
 
 /// Everything that ended and is still on record, oldest end first.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Archive {
     ended: VecDeque<Ended>,
     written_bytes: u64,

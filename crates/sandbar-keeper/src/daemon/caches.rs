@@ -9,6 +9,9 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use sandbar_proto::{AbsPath, CacheMount, CacheWrites};
 use sandbar_sandbox::{CacheAbove, CacheLayer};
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
 
 /// The layers of a run's caches, and the locks that make some of them its own.
 #[derive(Debug, Default)]
@@ -74,6 +77,30 @@ impl Leases {
             Err(Errno::AGAIN) => Ok(Owned::No),
             Err(errno) => Err(errno),
         }
+    }
+}
+
+/// [`Leases`] on their way to the next program: what holds them, not what they were made for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedLeases {
+    locks: Vec<Fd>,
+}
+
+impl Leases {
+    /// Hands the locks over.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedLeases {
+        let Self { layers: _, locks } = self;
+        SavedLeases { locks: locks.iter().map(|lock| kept.keep(lock)).collect() }
+    }
+
+    /// Takes locks over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedLeases, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedLeases { locks } = saved;
+        let locks: Result<_, _> = locks.into_iter().map(|lock| adopted.give(lock)).collect();
+        Ok(Self { layers: Vec::new(), locks: locks? })
     }
 }
 

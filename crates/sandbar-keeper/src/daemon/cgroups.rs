@@ -15,8 +15,13 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
-use sandbar_proto::{AbsPath, CgroupObstacle, EnforcedLimit, Limit, LimitFacts, LimitMechanism, RunId};
+use sandbar_proto::{
+    AbsPath, ByteString, CgroupObstacle, EnforcedLimit, Limit, LimitFacts, LimitMechanism, RunId,
+};
 use sandbar_sandbox::cgroup::{Bounds, Cgroup, Controllers};
+use serde::{Deserialize, Serialize};
+
+use crate::handover::{Adopted, Fd, HandoverError, Kept, failed};
 
 const RUN: &str = "sandbar-run-";
 const KEEPER: &str = "sandbar-keeper-";
@@ -223,6 +228,92 @@ impl RunCgroup {
     /// Where it is, for the record.
     pub(super) fn path(&self) -> Option<AbsPath> {
         AbsPath::new(self.cgroup.path().as_os_str().to_owned()).ok()
+    }
+}
+
+/// [`Cgroups`] on their way to the next program.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SavedCgroups {
+    base: Option<SavedBase>,
+    stale: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedBase {
+    cgroup: SavedCgroup,
+    controllers: Controllers,
+    moved: Option<(Controllers, String)>,
+    obstacle: Option<CgroupObstacle>,
+}
+
+/// [`RunCgroup`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedRunCgroup {
+    cgroup: SavedCgroup,
+    name: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedCgroup {
+    directory: Fd,
+    path: ByteString,
+}
+
+impl SavedCgroup {
+    fn save(cgroup: &Cgroup, kept: &mut Kept) -> Self {
+        Self { directory: kept.keep(cgroup), path: cgroup.path().as_os_str().into() }
+    }
+
+    fn restore(self, adopted: &mut Adopted) -> Result<Cgroup, HandoverError> {
+        let directory = adopted.give(self.directory)?;
+        Cgroup::from_directory(directory, self.path.to_os_string().into())
+            .map_err(failed("take a cgroup over"))
+    }
+}
+
+impl Cgroups {
+    /// Hands everything over.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedCgroups {
+        let Self { base, stale } = self;
+        let base = base.as_ref().map(|Base { cgroup, controllers, moved, obstacle }| SavedBase {
+            cgroup: SavedCgroup::save(cgroup, kept),
+            controllers: *controllers,
+            moved: moved.clone(),
+            obstacle: *obstacle,
+        });
+        SavedCgroups { base, stale: stale.clone() }
+    }
+
+    /// Takes everything over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedCgroups, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedCgroups { base, stale } = saved;
+        let base = match base {
+            Some(SavedBase { cgroup, controllers, moved, obstacle }) => {
+                Some(Base { cgroup: cgroup.restore(adopted)?, controllers, moved, obstacle })
+            }
+            None => None,
+        };
+        Ok(Self { base, stale })
+    }
+}
+
+impl RunCgroup {
+    /// Hands the cgroup over.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedRunCgroup {
+        let Self { cgroup, name } = self;
+        SavedRunCgroup { cgroup: SavedCgroup::save(cgroup, kept), name: name.clone() }
+    }
+
+    /// Takes a cgroup over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedRunCgroup, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedRunCgroup { cgroup, name } = saved;
+        Ok(Self { cgroup: cgroup.restore(adopted)?, name })
     }
 }
 

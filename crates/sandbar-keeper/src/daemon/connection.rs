@@ -5,8 +5,10 @@ use std::os::fd::OwnedFd;
 
 use rustix::event::epoll::EventFlags;
 use rustix::io::Errno;
-use sandbar_proto::RunId;
+use sandbar_proto::{Blob, RunId};
+use serde::{Deserialize, Serialize};
 
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::protocol::{self, Event, Message, PeerRefusal, Reply};
 use crate::transport;
 
@@ -33,6 +35,9 @@ pub(super) struct Connection {
     queue: VecDeque<Vec<u8>>,
 }
 
+/// What epoll watches the socket of a new connection for.
+const INITIAL: EventFlags = EventFlags::IN.union(EventFlags::RDHUP);
+
 impl Connection {
     pub(super) fn new(socket: OwnedFd, refused: Option<PeerRefusal>) -> Self {
         Self {
@@ -42,7 +47,7 @@ impl Connection {
             watched: BTreeSet::new(),
             grown: BTreeSet::new(),
             bound: BTreeSet::new(),
-            interest: EventFlags::IN | EventFlags::RDHUP,
+            interest: INITIAL,
             queue: VecDeque::new(),
         }
     }
@@ -85,5 +90,45 @@ impl Connection {
     /// Whether requests are read now.
     pub(super) fn takes_requests(&self) -> bool {
         self.queue.len() < MAX_QUEUED
+    }
+}
+
+/// A [`Connection`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedConnection {
+    socket: Fd,
+    refused: Option<PeerRefusal>,
+    greeted: bool,
+    watched: BTreeSet<RunId>,
+    grown: BTreeSet<RunId>,
+    bound: BTreeSet<RunId>,
+    queue: VecDeque<Blob>,
+}
+
+impl Connection {
+    /// Hands the connection over, with what it was not sent yet.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedConnection {
+        // What epoll watches is made anew with it.
+        let Self { socket, refused, greeted, watched, grown, bound, interest: _, queue } = self;
+        SavedConnection {
+            socket: kept.keep(socket),
+            refused: *refused,
+            greeted: *greeted,
+            watched: watched.clone(),
+            grown: grown.clone(),
+            bound: bound.clone(),
+            queue: queue.iter().map(|packet| packet.as_slice().into()).collect(),
+        }
+    }
+
+    /// Takes a connection over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedConnection, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedConnection { socket, refused, greeted, watched, grown, bound, queue } = saved;
+        let queue = queue.into_iter().map(Blob::into_bytes).collect();
+        let socket = adopted.give(socket)?;
+        Ok(Self { socket, refused, greeted, watched, grown, bound, interest: INITIAL, queue })
     }
 }

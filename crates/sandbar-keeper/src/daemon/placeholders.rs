@@ -23,6 +23,8 @@ use sandbar_proto::{
 use sandbar_sandbox::facts::identity;
 use serde::{Deserialize, Serialize};
 
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
+
 /// Sticky and otherwise ordinary: on a directory of one owner the bit does nothing, and on a file nobody sets it.
 /// The owner may write, because a directory moves between parents only if it can be written (rename(2)).
 const DIRECTORY_MARK: u32 = 0o1755;
@@ -73,7 +75,7 @@ struct Pool {
     next: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Spare {
     name: String,
     what: PlaceholderKind,
@@ -333,6 +335,92 @@ impl Placeholders {
             Some(pool) => drop(pool.take_back(&made.parent, &made.name, &made.what)),
             None => remove_unchanged(&made.parent, made.name.as_bytes(), &made.what),
         }
+    }
+}
+
+/// [`Placeholders`] on their way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedPlaceholders {
+    made: Vec<SavedMade>,
+    pools: Vec<SavedPool>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedMade {
+    path: AbsPath,
+    identity: FileIdentity,
+    what: PlaceholderKind,
+    parent: Fd,
+    name: ByteString,
+    runs: usize,
+    since: Timestamp,
+    pool: Option<AbsPath>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedPool {
+    path: AbsPath,
+    directory: Fd,
+    spare: Vec<Spare>,
+    next: u64,
+}
+
+impl Placeholders {
+    /// Hands everything over. Names in pools begin with the keeper's process id, which stays.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedPlaceholders {
+        let Self { made, pools } = self;
+        let made = made.iter().map(|(path, made)| made.save(path, kept)).collect();
+        let pools = pools.iter().map(|(path, pool)| pool.save(path, kept)).collect();
+        SavedPlaceholders { made, pools }
+    }
+
+    /// Takes everything over. Pools come last: one that is dropped removes what is in it.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedPlaceholders, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let mut restored = Self::default();
+        for SavedMade { path, identity, what, parent, name, runs, since, pool } in saved.made {
+            let parent = adopted.give(parent)?;
+            restored.made.insert(path, Made { identity, what, parent, name, runs, since, pool });
+        }
+        let directories: Result<Vec<OwnedFd>, HandoverError> =
+            saved.pools.iter().map(|pool| adopted.give(pool.directory)).collect();
+        for (SavedPool { path, spare, next, .. }, directory) in saved.pools.into_iter().zip(directories?) {
+            restored.pools.insert(path, Pool { directory, spare, next });
+        }
+        Ok(restored)
+    }
+}
+
+#[cfg(test)]
+impl Placeholders {
+    /// Lets go of everything and leaves it where it is.
+    pub(super) fn abandon(mut self) {
+        self.pools.values_mut().for_each(|pool| pool.spare.clear());
+    }
+}
+
+impl Made {
+    fn save(&self, path: &AbsPath, kept: &mut Kept) -> SavedMade {
+        let Self { identity, what, parent, name, runs, since, pool } = self;
+        SavedMade {
+            path: path.clone(),
+            identity: *identity,
+            what: what.clone(),
+            parent: kept.keep(parent),
+            name: name.clone(),
+            runs: *runs,
+            since: *since,
+            pool: pool.clone(),
+        }
+    }
+}
+
+impl Pool {
+    fn save(&self, path: &AbsPath, kept: &mut Kept) -> SavedPool {
+        let Self { directory, spare, next } = self;
+        SavedPool { path: path.clone(), directory: kept.keep(directory), spare: spare.clone(), next: *next }
     }
 }
 

@@ -9,16 +9,18 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
-    AfterLeader, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
+    AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
     ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
+use serde::{Deserialize, Serialize};
 
-use super::caches::Leases;
-use super::cgroups::RunCgroup;
-use crate::log::{AppendError, Keep, LogWriter};
+use super::caches::{Leases, SavedLeases};
+use super::cgroups::{RunCgroup, SavedRunCgroup};
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
+use crate::log::{AppendError, Keep, LogWriter, SavedLog};
 use crate::protocol::{ProcessState, Watch};
-use crate::records::ProcessDir;
+use crate::records::{ProcessDir, SavedDir};
 
 /// Bytes that a lossless reader may be behind before the process waits.
 const LOSSLESS_BOUND_BYTES: u64 = 4 * 1024 * 1024;
@@ -49,6 +51,8 @@ pub(super) struct Process {
     pub(super) watchers: BTreeMap<u64, Watcher>,
     pub(super) phase: Phase,
     pub(super) end: Option<EndRecord>,
+    /// Whether the holder has ended and was waited for; its process id may be another's by now.
+    pub(super) holder_ended: bool,
     /// Whether no process of the tree is left.
     pub(super) tree_ended: bool,
     pub(super) after_leader: AfterLeader,
@@ -67,7 +71,6 @@ pub(super) struct Process {
     pub(super) host_oom_kills: Option<u64>,
     pub(super) placeholders: Vec<PinnedPath>,
     /// Held for their locks, which go with the process.
-    #[expect(dead_code, reason = "owned so that the cache locks live exactly as long as the process")]
     pub(super) leases: Leases,
 }
 
@@ -86,7 +89,7 @@ pub(super) enum Phase {
 }
 
 /// A client's interest in a process.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Watcher {
     pub(super) watch: Watch,
     pub(super) acked_bytes: u64,
@@ -205,7 +208,8 @@ impl Stdin {
     }
 
     fn enqueue(&mut self, bytes: &[u8]) -> usize {
-        let room = STDIN_BOUND_BYTES - self.queued_bytes;
+        // What was taken over may be more than this program's bound.
+        let room = STDIN_BOUND_BYTES.saturating_sub(self.queued_bytes);
         let taken = &bytes[..bytes.len().min(room)];
         if let (Some(last), Some(line)) = (taken.last(), &mut self.terminal) {
             line.is_open = !matches!(last, b'\n' | b'\r');
@@ -448,6 +452,240 @@ impl Process {
             AfterLeader::Wait => true,
         };
         self.end.is_some() && streams && tree
+    }
+}
+
+/// A running [`Process`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedProcess {
+    start: StartRecord,
+    directory: SavedDir,
+    holder: SavedHolder,
+    #[serde(default)]
+    holder_ended: bool,
+    log: Option<SavedLog>,
+    /// Read ends that are open.
+    outputs: Vec<(Stream, Fd)>,
+    stalled: Option<(Stream, Blob)>,
+    stdin: SavedStdin,
+    terminal: Option<TerminalSize>,
+    unrecorded_from: Option<u64>,
+    typist: Option<u64>,
+    stopped: bool,
+    watchers: BTreeMap<u64, Watcher>,
+    end: Option<EndRecord>,
+    tree_ended: bool,
+    after_leader: AfterLeader,
+    network: Option<NetworkMode>,
+    cgroup: Option<SavedRunCgroup>,
+    lowered: Vec<(u32, u64)>,
+    held: Vec<Limit>,
+    timed_out: bool,
+    killed: bool,
+    host_oom_kills: Option<u64>,
+    placeholders: Vec<PinnedPath>,
+    leases: SavedLeases,
+}
+
+/// A holder on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedHolder {
+    pid: i32,
+    pidfd: Fd,
+    control: Fd,
+}
+
+impl SavedHolder {
+    /// Hands a holder over.
+    pub(super) fn save(holder: &Holder, kept: &mut Kept) -> Self {
+        let Holder { pid, pidfd, control } = holder;
+        Self { pid: *pid, pidfd: kept.keep(pidfd), control: kept.keep(control) }
+    }
+
+    /// Takes a holder over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(self, adopted: &mut Adopted) -> Result<Holder, HandoverError> {
+        let Self { pid, pidfd, control } = self;
+        Ok(Holder { pid, pidfd: adopted.give(pidfd)?, control: adopted.give(control)? })
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedStdin {
+    pipe: Option<Fd>,
+    queue: VecDeque<Blob>,
+    accepted_bytes: u64,
+    close_after: bool,
+    /// Whether the pipe is a terminal, and whether its line is open then.
+    terminal: Option<bool>,
+    refused: bool,
+}
+
+impl Stdin {
+    fn save(&self, kept: &mut Kept) -> SavedStdin {
+        let Self { pipe, queue, queued_bytes: _, accepted_bytes, close_after, terminal, refused } = self;
+        SavedStdin {
+            pipe: pipe.as_ref().map(|pipe| kept.keep(pipe)),
+            queue: queue.iter().map(|chunk| chunk.as_slice().into()).collect(),
+            accepted_bytes: *accepted_bytes,
+            close_after: *close_after,
+            terminal: terminal.as_ref().map(|LineState { is_open }| *is_open),
+            refused: *refused,
+        }
+    }
+
+    fn restore(saved: SavedStdin, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedStdin { pipe, queue, accepted_bytes, close_after, terminal, refused } = saved;
+        let queue: VecDeque<Vec<u8>> = queue.into_iter().map(Blob::into_bytes).collect();
+        Ok(Self {
+            pipe: pipe.map(|pipe| adopted.give(pipe)).transpose()?,
+            queued_bytes: queue.iter().map(Vec::len).sum(),
+            queue,
+            accepted_bytes,
+            close_after,
+            terminal: terminal.map(|is_open| LineState { is_open }),
+            refused,
+        })
+    }
+}
+
+impl Process {
+    /// Hands the process over; `None` while it is being started.
+    pub(super) fn save(&self, kept: &mut Kept) -> Option<SavedProcess> {
+        let Self {
+            start,
+            directory,
+            holder,
+            log,
+            outputs,
+            stdin,
+            terminal,
+            unrecorded_from,
+            typist,
+            stopped,
+            watchers,
+            phase,
+            end,
+            holder_ended,
+            tree_ended,
+            after_leader,
+            network,
+            cgroup,
+            lowered,
+            held,
+            timed_out,
+            killed,
+            host_oom_kills,
+            placeholders,
+            leases,
+        } = self;
+        match phase {
+            Phase::Starting { .. } => return None,
+            Phase::Running => {}
+        }
+        let Outputs { stdout, stderr, pty, stalled } = outputs;
+        let outputs = [(Stream::Stdout, stdout), (Stream::Stderr, stderr), (Stream::Pty, pty)];
+        let outputs = outputs.into_iter().filter_map(|(stream, output)| {
+            // Whether it is watched follows from what the process waits for.
+            let Output { fd, watched: _ } = output.as_ref()?;
+            Some((stream, kept.keep(fd)))
+        });
+        let outputs = outputs.collect();
+        Some(SavedProcess {
+            start: start.clone(),
+            directory: directory.save(kept),
+            holder: SavedHolder::save(holder, kept),
+            holder_ended: *holder_ended,
+            log: log.as_ref().map(|log| log.save(kept)),
+            outputs,
+            stalled: stalled.as_ref().map(|(stream, bytes)| (*stream, bytes.as_slice().into())),
+            stdin: stdin.save(kept),
+            terminal: *terminal,
+            unrecorded_from: *unrecorded_from,
+            typist: *typist,
+            stopped: *stopped,
+            watchers: watchers.clone(),
+            end: end.clone(),
+            tree_ended: *tree_ended,
+            after_leader: *after_leader,
+            network: *network,
+            cgroup: cgroup.as_ref().map(|cgroup| cgroup.save(kept)),
+            lowered: lowered.clone(),
+            held: held.clone(),
+            timed_out: *timed_out,
+            killed: *killed,
+            host_oom_kills: *host_oom_kills,
+            placeholders: placeholders.clone(),
+            leases: leases.save(kept),
+        })
+    }
+
+    /// Takes a process over. None of its streams is watched yet.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedProcess, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedProcess {
+            start,
+            directory,
+            holder,
+            log,
+            outputs,
+            stalled,
+            stdin,
+            terminal,
+            unrecorded_from,
+            typist,
+            stopped,
+            watchers,
+            end,
+            holder_ended,
+            tree_ended,
+            after_leader,
+            network,
+            cgroup,
+            lowered,
+            held,
+            timed_out,
+            killed,
+            host_oom_kills,
+            placeholders,
+            leases,
+        } = saved;
+        let stalled = stalled.map(|(stream, bytes)| (stream, bytes.into_bytes()));
+        let mut streams = Outputs { stdout: None, stderr: None, pty: None, stalled };
+        for (stream, fd) in outputs {
+            *streams.get(stream) = Some(Output { fd: adopted.give(fd)?, watched: false });
+        }
+        Ok(Self {
+            start,
+            directory: ProcessDir::restore(directory, adopted)?,
+            holder: holder.restore(adopted)?,
+            holder_ended,
+            log: log.map(|log| LogWriter::restore(log, adopted)).transpose()?,
+            outputs: streams,
+            stdin: Stdin::restore(stdin, adopted)?,
+            terminal,
+            unrecorded_from,
+            typist,
+            stopped,
+            watchers,
+            phase: Phase::Running,
+            end,
+            tree_ended,
+            after_leader,
+            network,
+            cgroup: cgroup.map(|cgroup| RunCgroup::restore(cgroup, adopted)).transpose()?,
+            lowered,
+            held,
+            timed_out,
+            killed,
+            host_oom_kills,
+            placeholders,
+            leases: Leases::restore(leases, adopted)?,
+        })
     }
 }
 

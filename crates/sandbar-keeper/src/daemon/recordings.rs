@@ -9,7 +9,7 @@
 //! without a record, and the next keeper tries once more.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -17,9 +17,11 @@ use std::time::{Duration, Instant};
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sandbar_proto::{RunId, TakeoverReason};
+use serde::{Deserialize, Serialize};
 
 use super::process::Phase;
 use super::{Keeper, Target, Timer};
+use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::launcher::ATTENDANT_ARGUMENT;
 use crate::protocol::{Event, Watch};
 
@@ -30,7 +32,7 @@ const MOST_LOSSES: u32 = 3;
 const RESTART: Duration = Duration::from_millis(500);
 
 /// A recording that is not complete.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Recording {
     /// The connection of who records it; `None` while nobody does.
     recorder: Option<u64>,
@@ -52,9 +54,9 @@ enum Attendant {
     Waiting,
     /// It was started, and may have connected.
     Running {
-        child: Child,
+        pid: i32,
         /// To see its end.
-        _pidfd: OwnedFd,
+        pidfd: OwnedFd,
         client: Option<u64>,
     },
 }
@@ -204,24 +206,23 @@ impl Keeper {
 
     fn start_attendant(&mut self) {
         let started = spawn(self.home.path()).and_then(|child| {
-            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            let pidfd = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
-            Ok((child, pidfd.ok_or(rustix::io::Errno::SRCH)??))
+            let pid = Pid::from_child(&child);
+            Ok((pid.as_raw_pid(), pidfd_open(pid, PidfdFlags::empty())?))
         });
-        let Ok((child, pidfd)) = started else { return self.attendant_lost() };
+        let Ok((pid, pidfd)) = started else { return self.attendant_lost() };
         let token = self.token(Target::Attendant);
         if epoll::add(&self.epoll, pidfd.as_fd(), EventData::new_u64(token), EventFlags::IN).is_err() {
             self.targets.remove(&token);
             return self.attendant_lost();
         }
-        self.recordings.attendant = Attendant::Running { child, _pidfd: pidfd, client: None };
+        self.recordings.attendant = Attendant::Running { pid, pidfd, client: None };
     }
 
     /// The attendant has ended: because nothing was left to do, or because something ended it.
     pub(super) fn attendant_ended(&mut self) {
-        if let Attendant::Running { mut child, .. } = std::mem::take(&mut self.recordings.attendant) {
+        if let Attendant::Running { pid, .. } = std::mem::take(&mut self.recordings.attendant) {
             // It is over; this only takes it off the kernel's list.
-            let _ = child.wait();
+            super::reap(pid);
         }
         if self.recordings.has_unattended() {
             self.attendant_lost();
@@ -240,6 +241,60 @@ impl Keeper {
     pub(super) fn attendant_may_start(&mut self) {
         if matches!(self.recordings.attendant, Attendant::Waiting) {
             self.recordings.attendant = Attendant::None;
+        }
+    }
+}
+
+/// [`Recordings`] on their way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct SavedRecordings {
+    open: BTreeMap<RunId, Recording>,
+    attendant: SavedAttendant,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum SavedAttendant {
+    None,
+    Waiting,
+    Running { pid: i32, pidfd: Fd, client: Option<u64> },
+}
+
+impl Recordings {
+    /// Hands all recordings and the attendant over.
+    pub(super) fn save(&self, kept: &mut Kept) -> SavedRecordings {
+        let Self { open, attendant } = self;
+        let attendant = match attendant {
+            Attendant::None => SavedAttendant::None,
+            Attendant::Waiting => SavedAttendant::Waiting,
+            Attendant::Running { pid, pidfd, client } => {
+                SavedAttendant::Running { pid: *pid, pidfd: kept.keep(pidfd), client: *client }
+            }
+        };
+        SavedRecordings { open: open.clone(), attendant }
+    }
+
+    /// Takes recordings and the attendant over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(super) fn restore(saved: SavedRecordings, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedRecordings { open, attendant } = saved;
+        let attendant = match attendant {
+            SavedAttendant::None => Attendant::None,
+            SavedAttendant::Waiting => Attendant::Waiting,
+            SavedAttendant::Running { pid, pidfd, client } => {
+                Attendant::Running { pid, pidfd: adopted.give(pidfd)?, client }
+            }
+        };
+        Ok(Self { open, attendant })
+    }
+
+    /// Where the end of the attendant shows, if one runs.
+    pub(super) fn attendant(&self) -> Option<BorrowedFd<'_>> {
+        match &self.attendant {
+            Attendant::Running { pidfd, .. } => Some(pidfd.as_fd()),
+            Attendant::None | Attendant::Waiting => None,
         }
     }
 }

@@ -12,9 +12,10 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use sandbar_proto::{Blob, Lifetime, Owner, RunId, SessionId};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Keeper;
+use crate::handover::Moments;
 use crate::protocol::{
     LIST_PAGE, MAX_PACKET_BYTES, MAX_SESSION_IDS, MAX_SESSIONS, Refusal, Reply, SessionState,
 };
@@ -126,6 +127,52 @@ impl Sessions {
 
     fn check(&self, session: &SessionId) -> Result<(), Refusal> {
         if self.live.contains_key(session) { Ok(()) } else { Err(self.not_living(session)) }
+    }
+}
+
+/// [`Sessions`] on their way to the next program.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct SavedSessions {
+    live: Vec<SavedLease>,
+    /// Names, and when each ended, oldest first.
+    ended: Vec<(u64, SessionId)>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct SavedLease {
+    session: SessionId,
+    blob: Blob,
+    expires: u64,
+}
+
+impl Sessions {
+    /// Hands all sessions over. The change of program gives no lease a longer time.
+    pub(super) fn save(&self, moments: Moments) -> SavedSessions {
+        // The other two say the same in another order.
+        let Self { live, expiries: _, ended: _, ended_order } = self;
+        let live = live.iter().map(|(session, Lease { blob, expires })| SavedLease {
+            session: session.clone(),
+            blob: blob.clone(),
+            expires: moments.save(*expires),
+        });
+        let ended = ended_order.iter().map(|(at, session)| (moments.save(*at), session.clone()));
+        SavedSessions { live: live.collect(), ended: ended.collect() }
+    }
+
+    /// Takes sessions over.
+    pub(super) fn restore(saved: SavedSessions, moments: Moments) -> Self {
+        let SavedSessions { live, ended } = saved;
+        let mut sessions = Self::default();
+        for SavedLease { session, blob, expires } in live {
+            let expires = moments.restore(expires);
+            sessions.expiries.insert((expires, session.clone()));
+            sessions.live.insert(session, Lease { blob, expires });
+        }
+        for (at, session) in ended {
+            sessions.ended.insert(session.clone());
+            sessions.ended_order.push_back((moments.restore(at), session));
+        }
+        sessions
     }
 }
 

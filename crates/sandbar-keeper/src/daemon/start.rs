@@ -216,6 +216,7 @@ impl Starter<'_> {
             stopped: false,
             watchers: std::collections::BTreeMap::new(),
             end: None,
+            holder_ended: false,
             tree_ended: false,
             after_leader: spec.after_leader,
             network: match &spec.sandbox {

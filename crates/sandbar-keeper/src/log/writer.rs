@@ -8,9 +8,11 @@ use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 use sandbar_proto::{OutputTotals, Seq, Stream, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use super::record::{HEADER_BYTES, MAX_PAYLOAD_BYTES, RecordHeader};
 use super::segment;
+use crate::handover::{Adopted, Fd, HandoverError, Kept, failed};
 
 /// Bytes after which a new segment begins. A sixteenth of the default retention: what is dropped at once.
 const SEGMENT_BYTES: u64 = 1024 * 1024;
@@ -32,7 +34,7 @@ pub(crate) struct LogWriter {
     totals: OutputTotals,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Segment {
     index: u32,
     /// Bytes of records in the file.
@@ -82,7 +84,7 @@ impl LogWriter {
             current,
             next_index: 1,
             retention_bytes,
-            max_file_bytes: getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX),
+            max_file_bytes: max_file_bytes(),
             totals: OutputTotals::default(),
         })
     }
@@ -232,6 +234,58 @@ impl LogWriter {
         while self.drop_oldest(keep_from) {}
         before - self.file_bytes()
     }
+}
+
+/// A [`LogWriter`] on its way to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SavedLog {
+    directory: Fd,
+    segments: VecDeque<Segment>,
+    current: Fd,
+    next_index: u32,
+    retention_bytes: u64,
+    totals: OutputTotals,
+}
+
+impl LogWriter {
+    /// Hands the log over.
+    pub(crate) fn save(&self, kept: &mut Kept) -> SavedLog {
+        // What this process may write is looked up by the next program.
+        let Self { directory, segments, current, next_index, retention_bytes, max_file_bytes: _, totals } =
+            self;
+        SavedLog {
+            directory: kept.keep(directory),
+            segments: segments.clone(),
+            current: kept.keep(current),
+            next_index: *next_index,
+            retention_bytes: *retention_bytes,
+            totals: *totals,
+        }
+    }
+
+    /// Takes a log over.
+    ///
+    /// # Errors
+    /// [`HandoverError`].
+    pub(crate) fn restore(saved: SavedLog, adopted: &mut Adopted) -> Result<Self, HandoverError> {
+        let SavedLog { directory, segments, current, next_index, retention_bytes, totals } = saved;
+        if segments.is_empty() {
+            return Err(failed("take a log over")(Errno::INVAL));
+        }
+        Ok(Self {
+            directory: adopted.give(directory)?,
+            segments,
+            current: adopted.give(current)?,
+            next_index,
+            retention_bytes,
+            max_file_bytes: max_file_bytes(),
+            totals,
+        })
+    }
+}
+
+fn max_file_bytes() -> u64 {
+    getrlimit(Resource::Fsize).current.unwrap_or(u64::MAX)
 }
 
 fn create_segment(directory: BorrowedFd<'_>, index: u32) -> Result<OwnedFd, Errno> {
