@@ -31,6 +31,8 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     Need { program: "vim.tiny", packages: &["vim-tiny"] },
     Need { program: "less", packages: &["less"] },
     Need { program: "top", packages: &["procps"] },
+    Need { program: "ssh", packages: &["openssh-client"] },
+    Need { program: "sshd", packages: &["openssh-server"] },
 ];
 
 /// What the peers of `bench --peers` need.

@@ -9,6 +9,7 @@
 
 mod fuzz;
 mod home;
+mod link;
 pub mod need;
 pub mod processes;
 mod running;
@@ -19,6 +20,7 @@ mod wait;
 
 pub use fuzz::{Samples, Took, fuzz};
 pub use home::{Home, PATH};
+pub use link::Link;
 pub use running::{Finished, Running, finish};
 pub use terminal::Terminal;
 pub use tmux::Tmux;

@@ -52,9 +52,13 @@ impl Dial for AtUrl {
 fn refused(error: &ConnectError) -> DialError {
     let is_final = match error {
         // A name may be known again in a moment, a server started again, a proxy have a bad one.
-        ConnectError::Unresolved { .. } | ConnectError::Io { .. } | ConnectError::TimedOut { .. } => false,
+        ConnectError::Unresolved { .. }
+        | ConnectError::Io { .. }
+        | ConnectError::TimedOut { .. }
+        // A link that breaks in the middle of an answer shows as one that makes no sense.
+        | ConnectError::NotWebsocket { .. } => false,
         ConnectError::Refused { status, .. } => *status < 500,
-        ConnectError::Tls(_) | ConnectError::NotWebsocket { .. } | ConnectError::Bearer => true,
+        ConnectError::Tls(_) | ConnectError::Bearer => true,
     };
     DialError { message: error.to_string(), is_final }
 }

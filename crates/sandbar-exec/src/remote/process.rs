@@ -260,8 +260,8 @@ fn now() -> Timestamp {
 fn lost(error: RemoteError) -> ProcessError {
     match error {
         RemoteError::Refused(error) => ProcessError::Elsewhere(error.message),
-        RemoteError::Gone(why) => ProcessError::Lost(why.to_string()),
-        other @ (RemoteError::Unanswered(_)
+        other @ (RemoteError::Gone(_)
+        | RemoteError::Unanswered(_)
         | RemoteError::Unsendable(_)
         | RemoteError::Answer { .. }
         | RemoteError::NotOurs) => ProcessError::Elsewhere(other.to_string()),
