@@ -143,4 +143,6 @@ impl<'de> Deserialize<'de> for Base64 {
 }
 
 #[cfg(test)]
+mod schema;
+#[cfg(test)]
 mod tests;

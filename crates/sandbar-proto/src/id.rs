@@ -10,6 +10,7 @@ use uuid::Uuid;
 ///
 /// A version 7 UUID (RFC 9562), so ids sort by their time of creation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct RunId(Uuid);
 
@@ -64,6 +65,7 @@ impl FromStr for RunId {
 
 /// Sequence number of an event of one process: output, exit and close share one counter that starts at 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Seq(pub u64);
 

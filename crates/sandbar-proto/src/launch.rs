@@ -78,6 +78,7 @@ impl Stdio {
 
 /// What happens to a process when the client that started it goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Lifetime {
     /// It ends with the connection.

@@ -11,6 +11,7 @@ use crate::AbsPath;
 
 /// Bounds on a run. Absent ones are those of the caller.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limits {
     /// Wall-clock time after which the tree is terminated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,6 +57,7 @@ impl Limits {
 
 /// One of [`Limits`], by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Limit {
@@ -95,6 +97,7 @@ impl fmt::Display for Limit {
 
 /// What enforces a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LimitMechanism {
     /// A cgroup of the run's own (cgroups(7), version 2).
@@ -120,6 +123,7 @@ impl fmt::Display for LimitMechanism {
 
 /// What a mechanism counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LimitScope {
     /// The whole tree.
@@ -130,6 +134,7 @@ pub enum LimitScope {
 
 /// How one mechanism enforces one limit. A limit that two mechanisms enforce has two of these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EnforcedLimit {
     /// Which limit.
     pub limit: Limit,
@@ -143,6 +148,7 @@ pub struct EnforcedLimit {
 
 /// What became of a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LimitReport {
     /// The limit.
     #[serde(flatten)]
@@ -154,6 +160,7 @@ pub struct LimitReport {
 
 /// What ran out of memory when the kernel or Sandbar ended a run for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OutOfMemory {
     /// The run reached its own limit.
@@ -165,6 +172,7 @@ pub enum OutOfMemory {
 
 /// Why there is no cgroup for runs, or one with fewer controllers than there could be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "because")]
 pub enum CgroupObstacle {
     /// Nobody looked.
@@ -211,6 +219,7 @@ impl fmt::Display for CgroupObstacle {
 
 /// What the keeper can do with cgroups.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LimitFacts {
     /// Below which cgroup directory those of runs are made. Such a cgroup counts CPU time and can be killed, whatever
     /// its controllers.

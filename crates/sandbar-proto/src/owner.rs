@@ -134,6 +134,7 @@ impl std::error::Error for SessionIdError {}
 
 /// Who a process belongs to, as its starter said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Owner {
     /// The session that it was started in.
     #[serde(default, skip_serializing_if = "Option::is_none")]

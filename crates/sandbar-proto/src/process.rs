@@ -9,6 +9,7 @@ use crate::{AbsPath, ByteString, EnforcedLimit, Lifetime, LimitReport, OutOfMemo
 
 /// Wall-clock time in nanoseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Timestamp(pub u64);
 
@@ -22,6 +23,7 @@ impl Timestamp {
 
 /// Which output stream of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Stream {
     /// File descriptor 1.
@@ -39,6 +41,7 @@ impl Stream {
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "how")]
 pub enum ExitStatus {
     /// It called `_exit(code)`.
@@ -79,6 +82,7 @@ impl fmt::Display for ExitStatus {
 
 /// What a process and its waited-for children used, as getrusage(2) counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct ResourceUse {
     /// CPU time in user mode, in microseconds.
     pub user_us: u64,
@@ -90,6 +94,7 @@ pub struct ResourceUse {
 
 /// How much a process wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OutputTotals {
     /// Bytes on both streams together; direct streams are not counted, nobody saw them.
     pub bytes: u64,
@@ -101,6 +106,7 @@ pub struct OutputTotals {
 
 /// Written before a process runs; what `ps` shows of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct StartRecord {
     /// The run.
     pub id: RunId,
@@ -137,6 +143,7 @@ pub struct StartRecord {
 
 /// Written before anybody is told that a process ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct EndRecord {
     /// The run.
     pub id: RunId,

@@ -78,6 +78,7 @@ pub struct Identity {
 
 /// Reach of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkMode {
     /// An own network namespace with nothing but its loopback.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Size of a terminal, as TIOCGWINSZ tells it (ioctl_tty(2)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TerminalSize {
     /// Lines of text.
     pub rows: u16,
@@ -27,6 +28,7 @@ impl TerminalSize {
 
 /// Settings of a terminal's line discipline.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TerminalModes {
     /// `c_iflag`.
     pub input: u32,
@@ -40,6 +42,7 @@ pub struct TerminalModes {
 
 /// The terminal that a command is given.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Terminal {
     /// Its size at the start.
     pub size: TerminalSize,

@@ -6,6 +6,7 @@ use super::WirePath;
 
 /// Result of `environment/info`, and part of that of `initialize`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentInfo {
     /// The user's shell.
@@ -38,6 +39,7 @@ pub struct EnvironmentInfo {
 
 /// The user's shell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Shell {
     /// Name of the program, such as `bash`.
     pub name: String,
@@ -47,6 +49,7 @@ pub struct Shell {
 
 /// What an executor can, by the dialect's names; only what is true is announced as true.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 #[expect(clippy::struct_excessive_bools, reason = "the dialect's own shape")]
 pub struct Capabilities {
@@ -84,6 +87,7 @@ pub struct Capabilities {
 
 /// Result of `environment/status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", tag = "status")]
 pub enum EnvironmentStatus {
     /// It takes work.

@@ -8,6 +8,7 @@ macro_rules! sandboxed {
     ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field:meta])* pub $key:ident: $type:ty,)* }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(test, derive(schemars::JsonSchema))]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             $($(#[$field])* pub $key: $type,)*
@@ -46,6 +47,7 @@ sandboxed! {
 
 /// Result of `fs/readFile`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FileContent {
     /// All of it.
@@ -76,6 +78,7 @@ sandboxed! {
 
 /// Result of writes: ours says what is there now, to clients that asked for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Written {
     /// BLAKE3 hash of the new content, if the request expected one.
@@ -96,6 +99,7 @@ sandboxed! {
 
 /// Result of `fs/getMetadata`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
     /// Of what a link leads to.
@@ -115,6 +119,7 @@ pub struct Metadata {
 
 /// Result of `fs/canonicalize`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CanonicalPath {
     /// Without symbolic links.
     pub path: WirePath,
@@ -122,6 +127,7 @@ pub struct CanonicalPath {
 
 /// Result of `fs/readDirectory`, sorted by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DirectoryEntries {
     /// Without `.` and `..`.
     pub entries: Vec<DirectoryEntry>,
@@ -129,6 +135,7 @@ pub struct DirectoryEntries {
 
 /// An entry of a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DirectoryEntry {
     /// Its name; what is not UTF-8 comes with U+FFFD.
@@ -151,6 +158,7 @@ sandboxed! {
 
 /// Bounds of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WalkOptions {
     /// Levels below the beginning, at most 64.
@@ -169,6 +177,7 @@ pub struct WalkOptions {
 
 /// What an entry of a walk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum EntryKind {
     /// A directory.
@@ -179,6 +188,7 @@ pub enum EntryKind {
 
 /// An entry of a walk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WalkEntry {
     /// Where.
     pub path: WirePath,
@@ -188,6 +198,7 @@ pub struct WalkEntry {
 
 /// A directory that a walk could not enter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WalkError {
     /// Which.
     pub path: WirePath,
@@ -197,6 +208,7 @@ pub struct WalkError {
 
 /// Result of `fs/walk`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Walked {
     /// By path; symbolic links are left out unless they are followed.
     pub entries: Vec<WalkEntry>,
@@ -235,6 +247,7 @@ sandboxed! {
 
 /// What a handle is for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum OpenMode {
     /// Reading.
@@ -259,6 +272,7 @@ sandboxed! {
 
 /// Result of `fs/open`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct FileHandle {
     /// As it was asked for.
@@ -270,6 +284,7 @@ pub type HandleParams = FileHandle;
 
 /// Parameters of `fs/readBlock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReadBlockParams {
     /// The handle.
@@ -282,6 +297,7 @@ pub struct ReadBlockParams {
 
 /// Result of `fs/readBlock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BlockChunk {
     /// What is there.
     pub chunk: Base64,
@@ -291,6 +307,7 @@ pub struct BlockChunk {
 
 /// Parameters of `fs/writeBlock`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WriteBlockParams {
     /// The handle.
@@ -316,6 +333,7 @@ sandboxed! {
 
 /// Result of `fs/watchMissing`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Watching {
     /// Whether it watches.
     pub watching: bool,
@@ -323,6 +341,7 @@ pub struct Watching {
 
 /// Parameters of `fs/missingChanged`, told once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct MissingChanged {
     /// The watch.

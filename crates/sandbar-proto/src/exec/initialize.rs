@@ -6,6 +6,7 @@ use super::EnvironmentInfo;
 
 /// Parameters of `initialize`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InitializeParams {
     /// What the client calls itself.
@@ -23,6 +24,7 @@ pub struct InitializeParams {
 
 /// Ours: extensions. In `initialize` what the client wants; in its result what the server does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Extensions {
     /// Output of processes comes in binary frames ([`OutputFrame`](super::OutputFrame)) where the transport has them.
@@ -39,6 +41,7 @@ pub struct Extensions {
 
 /// Result of `initialize`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct InitializeResult {
     /// The session, which a later connection may resume. Unguessable.
@@ -53,6 +56,7 @@ pub struct InitializeResult {
 
 /// Ours: `session/evicted`, the last that an attached connection hears of a session that was taken over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SessionEvicted {
     /// The session.

@@ -9,6 +9,7 @@ use crate::{ByteString, EndRecord, ResourceUse, Stream, TerminalSize, Timestamp}
 
 /// Parameters of `process/start`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StartParams {
     /// The client's name for it, unique in the session.
@@ -122,6 +123,7 @@ impl<'de> serde::de::Visitor<'de> for UnsupportedVisitor {
 
 /// What a process belongs to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StartMetadata {
     /// The thread, a UUID.
@@ -134,6 +136,7 @@ pub struct StartMetadata {
 
 /// `envPolicy`: how the executor's environment is filtered. Every field is required once it is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WireEnvPolicy {
     /// `all`, `core` or `none`.
@@ -154,6 +157,7 @@ pub struct WireEnvPolicy {
 
 /// Result of `process/start`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct StartResult {
     /// As it was asked for.
@@ -168,6 +172,7 @@ pub struct StartResult {
 
 /// Parameters of methods that name a process and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessParams {
     /// The process.
@@ -176,6 +181,7 @@ pub struct ProcessParams {
 
 /// Parameters of `process/read`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReadParams {
     /// The process.
@@ -193,6 +199,7 @@ pub struct ReadParams {
 
 /// Result of `process/read`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ReadResult {
     /// In order.
@@ -223,6 +230,7 @@ pub struct ReadResult {
 
 /// A piece of output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Chunk {
     /// Its place among the events of the process.
@@ -241,6 +249,7 @@ pub struct Chunk {
 
 /// Ours: output that can't be had any more; also the parameters of `process/gap`, with the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct OutputGap {
     /// The process, in a notification.
@@ -256,6 +265,7 @@ pub struct OutputGap {
 
 /// Parameters of `process/write`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WriteParams {
     /// The process.
@@ -269,6 +279,7 @@ pub struct WriteParams {
 
 /// What became of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum WriteStatus {
     /// It is in the pipe, or in a queue before it that has a bound.
@@ -283,6 +294,7 @@ pub enum WriteStatus {
 
 /// Result of `process/write`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct WriteResult {
     /// What became of it.
     pub status: WriteStatus,
@@ -293,6 +305,7 @@ pub type CloseStdinParams = ProcessParams;
 
 /// Ours: parameters of `process/resize`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ResizeParams {
     /// The process.
@@ -303,11 +316,13 @@ pub struct ResizeParams {
 
 /// A signal: the dialect's `interrupt`, or a name as kill(1) knows it, with or without `SIG`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct SignalName(pub String);
 
 /// Parameters of `process/signal`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SignalParams {
     /// The process.
@@ -318,6 +333,7 @@ pub struct SignalParams {
 
 /// Parameters of `process/terminate`. Without more than the process it is killed at once, as the dialect says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TerminateParams {
     /// The process.
@@ -332,6 +348,7 @@ pub struct TerminateParams {
 
 /// Result of `process/terminate`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TerminateResult {
     /// Whether it ran until now.
     pub running: bool,
@@ -339,6 +356,7 @@ pub struct TerminateResult {
 
 /// Ours: parameters of `process/wait`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct WaitParams {
     /// The process.
@@ -350,6 +368,7 @@ pub struct WaitParams {
 
 /// Ours: how a process ended; `null` members as long as it runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ExitCode {
     /// The code, or 128 plus the signal's number.
@@ -361,6 +380,7 @@ pub struct ExitCode {
 
 /// Ours: parameters of `process/list`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ListParams {
     /// Last process of the page before.
@@ -373,6 +393,7 @@ pub struct ListParams {
 
 /// Ours: result of `process/list`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Page {
     /// By name.
@@ -383,6 +404,7 @@ pub struct Page {
 
 /// How far a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum ProcessPhase {
     /// About to start.
@@ -397,6 +419,7 @@ pub enum ProcessPhase {
 
 /// Ours: one process of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessSummary {
     /// The process.
@@ -423,6 +446,7 @@ pub struct ProcessSummary {
 
 /// Ours: parameters of `process/credit`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Credit {
     /// The process.
@@ -433,6 +457,7 @@ pub struct Credit {
 
 /// Parameters of `process/output`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessOutput {
     /// The process.
@@ -453,6 +478,7 @@ pub struct ProcessOutput {
 
 /// Parameters of `process/exited`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessExited {
     /// The process.
@@ -474,6 +500,7 @@ pub struct ProcessExited {
 
 /// Parameters of `process/closed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessClosed {
     /// The process.

@@ -8,6 +8,7 @@ use crate::{EndRecord, Limits, NetworkMode, OutputTotals, RunId, StartRecord, St
 /// What a run may do, in the words of `sandbar run`. The executor plans it with its own files and rules. A field that is
 /// not known here could ask for less than everything, so it is refused.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunIntent {
     /// Name of the profile.
@@ -34,6 +35,7 @@ pub struct RunIntent {
 
 /// What became of a start, or what a process is that is attached to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Started {
     /// The executor's record of it.
@@ -56,6 +58,7 @@ pub struct Started {
 
 /// What was planned, for people and for records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PlanSummary {
     /// The network.
@@ -70,6 +73,7 @@ pub struct PlanSummary {
 
 /// Something that a person should know about a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct PlanNote {
     /// In words.
@@ -80,6 +84,7 @@ pub struct PlanNote {
 
 /// Parameters of `process/attach`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct AttachParams {
     /// The client's name for it in its session.
@@ -93,6 +98,7 @@ pub struct AttachParams {
 
 /// Parameters of `process/closeOutput`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct CloseOutputParams {
     /// The process.
@@ -103,6 +109,7 @@ pub struct CloseOutputParams {
 
 /// Parameters of `process/stopped`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct ProcessStopped {
     /// The process.
@@ -113,6 +120,7 @@ pub struct ProcessStopped {
 
 /// Parameters of `process/records`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecordsParams {
     /// Last run of the page before.
@@ -122,6 +130,7 @@ pub struct RecordsParams {
 
 /// Result of `process/records`: what the executor's user has on record there, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RecordsPage {
     /// Runs.
@@ -134,6 +143,7 @@ pub struct RecordsPage {
 
 /// One run on record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct RunRecord {
     /// How it was started.

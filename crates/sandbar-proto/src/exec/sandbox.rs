@@ -8,6 +8,7 @@ use super::WirePath;
 
 /// `sandbox` of `process/start` and of the file methods.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FileSystemSandbox {
     /// What may be touched.
@@ -37,6 +38,7 @@ pub struct FileSystemSandbox {
 
 /// What the places of a profile relate to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PolicyContext {
     /// What `current_working_directory` stands for.
@@ -49,6 +51,7 @@ pub struct PolicyContext {
 
 /// Who decides what may be touched.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum PermissionProfile {
     /// The executor enforces these.
@@ -71,6 +74,7 @@ pub enum PermissionProfile {
 
 /// Files of a managed profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
 pub enum FileSystemPolicy {
     /// What the entries say, and nothing else.
@@ -88,6 +92,7 @@ pub enum FileSystemPolicy {
 
 /// One line of a managed profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ManagedEntry {
     /// Where.
@@ -101,6 +106,7 @@ pub struct ManagedEntry {
 
 /// What to do about a line whose path is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MissingPath {
     /// The line does not count.
@@ -111,6 +117,7 @@ pub enum MissingPath {
 
 /// What may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum WireAccess {
     /// Read and execute.
@@ -124,6 +131,7 @@ pub enum WireAccess {
 
 /// Where a line applies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "type", deny_unknown_fields)]
 pub enum ManagedPath {
     /// A path and what is below it.
@@ -145,6 +153,7 @@ pub enum ManagedPath {
 
 /// Places with names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case", tag = "kind", deny_unknown_fields)]
 pub enum SpecialPath {
     /// `/`.
@@ -167,6 +176,7 @@ pub enum SpecialPath {
 
 /// The network of a profile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPolicy {
     /// None.
@@ -177,6 +187,7 @@ pub enum NetworkPolicy {
 
 /// `sandboxPolicy`: the shape before 0.169.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case", tag = "type", deny_unknown_fields)]
 pub enum LegacyPolicy {
     /// No sandbox.
