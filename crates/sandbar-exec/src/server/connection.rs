@@ -13,6 +13,7 @@ use sandbar_rpc::auth::Principal;
 use sandbar_rpc::{Call, CloseReason, Responder, Sender, Service, Violation};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use super::files::ConnectionFiles;
 use super::session::{Attachment, Entry, Session};
@@ -43,6 +44,8 @@ pub struct Connection {
     number: u64,
     files: ConnectionFiles,
     phase: Mutex<Phase>,
+    /// See [`Attachment::answering`].
+    answering: Arc<watch::Sender<()>>,
 }
 
 /// How far the first exchange is.
@@ -62,7 +65,8 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, principal: Principal, sender: Sender) -> Arc<Self> {
         let number = shared.sessions.number();
         let files = ConnectionFiles::new(number, sender.clone());
-        Arc::new(Self { shared, principal, sender, number, files, phase: Mutex::new(Phase::New) })
+        let phase = Mutex::new(Phase::New);
+        Arc::new(Self { shared, principal, sender, number, files, phase, answering: Arc::default() })
     }
 
     fn phase(&self) -> Phase {
@@ -84,7 +88,9 @@ impl Connection {
                 "not_initialized",
                 format!("client must send initialized before using {kind} methods"),
             )),
-            Phase::Ready(session) => Ok(session),
+            Phase::Ready(session) if session.is_attached_to(self.number) => Ok(session),
+            // It hears so in a moment.
+            Phase::Ready(_) => Err(refusal::resumed_elsewhere()),
         }
     }
 
@@ -93,7 +99,12 @@ impl Connection {
         // What of the wishes is had here.
         let binary_output = wanted.binary_output && self.sender.has_binary();
         let extensions = Extensions { binary_output, zstd: false, ..wanted };
-        let attachment = Attachment { connection: self.number, sender: self.sender.clone(), extensions };
+        let attachment = Attachment {
+            connection: self.number,
+            sender: self.sender.clone(),
+            extensions,
+            answering: Arc::clone(&self.answering),
+        };
         let sessions = &self.shared.sessions;
         let session = match params.resume_session_id.as_deref().filter(|id| !id.is_empty()) {
             Some(id) => sessions.resume(id, &self.principal, attachment, params.takeover).await?,
@@ -146,7 +157,11 @@ impl Connection {
             Err(error) => return responder.err(error),
         };
         let connection = Arc::clone(self);
-        tokio::spawn(async move { connection.carry_out(&session, &call, responder).await });
+        let in_hand = self.answering.subscribe();
+        tokio::spawn(async move {
+            connection.carry_out(&session, &call, responder).await;
+            drop(in_hand);
+        });
     }
 
     fn file(self: &Arc<Self>, call: Call, responder: Responder) {
