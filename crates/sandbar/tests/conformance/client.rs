@@ -145,6 +145,7 @@ impl Client {
 
     /// The next message as it was written; `None` when the server has hung up.
     pub(crate) fn hear_text(&mut self) -> Option<String> {
+        let end = Instant::now() + patience();
         match &mut self.wire {
             Wire::Lines { output, .. } => match output.recv_timeout(patience()) {
                 Ok(line) => Some(line),
@@ -154,7 +155,9 @@ impl Client {
             Wire::Websocket(websocket) => loop {
                 match websocket.read() {
                     Ok(Message::Text(text)) => return Some(text.as_str().to_owned()),
-                    Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                    Ok(Message::Ping(_) | Message::Pong(_)) => {
+                        assert!(Instant::now() < end, "the server says nothing");
+                    }
                     Ok(Message::Close(_)) => return None,
                     Ok(other) => panic!("{other:?}"),
                     Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::WouldBlock => {
@@ -310,6 +313,20 @@ impl Client {
             }
             assert!(Instant::now() < end, "{process} does not close");
         }
+    }
+
+    /// Takes everything that was heard and everything that still comes, until the server is gone.
+    pub(crate) fn each_left(mut self, mut take: impl FnMut(&Value)) {
+        self.heard.iter().for_each(&mut take);
+        while let Some(text) = self.hear_text() {
+            take(&serde_json::from_str(&text).unwrap());
+        }
+    }
+
+    /// Ends a server over lines as SIGKILL does.
+    pub(crate) fn kill(mut self) {
+        let Wire::Lines { server, .. } = &mut self.wire else { panic!("it is not this client's server") };
+        server.kill().unwrap();
     }
 
     /// Breaks the connection, without a word.

@@ -8,6 +8,8 @@
 
 mod client;
 mod dialect;
+mod doors;
+mod faults;
 mod ours;
 mod server;
 

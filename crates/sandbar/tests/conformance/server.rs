@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use sandbar_testkit::need::{self, Need};
-use sandbar_testkit::{DEADLINE, Home, Running};
+use sandbar_testkit::{DEADLINE, Finished, Home, Running};
 use serde_json::{Value, json};
 
 use super::client::{Client, Stream};
@@ -107,6 +107,13 @@ impl Server {
         let running = self.running.take().unwrap();
         running.signal(Signal::KILL);
         let _ = running.finish();
+    }
+
+    /// SIGTERM, and how it ends.
+    pub(crate) fn end(&mut self) -> Finished {
+        let running = self.running.take().unwrap();
+        running.signal(Signal::TERM);
+        running.finish()
     }
 
     /// Whether several connections reach the same server.
