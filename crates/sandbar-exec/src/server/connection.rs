@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::files::ConnectionFiles;
+use super::process::{Known, Live};
 use super::session::{Attachment, Entry, Session};
 use super::{Shared, attach, launch, refusal, signals};
 
@@ -104,6 +105,7 @@ impl Connection {
             sender: self.sender.clone(),
             extensions,
             answering: Arc::clone(&self.answering),
+            resumed: None,
         };
         let sessions = &self.shared.sessions;
         let session = match params.resume_session_id.as_deref().filter(|id| !id.is_empty()) {
@@ -191,8 +193,13 @@ impl Connection {
                 Err(error) => responder.err(error),
             },
             method::PROCESS_READ => match self.read(session, call, &responder).await {
-                // What is large takes its place behind other data. A connection that ended needs no answer.
-                Some(Ok(result)) => drop(responder.data_ok(&result).await),
+                // What is large takes its place behind other data, and news of the process behind it. A connection that
+                // ended needs no answer.
+                Some(Ok((live, result))) => {
+                    drop(responder.data_ok(&result).await);
+                    let (connection, read) = (self.number, result.next_seq);
+                    live.note_known(Known { connection, asked: 0, read });
+                }
                 Some(Err(error)) => responder.err(error),
                 None => drop(responder),
             },
@@ -237,13 +244,16 @@ impl Connection {
         session: &Arc<Session>,
         call: &Call,
         responder: &Responder,
-    ) -> Option<Result<sandbar_proto::exec::ReadResult, RpcError>> {
+    ) -> Option<Result<(Arc<Live>, sandbar_proto::exec::ReadResult), RpcError>> {
         let read = async {
             let params: ReadParams = call.params()?;
             let live = session.live(&params.process_id)?;
+            let asked = params.after_seq.unwrap_or(0).saturating_add(1);
+            live.note_known(Known { connection: self.number, asked, read: 0 });
             let attachment = session.attachment();
             let records = attachment.is_some_and(|attachment| attachment.extensions.records);
-            live.read(&params, records).await
+            let result = live.read(&params, records).await?;
+            Ok((live, result))
         };
         tokio::select! {
             biased;

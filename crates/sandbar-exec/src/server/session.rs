@@ -40,6 +40,8 @@ pub(super) struct Attachment {
     pub(super) extensions: Extensions,
     /// Whoever has a request of it in hand holds a receiver until that is answered.
     pub(super) answering: Arc<watch::Sender<()>>,
+    /// When it resumed the session, whose processes went on meanwhile. `None` for the one that began it.
+    pub(super) resumed: Option<Instant>,
 }
 
 impl Attachment {
@@ -327,8 +329,8 @@ mod tests {
     fn attachment(connection: u64) -> (Attachment, Connection) {
         let (_client, server, _link) = memory();
         let (sender, running) = Connection::new(server, Limits::default());
-        let answering = Arc::default();
-        (Attachment { connection, sender, extensions: Extensions::default(), answering }, running)
+        let (extensions, answering) = (Extensions::default(), Arc::default());
+        (Attachment { connection, sender, extensions, answering, resumed: None }, running)
     }
 
     #[tokio::test(start_paused = true)]

@@ -146,6 +146,29 @@ fn a_turn_whose_connection_is_cut_again_and_again_misses_nothing() {
     assert!(proxy.connections() > 3, "{} connections", proxy.connections());
 }
 
+#[test]
+fn a_command_that_writes_without_a_pause_outlives_its_connection() {
+    let world = need!(World::new());
+    let proxy = Proxy::to(world.url.strip_prefix("ws://").unwrap());
+    let url = format!("ws://{}", proxy.address);
+    let cutter = proxy.cutter();
+    let flood = "i=0; while ! test -e stop; do echo tick $i; i=$((i+1)); done; echo last; exit 7";
+    let model = Model::start(vec![
+        Step::always(call("exec_command", &json!({"cmd": flood, "yield_time_ms": 500}))),
+        Step::after(move |output| {
+            cutter.cut();
+            call("write_stdin", &json!({"session_id": session(output), "chars": "", "yield_time_ms": 5000}))
+        }),
+        Step::always(call("exec_command", &json!({"cmd": "touch stop"}))),
+        Step::always(message("all done")),
+    ]);
+    let finished = world.turn(&model, &url);
+    assert_eq!((finished.code, finished.out().trim()), (Some(0), "all done"), "{finished:?}");
+    let heard = model.heard();
+    assert!(!heard[1].contains("failed"), "{}", heard[1]);
+    assert_eq!(proxy.cuts(), 1);
+}
+
 /// What a command wrote, without what Codex says about it.
 fn output_of(heard: &str) -> &str {
     heard.split_once("Output:\n").map_or_else(|| panic!("{heard}"), |(_, output)| output)

@@ -230,3 +230,17 @@ fn connections_that_never_become_anything_hold_up_nobody() {
     }
     server.ready().ask("environment/status", &json!({}));
 }
+
+#[test]
+fn a_resumed_client_that_reads_nothing_hears_the_news_all_the_same() {
+    let server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    client.ask("process/start", &server.shell_with("p", "read a; echo $a", &json!({"pipeStdin": true})));
+    client.cut();
+    let mut client = server.resume(&session);
+    client.ask("process/write", &json!({"processId": "p", "chunk": base64("hi\n"), "writeId": "w"}));
+    assert_eq!(client.story("p").stdout, "hi\n");
+    // What it starts itself it hears at once.
+    client.ask("process/start", &server.shell("q", "echo hi"));
+    assert_eq!(client.story("q").stdout, "hi\n");
+}

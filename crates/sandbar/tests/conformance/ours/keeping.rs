@@ -1,11 +1,10 @@
 //! What happens once, however often it is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use sandbar_testkit::{DEADLINE, eventually};
 use serde_json::{Value, json};
 
-use crate::client::{base64, bytes};
+use crate::client::bytes;
 use crate::server::Server;
 
 pub(crate) fn a_start_with_the_same_start_id_is_no_second_one(server: &Server) {
@@ -23,35 +22,41 @@ pub(crate) fn a_start_with_the_same_start_id_is_no_second_one(server: &Server) {
 
 pub(crate) fn what_a_resumed_client_missed_comes_once(server: &Server) {
     let (mut client, session) = server.ready_with_session();
-    let script = "i=0; while [ $i -lt 300 ]; do echo line $i; i=$((i+1)); done; read a; echo $a; exit 8";
-    client.ask("process/start", &server.shell_with("p", script, &json!({"pipeStdin": true})));
+    // Writes without a pause, in pieces as small as it can.
+    let script = "i=0; while ! test -e stop; do echo line $i; i=$((i+1)); done; echo last $i; exit 8";
+    client.ask("process/start", &server.shell("p", script));
     let mut chunks: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
-    let mut note = |chunk: &Value| {
-        let (seq, bytes) = (chunk["seq"].as_u64().unwrap(), bytes(&chunk["chunk"]));
-        let known = chunks.insert(seq, bytes.clone());
-        assert!(known.is_none_or(|known| known == bytes), "{seq} came with other bytes");
+    let note = |chunks: &mut BTreeMap<u64, Vec<u8>>, chunk: &Value| {
+        let seq = chunk["seq"].as_u64().unwrap();
+        assert!(chunks.insert(seq, bytes(&chunk["chunk"])).is_none(), "{seq} came twice");
     };
-    let first = client.news("process/output", "p");
-    let last = first["seq"].as_u64().unwrap();
-    note(&first);
+    for _ in 0..5 {
+        note(&mut chunks, &client.news("process/output", "p"));
+    }
+    let last = *chunks.keys().next_back().unwrap();
     client.cut();
     let mut client = server.resume(&session);
-    client.ask("process/write", &json!({"processId": "p", "chunk": base64("go\n"), "writeId": "w"}));
+    let read = client.ask("process/read", &json!({"processId": "p", "afterSeq": last, "waitMs": 0}));
+    assert!(!client.has_heard(|message| message["method"] == json!("process/output")), "news come behind it");
+    read["chunks"].as_array().unwrap().iter().for_each(|chunk| note(&mut chunks, chunk));
+    assert_eq!(read["nextSeq"], json!(chunks.keys().next_back().unwrap() + 1));
+    // And go on where it stopped.
+    let next = client.news("process/output", "p");
+    assert_eq!(next["seq"], read["nextSeq"]);
+    note(&mut chunks, &next);
+    server.home.write("stop", "");
     let closed = client.news("process/closed", "p")["seq"].as_u64().unwrap();
     let exited = client.news("process/exited", "p");
     while client.has_heard(|message| message["method"] == json!("process/output")) {
-        note(&client.news("process/output", "p"));
+        note(&mut chunks, &client.news("process/output", "p"));
     }
-    // What was sent to nobody is in the log, and what was sent is there as well, under the same numbers.
-    let read = eventually(DEADLINE, "the whole log", || {
-        let read = client.ask("process/read", &json!({"processId": "p", "afterSeq": last}));
-        (read["closed"] == json!(true)).then_some(read)
-    });
-    read["chunks"].as_array().unwrap().iter().for_each(&mut note);
-    let mut seqs: Vec<u64> = chunks.keys().copied().collect();
-    seqs.extend([exited["seq"].as_u64().unwrap(), closed]);
-    assert_eq!(seqs, (1..=closed).collect::<Vec<_>>());
-    let expected: String = (0..300).map(|line| format!("line {line}\n")).chain(["go\n".to_owned()]).collect();
-    assert_eq!(String::from_utf8(chunks.into_values().flatten().collect()).unwrap(), expected);
+    let seqs: BTreeSet<u64> =
+        chunks.keys().copied().chain([exited["seq"].as_u64().unwrap(), closed]).collect();
+    assert_eq!(seqs, (1..=closed).collect());
+    let output = String::from_utf8(chunks.into_values().flatten().collect()).unwrap();
+    let count = output.lines().count() - 1;
+    let expected: String =
+        (0..count).map(|line| format!("line {line}\n")).chain([format!("last {count}\n")]).collect();
+    assert_eq!(output, expected);
     assert_eq!(exited["exitCode"], json!(8));
 }
