@@ -30,8 +30,8 @@ const CASES: &str = "PROPTEST_CASES";
 /// What names of fuzz targets begin with, behind their modules.
 const TARGET: &str = "fuzz_";
 
-/// The suite that puts the keeper under stress.
-const STRESS: &str = "stress";
+/// The suites that put the keeper and the exec server under stress, and what the names of their tests begin with.
+const STRESS: [(&str, &str); 2] = [("stress", ""), ("conformance", "faults::")];
 
 /// What a fuzz target may take beyond the time that it was told: one slow input, and looking for a shorter one.
 const FUZZ_MARGIN: Duration = Duration::from_secs(300);
@@ -293,13 +293,22 @@ fn stress(root: &Path, options: &Options, seed: u64) -> Result<Outcome> {
         .context("cargo built no program `sandbar`")?
         .path
         .clone();
-    let suite: Vec<Executable> = built
-        .into_iter()
-        .filter(|executable| executable.kind == ExecutableKind::Test && executable.target == STRESS)
+    let suites: Vec<(Vec<Executable>, &str)> = STRESS
+        .iter()
+        .map(|(target, prefix)| {
+            let is_it = |executable: &&Executable| {
+                executable.kind == ExecutableKind::Test && executable.target == *target
+            };
+            (built.iter().filter(is_it).cloned().collect(), *prefix)
+        })
         .collect();
-    let tests = Test::of(&suite, |name| wanted(options, name))?;
-    if tests.is_empty() && options.filter.is_none() {
-        bail!("there is no suite `{STRESS}`");
+    let mut tests = Vec::new();
+    for ((suite, prefix), (target, _)) in suites.iter().zip(STRESS) {
+        let found = Test::of(suite, |name| name.starts_with(prefix) && wanted(options, name))?;
+        if found.is_empty() && options.filter.is_none() {
+            bail!("there is no suite `{target}`");
+        }
+        tests.extend(found);
     }
     let (seed, percent) = (seed.to_string(), options.percent.to_string());
     let variables = [(SEED, seed.as_str()), (PERCENT, &percent), ("SANDBAR_BIN", text(&sandbar)?)];

@@ -50,6 +50,27 @@ pub fn private_mounts() -> Need<&'static [&'static str]> {
     succeeds(&trial).then_some(prefix).ok_or_else(|| "this host lets nobody here mount a tmpfs".to_owned())
 }
 
+/// Codex's native program, from what `cargo xtask peers` installed beside `target_tmp`, which is the test's own
+/// `CARGO_TARGET_TMPDIR`.
+///
+/// # Errors
+/// It is not installed.
+pub fn codex(target_tmp: &Path) -> Need<PathBuf> {
+    let scope = target_tmp.with_file_name("peers").join("node_modules/@openai");
+    // `codex-PLATFORM/vendor/TRIPLE/…/codex`, whatever platform npm chose.
+    let found = entries(&scope)
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("codex-")))
+        .flat_map(|platform| entries(&platform.join("vendor")))
+        .flat_map(|triple| [triple.join("bin/codex"), triple.join("codex/codex")])
+        .find(|path| path.is_file());
+    found.ok_or_else(|| "Codex is not installed: `cargo xtask peers`".to_owned())
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
 /// Another requirement, in words.
 ///
 /// # Errors

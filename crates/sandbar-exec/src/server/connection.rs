@@ -13,8 +13,10 @@ use sandbar_rpc::auth::Principal;
 use sandbar_rpc::{Call, CloseReason, Responder, Sender, Service, Violation};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use tokio::sync::watch;
 
 use super::files::ConnectionFiles;
+use super::process::{Known, Live};
 use super::session::{Attachment, Entry, Session};
 use super::{Shared, attach, launch, refusal, signals};
 
@@ -43,6 +45,8 @@ pub struct Connection {
     number: u64,
     files: ConnectionFiles,
     phase: Mutex<Phase>,
+    /// See [`Attachment::answering`].
+    answering: Arc<watch::Sender<()>>,
 }
 
 /// How far the first exchange is.
@@ -62,7 +66,8 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, principal: Principal, sender: Sender) -> Arc<Self> {
         let number = shared.sessions.number();
         let files = ConnectionFiles::new(number, sender.clone());
-        Arc::new(Self { shared, principal, sender, number, files, phase: Mutex::new(Phase::New) })
+        let phase = Mutex::new(Phase::New);
+        Arc::new(Self { shared, principal, sender, number, files, phase, answering: Arc::default() })
     }
 
     fn phase(&self) -> Phase {
@@ -84,7 +89,9 @@ impl Connection {
                 "not_initialized",
                 format!("client must send initialized before using {kind} methods"),
             )),
-            Phase::Ready(session) => Ok(session),
+            Phase::Ready(session) if session.is_attached_to(self.number) => Ok(session),
+            // It hears so in a moment.
+            Phase::Ready(_) => Err(refusal::resumed_elsewhere()),
         }
     }
 
@@ -93,7 +100,13 @@ impl Connection {
         // What of the wishes is had here.
         let binary_output = wanted.binary_output && self.sender.has_binary();
         let extensions = Extensions { binary_output, zstd: false, ..wanted };
-        let attachment = Attachment { connection: self.number, sender: self.sender.clone(), extensions };
+        let attachment = Attachment {
+            connection: self.number,
+            sender: self.sender.clone(),
+            extensions,
+            answering: Arc::clone(&self.answering),
+            resumed: None,
+        };
         let sessions = &self.shared.sessions;
         let session = match params.resume_session_id.as_deref().filter(|id| !id.is_empty()) {
             Some(id) => sessions.resume(id, &self.principal, attachment, params.takeover).await?,
@@ -146,7 +159,11 @@ impl Connection {
             Err(error) => return responder.err(error),
         };
         let connection = Arc::clone(self);
-        tokio::spawn(async move { connection.carry_out(&session, &call, responder).await });
+        let in_hand = self.answering.subscribe();
+        tokio::spawn(async move {
+            connection.carry_out(&session, &call, responder).await;
+            drop(in_hand);
+        });
     }
 
     fn file(self: &Arc<Self>, call: Call, responder: Responder) {
@@ -176,8 +193,13 @@ impl Connection {
                 Err(error) => responder.err(error),
             },
             method::PROCESS_READ => match self.read(session, call, &responder).await {
-                // What is large takes its place behind other data. A connection that ended needs no answer.
-                Some(Ok(result)) => drop(responder.data_ok(&result).await),
+                // What is large takes its place behind other data, and news of the process behind it. A connection that
+                // ended needs no answer.
+                Some(Ok((live, result))) => {
+                    drop(responder.data_ok(&result).await);
+                    let (connection, read) = (self.number, result.next_seq);
+                    live.note_known(Known { connection, asked: 0, read });
+                }
                 Some(Err(error)) => responder.err(error),
                 None => drop(responder),
             },
@@ -222,13 +244,16 @@ impl Connection {
         session: &Arc<Session>,
         call: &Call,
         responder: &Responder,
-    ) -> Option<Result<sandbar_proto::exec::ReadResult, RpcError>> {
+    ) -> Option<Result<(Arc<Live>, sandbar_proto::exec::ReadResult), RpcError>> {
         let read = async {
             let params: ReadParams = call.params()?;
             let live = session.live(&params.process_id)?;
+            let asked = params.after_seq.unwrap_or(0).saturating_add(1);
+            live.note_known(Known { connection: self.number, asked, read: 0 });
             let attachment = session.attachment();
             let records = attachment.is_some_and(|attachment| attachment.extensions.records);
-            live.read(&params, records).await
+            let result = live.read(&params, records).await?;
+            Ok((live, result))
         };
         tokio::select! {
             biased;

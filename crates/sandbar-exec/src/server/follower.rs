@@ -4,22 +4,33 @@
 //! Without a connection it reads on and lets go what it reads: the keeper's log has it, and a client that comes back
 //! reads it from there. A connection that takes nothing, or grants no room, holds the follower, and with it the process,
 //! whose log is never more than a bound ahead of its reader.
+//!
+//! A connection that resumed a session has missed something of each process, and reads that first. News wait until it
+//! has, and go on exactly where its reading stopped: a client that puts events in order by their numbers, as Codex's does
+//! with room for 256, would otherwise fail at a process that writes much.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use sandbar_proto::ProcessEvent;
 use sandbar_proto::exec::{
     Base64, OutputFrame, OutputGap, ProcessClosed, ProcessExited, ProcessOutput, ProcessStopped, method,
 };
+use sandbar_proto::{ProcessEvent, Seq};
 use sandbar_rpc::{Closed, Frame};
 
 use super::process::{Exit, Granted, Live};
 use super::session::{Attachment, Session};
 use crate::Process;
 
+/// How long after a resume news wait for a client to read what it missed. Long enough for several requests over a slow
+/// link, and not for ever: a client need not read.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
 /// Follows `process` until its close.
 pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process: Box<dyn Process>) {
     let mut sent = Granted::default();
+    // The connection that knows all that came before.
+    let mut flows_to = None;
     loop {
         let event = match process.next_event().await {
             Ok(Some(event)) => event,
@@ -35,13 +46,42 @@ pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process:
         let is_over = live.progress.borrow().is_over();
         if let Some(attachment) = attachment {
             // A connection that has ended is no reason to stop: the next one may be attached already.
-            if has_room(&session, &attachment, &live, &event, &mut sent).await {
+            let flows = flows_to == Some(attachment.connection)
+                || lacks_only(&session, &attachment, &live, &event).await;
+            flows_to = flows.then_some(attachment.connection);
+            if flows && has_room(&session, &attachment, &live, &event, &mut sent).await {
                 let _ = tell(&attachment, &live, event).await;
             }
         }
         if is_over {
             session.note_end(live.id());
         }
+    }
+}
+
+/// Waits until a connection that resumed the session has read everything before an event; `false` if it has read the
+/// event as well, or no longer speaks for the session.
+async fn lacks_only(session: &Session, attachment: &Attachment, live: &Live, event: &ProcessEvent) -> bool {
+    let (Seq(first), Seq(last)) = match event {
+        ProcessEvent::Output { seq, .. } | ProcessEvent::Closed { seq } => (*seq, *seq),
+        ProcessEvent::Gap(gap) => (gap.from_seq, gap.to_seq),
+        ProcessEvent::Exited(end) => end.seq().map(|seq| (seq, seq)).unwrap_or_default(),
+        ProcessEvent::Stopped { .. } => return true,
+    };
+    let Some(resumed) = attachment.resumed else { return true };
+    // Who grants room says so itself; who started it on this connection has missed nothing.
+    if attachment.extensions.credit || live.since >= resumed {
+        return true;
+    }
+    let connection = attachment.connection;
+    let mut known = live.known.subscribe();
+    let read =
+        known.wait_for(|known| known.connection == connection && (known.read >= first || known.asked > last));
+    tokio::select! {
+        biased;
+        known = read => known.is_ok_and(|known| known.asked.max(known.read) <= last),
+        () = session.lost(connection) => false,
+        () = tokio::time::sleep_until(resumed + CATCH_UP) => true,
     }
 }
 

@@ -10,6 +10,7 @@ use sandbar_proto::rpc::RpcError;
 use sandbar_proto::{EndRecord, ExitStatus, RunId, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use super::output::Cursor;
 use super::stdin::Stdin;
@@ -41,6 +42,17 @@ pub(super) struct Granted {
     pub(super) connection: u64,
     /// Bytes, since the connection came.
     pub(super) bytes: u64,
+}
+
+/// What a connection knows of a process because it read it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Whose knowledge it is.
+    pub(super) connection: u64,
+    /// The first number that it did not know when it asked.
+    pub(super) asked: u64,
+    /// The first number behind what it was answered; 0 before the first answer.
+    pub(super) read: u64,
 }
 
 /// How a process ended.
@@ -106,6 +118,10 @@ pub(super) struct Live {
     pub(super) progress: watch::Sender<Progress>,
     /// Room for output, for connections that grant it.
     pub(super) granted: watch::Sender<Granted>,
+    /// What the connection that reads it knows.
+    pub(super) known: watch::Sender<Known>,
+    /// Since when this server has it.
+    pub(super) since: Instant,
     /// What its starter was told.
     told: Started,
     processes: LocalProcesses,
@@ -139,6 +155,8 @@ impl Live {
             stdin: Mutex::new(stdin),
             progress: watch::channel(Progress::default()).0,
             granted: watch::channel(Granted::default()).0,
+            known: watch::channel(Known::default()).0,
+            since: Instant::now(),
             told,
             processes,
             cursor: Mutex::default(),
@@ -161,6 +179,18 @@ impl Live {
                 *granted = Granted { connection, bytes: 0 };
             }
             granted.bytes = granted.bytes.saturating_add(bytes);
+        });
+    }
+
+    /// Notes what a connection knew when it asked, or what it was answered.
+    pub(super) fn note_known(&self, asked_or_read: Known) {
+        self.known.send_modify(|known| {
+            let Known { connection, asked, read } = asked_or_read;
+            if known.connection == connection {
+                (known.asked, known.read) = (known.asked.max(asked), known.read.max(read));
+            } else {
+                *known = asked_or_read;
+            }
         });
     }
 

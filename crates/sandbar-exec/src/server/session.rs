@@ -16,6 +16,9 @@ use tokio::time::Instant;
 use super::process::Live;
 use super::{Settings, refusal};
 
+/// How long a connection that was evicted may take to answer what it was asked before; then it is closed all the same.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Processes of one page of a list.
 const PAGE: usize = 64;
 
@@ -35,6 +38,23 @@ pub(super) struct Attachment {
     pub(super) connection: u64,
     pub(super) sender: Sender,
     pub(super) extensions: Extensions,
+    /// Whoever has a request of it in hand holds a receiver until that is answered.
+    pub(super) answering: Arc<watch::Sender<()>>,
+    /// When it resumed the session, whose processes went on meanwhile. `None` for the one that began it.
+    pub(super) resumed: Option<Instant>,
+}
+
+impl Attachment {
+    /// Tells a connection that it speaks for the session no more, as the last that it hears: what it asked before is
+    /// answered first. Nobody waits for that, least of all the new owner.
+    async fn evict(self, session: SessionId) {
+        // One that does not read its answers is closed without the rest of them.
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.answering.closed()).await;
+        let told = SessionEvicted { session_id: session.as_str().to_owned() };
+        // One that has ended needs no word.
+        let _ = self.sender.notify(method::SESSION_EVICTED, &told);
+        self.sender.close(CloseReason::local("the session was taken over by another connection"));
+    }
 }
 
 /// A process of a session.
@@ -136,14 +156,12 @@ impl Session {
                 return Err(Refused::Attached);
             }
             state.expires = None;
+            // Under the lock, so that of two takeovers the same one is the last everywhere.
+            self.attached.send_replace(Some(connection));
             state.attachment.replace(attachment)
         };
-        self.attached.send_replace(Some(connection));
         if let Some(old) = evicted {
-            let told = SessionEvicted { session_id: self.id.as_str().to_owned() };
-            // One that has ended needs no word.
-            let _ = old.sender.notify(method::SESSION_EVICTED, &told);
-            old.sender.close(CloseReason::local("the session was taken over by another connection"));
+            tokio::spawn(old.evict(self.id.clone()));
         }
         Ok(())
     }
@@ -157,7 +175,6 @@ impl Session {
         state.attachment = None;
         let expires = Instant::now() + self.settings.session_ttl;
         state.expires = Some(expires);
-        drop(state);
         self.attached.send_replace(None);
         Some(expires)
     }
@@ -184,6 +201,11 @@ impl Session {
     /// The connection that speaks for it.
     pub(super) fn attachment(&self) -> Option<Attachment> {
         self.state().attachment.clone()
+    }
+
+    /// Whether `connection` speaks for it.
+    pub(super) fn is_attached_to(&self, connection: u64) -> bool {
+        *self.attached.borrow() == Some(connection)
     }
 
     /// Waits until `connection` no longer speaks for it: as long as it does.
@@ -307,7 +329,8 @@ mod tests {
     fn attachment(connection: u64) -> (Attachment, Connection) {
         let (_client, server, _link) = memory();
         let (sender, running) = Connection::new(server, Limits::default());
-        (Attachment { connection, sender, extensions: Extensions::default() }, running)
+        let (extensions, answering) = (Extensions::default(), Arc::default());
+        (Attachment { connection, sender, extensions, answering, resumed: None }, running)
     }
 
     #[tokio::test(start_paused = true)]
@@ -316,8 +339,13 @@ mod tests {
         let (first, _running) = attachment(1);
         session.attach(first.clone(), false).unwrap();
         assert_eq!(session.attach(attachment(2).0, false), Err(Refused::Attached));
+        let in_hand = first.answering.subscribe();
         session.attach(attachment(3).0, true).unwrap();
-        assert!(first.sender.close_reason().is_some(), "the old connection is ended");
+        assert!(session.is_attached_to(3) && !session.is_attached_to(1));
+        tokio::task::yield_now().await;
+        assert!(first.sender.close_reason().is_none(), "the old connection may still answer");
+        drop(in_hand);
+        first.sender.closed().await;
         assert_eq!(session.detach(1), None, "and says nothing more");
         assert!(session.detach(3).is_some());
         session.attach(attachment(4).0, false).unwrap();

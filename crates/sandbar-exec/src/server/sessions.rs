@@ -147,7 +147,7 @@ impl Sessions {
         self: &Arc<Self>,
         id: &str,
         principal: &Principal,
-        attachment: Attachment,
+        mut attachment: Attachment,
         takeover: bool,
     ) -> Result<Arc<Session>, RpcError> {
         let name = SessionId::new(id).map_err(|_| unknown(id))?;
@@ -162,6 +162,7 @@ impl Sessions {
         if session.principal != *principal {
             return Err(unknown(id));
         }
+        attachment.resumed = Some(Instant::now());
         session.attach(attachment, takeover).map_err(|refused| refused.error(id))?;
         Ok(session)
     }

@@ -1,0 +1,246 @@
+//! Servers that are killed, sessions that run out, and what is left then.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use sandbar_testkit::need::Need;
+use sandbar_testkit::soak::{self, Random};
+use sandbar_testkit::{DEADLINE, eventually, need, patience, processes};
+use serde_json::{Value, json};
+
+use super::client::{Client, base64, bytes};
+use super::server::{Over, Server};
+
+/// Processes that write while their server is killed.
+const WRITERS: usize = 20;
+
+/// Lines of each, before and after it was told to go on.
+const LINES: usize = 2000;
+
+/// What is known of one process, wherever it was learned.
+#[derive(Default)]
+struct Known {
+    chunks: BTreeMap<u64, Vec<u8>>,
+    code: Option<i64>,
+}
+
+impl Known {
+    /// Takes what a notification or an answer says; the same number never says two things.
+    fn note(&mut self, chunk: &Value) {
+        let (seq, bytes) = (chunk["seq"].as_u64().unwrap(), bytes(&chunk["chunk"]));
+        let known = self.chunks.insert(seq, bytes.clone());
+        assert!(known.is_none_or(|known| known == bytes), "{seq} came with other bytes");
+    }
+
+    /// The last number before which nothing is missing.
+    fn last(&self) -> u64 {
+        self.chunks.keys().zip(1..).take_while(|(seq, expected)| **seq == *expected).count() as u64
+    }
+
+    fn output(self) -> String {
+        String::from_utf8(self.chunks.into_values().flatten().collect()).unwrap()
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("p{number}")
+}
+
+/// Takes a message about a process, if it is one.
+fn note(known: &mut BTreeMap<String, Known>, message: &Value) {
+    let params = &message["params"];
+    let Some(known) = params["processId"].as_str().and_then(|process| known.get_mut(process)) else { return };
+    match message["method"].as_str() {
+        Some("process/output") => known.note(params),
+        Some("process/exited") => known.code = params["exitCode"].as_i64(),
+        _ => {}
+    }
+}
+
+fn go_on(client: &mut Client, number: usize) {
+    let write = json!({"processId": name(number), "chunk": base64("go\n"), "writeId": "go"});
+    assert_eq!(client.ask("process/write", &write), json!({"status": "accepted"}));
+}
+
+/// One life of a server that ends in the middle, and the next one.
+fn round(server: &mut Server, random: &mut Random) {
+    let (mut client, session) = server.ready_with_session();
+    let mut known: BTreeMap<String, Known> =
+        (0..WRITERS).map(|number| (name(number), Known::default())).collect();
+    for number in 0..WRITERS {
+        let lines = format!("i=0; while [ $i -lt {LINES} ]; do echo {number} $i; i=$((i+1)); done");
+        let script = format!("{lines}; read word; echo $word; {lines}; exit {number}");
+        client.ask("process/start", &server.shell_with(&name(number), &script, &json!({"pipeStdin": true})));
+    }
+    // Some go on before the end of the server, some while it ends, the others only on the next one.
+    let early = random.below_size(WRITERS);
+    for number in 0..early {
+        go_on(&mut client, number);
+    }
+    // Each writes something before it waits for its word.
+    for _ in 0..random.below_size(WRITERS) {
+        let message = client.wait_for(|message| message["method"] == json!("process/output"));
+        note(&mut known, &message);
+    }
+    server.kill();
+    // What the dead server sent is still on its way.
+    client.each_left(|message| note(&mut known, message));
+    server.begin(&[]);
+    let mut client = server.resume(&session);
+    for number in early..WRITERS {
+        go_on(&mut client, number);
+    }
+    for number in 0..WRITERS {
+        let process = name(number);
+        let mut found = known.remove(&process).unwrap();
+        let mut after = found.last();
+        let code = loop {
+            let read = client
+                .ask("process/read", &json!({"processId": process, "afterSeq": after, "waitMs": 10_000}));
+            assert!(read.get("gap").is_none(), "{read}");
+            read["chunks"].as_array().unwrap().iter().for_each(|chunk| found.note(chunk));
+            after = read["nextSeq"].as_u64().unwrap() - 1;
+            if read["closed"] == json!(true) {
+                break read["exitCode"].as_i64();
+            }
+        };
+        assert_eq!(code, Some(i64::try_from(number).unwrap()), "{process}");
+        assert!(found.code.is_none_or(|told| Some(told) == code), "{process}");
+        // Every number but two, which are the end and the close, is output.
+        assert_eq!(found.chunks.len() as u64, after - 2, "{process}");
+        let lines = || (0..LINES).map(|line| format!("{number} {line}\n"));
+        let expected: String = lines().chain(["go\n".to_owned()]).chain(lines()).collect();
+        assert_eq!(found.output(), expected, "{process}");
+    }
+}
+
+#[test]
+fn every_byte_and_exit_code_outlives_a_killed_server() {
+    let mut server = Server::start(Over::Unix).unwrap();
+    for number in 0..soak::number_of(2, 50) {
+        let mut random = Random::of(soak::seed(), "killed_server", number as u64);
+        round(&mut server, &mut random);
+    }
+}
+
+#[test]
+fn a_killed_server_over_standard_streams_leaves_its_sessions_to_the_next() {
+    let server = Server::start(Over::Stdio).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    client.ask(
+        "process/start",
+        &server.shell_with("p", "read a; echo $a; exit 5", &json!({"pipeStdin": true})),
+    );
+    client.kill();
+    let mut client = server.resume(&session);
+    client.ask("process/write", &json!({"processId": "p", "chunk": base64("hi\n"), "writeId": "w"}));
+    assert_eq!(client.read_to_end("p", 0), (b"hi\n".to_vec(), 5));
+}
+
+#[test]
+fn a_session_whose_client_stays_away_ends_with_what_runs_in_it() {
+    let server = Server::start_with(Over::Unix, &["--session-ttl", "1s"]).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    let marker = processes::unique_sleep();
+    client.ask("process/start", &server.shell("p", &format!("setsid sleep {marker} & sleep {marker}")));
+    let runs = || !processes::with_argument(&marker).is_empty();
+    eventually(DEADLINE, "it", || runs().then_some(()));
+    // Back in time, for longer than it would have waited.
+    client.cut();
+    let mut client = server.resume(&session);
+    client.ask("process/wait", &json!({"processId": "p", "waitMs": 1500}));
+    assert!(runs());
+    client.cut();
+    eventually(DEADLINE, "the end of what runs", || (!runs()).then_some(()));
+    let mut client = server.connect();
+    let refused = client.refused("initialize", &json!({"clientName": "test", "resumeSessionId": session}));
+    assert_eq!((refused.code, refused.message), (-32600, format!("unknown session id {session}")));
+}
+
+#[test]
+fn a_session_of_a_killed_server_ends_when_nobody_comes_back() {
+    let mut server = Server::start_with(Over::Unix, &["--session-ttl", "1s"]).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    let marker = processes::unique_sleep();
+    client.ask("process/start", &server.shell("p", &format!("sleep {marker}")));
+    let runs = || !processes::with_argument(&marker).is_empty();
+    eventually(DEADLINE, "it", || runs().then_some(()));
+    server.kill();
+    eventually(DEADLINE, "the end of what runs", || (!runs()).then_some(()));
+    server.begin(&[]);
+    let refused =
+        server.connect().refused("initialize", &json!({"clientName": "test", "resumeSessionId": session}));
+    assert_eq!(refused.kind, "unknown_session");
+}
+
+#[test]
+fn detached_processes_outlive_their_session() {
+    let server = Server::start_with(Over::Unix, &["--session-ttl", "1s"]).unwrap();
+    let mut client = server.ready();
+    let (kept, ended) = (processes::unique_sleep(), processes::unique_sleep());
+    let start = |process: &str, marker: &str, is_detached: bool| {
+        server.shell_with(process, &format!("sleep {marker}"), &json!({"detached": is_detached}))
+    };
+    client.ask("process/start", &start("kept", &kept, true));
+    client.ask("process/start", &start("ended", &ended, false));
+    let runs = |marker: &str| !processes::with_argument(marker).is_empty();
+    eventually(DEADLINE, "both", || (runs(&kept) && runs(&ended)).then_some(()));
+    client.cut();
+    eventually(DEADLINE, "the end of the session", || (!runs(&ended)).then_some(()));
+    assert!(runs(&kept));
+}
+
+#[test]
+fn a_server_that_is_told_to_end_takes_its_sessions_with_it() {
+    let mut server = Server::start(Over::Unix).unwrap();
+    let mut client = server.ready();
+    let marker = processes::unique_sleep();
+    client.ask("process/start", &server.shell("p", &format!("setsid sleep {marker} & sleep {marker}")));
+    eventually(DEADLINE, "it", || (!processes::with_argument(&marker).is_empty()).then_some(()));
+    let finished = server.end();
+    assert_eq!((finished.code, finished.signal), (Some(0), None), "{finished:?}");
+    assert!(client.is_dropped());
+    eventually(DEADLINE, "the end of what ran", || {
+        processes::with_argument(&marker).is_empty().then_some(())
+    });
+}
+
+#[test]
+fn a_peer_without_a_sign_of_life_loses_its_connection_and_not_its_session() {
+    // Two intervals of ten seconds must pass without an answer.
+    let long: Need<()> = need::that(soak::is_soak(), "half a minute of silence is for `cargo xtask soak`");
+    need!(long);
+    let server = Server::start(Over::Open).unwrap();
+    let (silent, session) = server.ready_with_session();
+    eventually(patience(), "the end of a silent connection", || {
+        let id = json!({"clientName": "test", "resumeSessionId": session});
+        let mut client = server.connect();
+        let sent = client.send("initialize", &id);
+        client.answer(sent).get("result").map(|_| ())
+    });
+    drop(silent);
+}
+
+#[test]
+fn connections_that_never_become_anything_hold_up_nobody() {
+    let server = Server::start(Over::Open).unwrap();
+    let mut idle: Vec<_> = (0..50).map(|_| server.stream()).collect();
+    for stream in &mut idle {
+        stream.write_all(b"GET / HTTP/1.1\r\n").unwrap();
+    }
+    server.ready().ask("environment/status", &json!({}));
+}
+
+#[test]
+fn a_resumed_client_that_reads_nothing_hears_the_news_all_the_same() {
+    let server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    client.ask("process/start", &server.shell_with("p", "read a; echo $a", &json!({"pipeStdin": true})));
+    client.cut();
+    let mut client = server.resume(&session);
+    client.ask("process/write", &json!({"processId": "p", "chunk": base64("hi\n"), "writeId": "w"}));
+    assert_eq!(client.story("p").stdout, "hi\n");
+    // What it starts itself it hears at once.
+    client.ask("process/start", &server.shell("q", "echo hi"));
+    assert_eq!(client.story("q").stdout, "hi\n");
+}

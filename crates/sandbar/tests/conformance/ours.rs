@@ -1,0 +1,58 @@
+//! What is ours on top of the dialect, and what our own clients may count on.
+
+mod bounds;
+mod control;
+mod keeping;
+mod refusals;
+mod takeover;
+
+use super::over;
+
+pub(super) use bounds::*;
+pub(super) use control::*;
+pub(super) use keeping::*;
+pub(super) use refusals::*;
+pub(super) use takeover::*;
+
+/// Cases for every way there is; for those where several connections reach one server; and large ones, which are run once
+/// for lines and once for a websocket.
+macro_rules! everywhere {
+    ([$($case:ident),* $(,)?], connections: [$($several:ident),* $(,)?], large: [$($large:ident),* $(,)?]) => {
+        over!(stdio, $crate::server::Over::Stdio, ours, [$($case,)* $($large),*]);
+        over!(unix, $crate::server::Over::Unix, ours, [$($case,)* $($several),*]);
+        over!(token, $crate::server::Over::Token, ours, [$($case,)* $($several),*]);
+        over!(open, $crate::server::Over::Open, ours, [$($case,)* $($several,)* $($large),*]);
+        over!(restarted, $crate::server::Over::Restarted, ours, [$($case,)* $($several),*]);
+    };
+}
+
+everywhere! {[
+    // refusals
+    every_refusal_has_a_kind,
+    plain_paths_are_taken_as_well,
+    a_write_needs_no_name,
+    only_what_there_is_is_announced,
+    directories_are_sorted,
+    // control
+    a_process_is_waited_for_listed_and_its_input_closed,
+    a_terminal_is_resized_and_its_end_is_told_truly,
+    any_signal_is_sent_by_its_name,
+    terminate_asks_first_when_it_is_told_to,
+    terminate_reaches_grandchildren_with_sessions_of_their_own,
+    // bounds
+    a_long_poll_holds_up_nothing_else,
+    a_client_that_does_not_read_can_still_end_its_processes,
+    // keeping
+    a_start_with_the_same_start_id_is_no_second_one,
+], connections: [
+    a_session_that_is_taken_over_tells_its_old_owner,
+    polls_of_an_owner_that_lost_its_session_are_refused,
+    a_peer_that_says_nothing_does_not_keep_its_session,
+    what_a_resumed_client_missed_comes_once,
+], large: [
+    ten_thousand_requests_in_flight_are_all_answered,
+    ten_thousand_long_polls_are_all_answered,
+    a_message_above_the_limit_is_refused_under_its_id,
+    a_gap_is_told_and_what_follows_it_is_there,
+    a_page_of_a_list_has_a_bound,
+] }
