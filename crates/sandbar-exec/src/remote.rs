@@ -38,6 +38,8 @@ use process::RemoteProcess;
 pub struct Dialed {
     /// The connection.
     pub transport: Transport,
+    /// Whether bytes on it cost more than the time to pack them: it leaves this machine.
+    pub is_far: bool,
     /// Such as the program whose standard streams it is.
     pub guard: Option<Box<dyn Send>>,
 }

@@ -16,11 +16,12 @@ use crate::close::{CloseReason, Closed, Violation};
 use crate::envelope;
 use crate::limits::Limits;
 use crate::outbox::Outbox;
+use crate::packing::{Packing, Unpacked};
 use crate::pending::{Answer, Pending};
 use crate::responder::{Place, Responder};
 use crate::sender::{Sender, Shared};
 use crate::service::{Call, Service};
-use crate::transport::{About, Activity, Frame, Inbound, Reader, Side, Transport, Writer, lost};
+use crate::transport::{About, Activity, FRONT, Frame, Inbound, Reader, Side, Transport, Writer, lost};
 
 /// Messages that are read in one turn, at most: then what they led to is written.
 const TURN: usize = 64;
@@ -66,6 +67,7 @@ impl Connection {
             pending: Pending::new(limits.max_outstanding),
             max_request_frame: limits.max_request_frame,
             has_binary: transport.about.has_binary,
+            packing: Packing::default(),
         });
         (Sender::new(Arc::clone(&shared)), Self { transport, alive: Alive(shared), limits })
     }
@@ -198,8 +200,7 @@ impl<S: Service> Hearing<'_, S> {
     fn hear(&self, inbound: Inbound) -> Result<(), CloseReason> {
         match inbound {
             Inbound::Text(text) => self.message(&text),
-            Inbound::Binary(bytes) if is_text(&bytes) => self.message(&bytes),
-            Inbound::Binary(bytes) => Ok(self.service.binary(&bytes)?),
+            Inbound::Binary(bytes) => self.binary(&bytes),
             Inbound::Ping(payload) => {
                 self.shared.outbox.pong(payload);
                 Ok(())
@@ -207,6 +208,18 @@ impl<S: Service> Hearing<'_, S> {
             Inbound::Pong => Ok(()),
             Inbound::TooLarge { front } => self.too_large(&front),
         }
+    }
+
+    fn binary(&self, bytes: &[u8]) -> Result<(), CloseReason> {
+        let most = self.limits.max_inbound_frame;
+        let unpacked = match self.shared.packing.unpack(bytes, most, FRONT) {
+            Unpacked::Plain => None,
+            Unpacked::Message(message) => Some(message),
+            Unpacked::TooLarge(front) => return self.too_large(&front),
+            Unpacked::Damaged(why) => return Err(Violation::Binary { why }.into()),
+        };
+        let bytes = unpacked.as_deref().unwrap_or(bytes);
+        if is_text(bytes) { self.message(bytes) } else { Ok(self.service.binary(bytes)?) }
     }
 
     fn message(&self, text: &[u8]) -> Result<(), CloseReason> {

@@ -21,6 +21,7 @@ mod envelope;
 mod limits;
 pub mod listen;
 mod outbox;
+mod packing;
 mod pending;
 mod random;
 mod responder;

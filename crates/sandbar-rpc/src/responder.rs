@@ -95,7 +95,7 @@ impl Responder {
     pub async fn data_ok(mut self, result: &(impl Serialize + ?Sized)) -> Result<(), Closed> {
         match envelope::response(&self.id, result) {
             Ok(text) => {
-                self.shared.outbox.data(Frame::Text(text)).await?;
+                self.shared.data(Frame::Text(text)).await?;
                 self.is_answered = true;
                 Ok(())
             }

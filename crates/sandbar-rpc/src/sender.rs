@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 use crate::close::{CloseReason, Closed};
 use crate::envelope;
 use crate::outbox::{Outbox, Refused};
+use crate::packing::Packing;
 use crate::pending::{Full, Pending, Ticket};
 use crate::transport::Frame;
 
@@ -19,9 +20,16 @@ pub(crate) struct Shared {
     pub(crate) pending: Pending,
     pub(crate) max_request_frame: usize,
     pub(crate) has_binary: bool,
+    pub(crate) packing: Packing,
 }
 
 impl Shared {
+    /// Puts a frame on the data lane, packed where that was agreed on.
+    pub(crate) async fn data(&self, frame: Frame) -> Result<(), Closed> {
+        let frame = if self.has_binary { self.packing.pack(frame) } else { frame };
+        self.outbox.data(frame).await
+    }
+
     pub(crate) fn close(&self, reason: CloseReason) {
         self.outbox.close(reason);
         self.pending.close();
@@ -95,7 +103,7 @@ impl Sender {
         if matches!(frame, Frame::Binary(_)) && !self.shared.has_binary {
             return Err(self.fail("a binary frame was sent on a transport that has none".into()));
         }
-        self.shared.outbox.data(frame).await
+        self.shared.data(frame).await
     }
 
     /// Says something on the data lane, where it keeps its place behind the data sent before it.
@@ -108,7 +116,7 @@ impl Sender {
         params: &(impl Serialize + ?Sized),
     ) -> Result<(), Closed> {
         let text = self.notification(method, params)?;
-        self.shared.outbox.data(Frame::Text(text)).await
+        self.shared.data(Frame::Text(text)).await
     }
 
     /// Asks the peer, on the control lane, and waits for its answer for as long as the connection lives. Several may be
@@ -148,6 +156,17 @@ impl Sender {
         params: &(impl Serialize + ?Sized),
     ) -> Result<Box<RawValue>, RequestError> {
         self.ask(Lane::Data, method, params, None).await
+    }
+
+    /// From now on messages that the peer packs with Zstandard are understood. To be said before the peer may pack any.
+    pub fn take_packed(&self) {
+        self.shared.packing.take();
+    }
+
+    /// From now on large messages of the data lane are packed with Zstandard, on transports that carry binary frames. To be
+    /// said when the peer understands it.
+    pub fn send_packed(&self) {
+        self.shared.packing.send();
     }
 
     /// Whether the transport carries binary frames.
@@ -197,7 +216,7 @@ impl Sender {
                     Refused::Full { .. } => RequestError::TooMany,
                 })?
             }
-            Lane::Data => self.shared.outbox.data(Frame::Text(text)).await?,
+            Lane::Data => self.shared.data(Frame::Text(text)).await?,
         }
         ticket.sent();
         self.answer(ticket).await

@@ -44,7 +44,10 @@ impl Dial for AtUrl {
                 None => {}
             }
             let connected = connect::connect(&self.url, &settings).await;
-            connected.map(|transport| Dialed { transport, guard: None }).map_err(|error| refused(&error))
+            let is_far = self.url.leaves_this_machine();
+            connected
+                .map(|transport| Dialed { transport, is_far, guard: None })
+                .map_err(|error| refused(&error))
         })
     }
 }
@@ -87,7 +90,8 @@ impl Dial for ByProgram {
             let spawned = connect::spawn(program);
             let (transport, running) =
                 spawned.map_err(|error| DialError { message: error.to_string(), is_final: true })?;
-            Ok(Dialed { transport, guard: Some(Box::new(running)) })
+            // Its streams carry no binary frames.
+            Ok(Dialed { transport, is_far: false, guard: Some(Box::new(running)) })
         })
     }
 }

@@ -143,7 +143,7 @@ async fn converse(
     epoch: u64,
     known: Option<String>,
 ) -> Ended {
-    let Dialed { transport, guard: _guard } = dialed;
+    let Dialed { transport, is_far, guard: _guard } = dialed;
     let Some(shared) = client.upgrade() else { return Ended::Abandoned };
     let (sender, connection) = Connection::new(transport, Limits::default());
     let params = InitializeParams {
@@ -151,9 +151,11 @@ async fn converse(
         resume_session_id: known.clone(),
         // The old connection may not have been missed yet.
         takeover: known.is_some(),
-        extensions: Some(WANTED),
+        extensions: Some(Extensions { zstd: is_far, ..WANTED }),
     };
     drop(shared);
+    // The first packed message may come right behind the answer.
+    sender.take_packed();
     let running = connection.run(Notices::new(client.clone()));
     tokio::pin!(running);
     let greeted = tokio::select! {
@@ -168,6 +170,9 @@ async fn converse(
         }
     };
     let session = result.session_id;
+    if result.extensions.is_some_and(|extensions| extensions.zstd) {
+        sender.send_packed();
+    }
     let up = Up {
         epoch,
         sender: sender.clone(),

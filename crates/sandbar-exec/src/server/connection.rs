@@ -99,7 +99,12 @@ impl Connection {
         let wanted = params.extensions.unwrap_or_default();
         // What of the wishes is had here.
         let binary_output = wanted.binary_output && self.sender.has_binary();
-        let extensions = Extensions { binary_output, zstd: false, ..wanted };
+        let zstd = wanted.zstd && self.sender.has_binary();
+        let extensions = Extensions { binary_output, zstd, ..wanted };
+        if zstd {
+            self.sender.take_packed();
+            self.sender.send_packed();
+        }
         let attachment = Attachment {
             connection: self.number,
             sender: self.sender.clone(),

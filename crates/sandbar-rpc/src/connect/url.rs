@@ -1,6 +1,7 @@
 //! Addresses to connect to, as people write them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -24,6 +25,19 @@ struct Parts {
 }
 
 impl ConnectUrl {
+    /// Whether connections leave this machine, as far as the address tells.
+    #[must_use]
+    pub fn leaves_this_machine(&self) -> bool {
+        match &self.0.target {
+            Target::Unix(_) => false,
+            Target::Host { host, .. } => {
+                let address = host.parse::<IpAddr>();
+                !host.eq_ignore_ascii_case("localhost")
+                    && address.map_or(true, |address| !address.is_loopback())
+            }
+        }
+    }
+
     pub(super) fn target(&self) -> &Target {
         &self.0.target
     }

@@ -138,3 +138,54 @@ async fn messages_of_one_turn_share_one_write() {
     let text = String::from_utf8_lossy(&written);
     assert!(text.contains("response") && text.contains("closed"), "{text}");
 }
+
+/// Answers with its own parameters, and counts binary frames.
+struct Echo(tokio::sync::mpsc::UnboundedSender<usize>);
+
+impl Service for Echo {
+    fn request(self: &Arc<Self>, call: Call, responder: Responder) {
+        tokio::spawn(async move { responder.data_ok(&call.params).await });
+    }
+
+    fn notification(self: &Arc<Self>, _: &str, _: Option<&RawValue>) -> Result<(), Violation> {
+        Ok(())
+    }
+
+    fn binary(self: &Arc<Self>, frame: &[u8]) -> Result<(), Violation> {
+        // The test has ended.
+        let _ = self.0.send(frame.len());
+        Ok(())
+    }
+
+    fn closed(self: &Arc<Self>, _: &CloseReason) {}
+}
+
+#[tokio::test]
+async fn packed_messages_are_what_they_were_where_that_was_agreed_on() {
+    let (heard, mut frames) = tokio::sync::mpsc::unbounded_channel();
+    let (client, server, _link) = memory();
+    let (client, running) = Connection::new(client, Limits::default());
+    tokio::spawn(running.run(Arc::new(Echo(heard.clone()))));
+    let (server, running) = Connection::new(server, Limits::default());
+    let end = tokio::spawn(running.run(Arc::new(Echo(heard))));
+    let large = "x".repeat(2 << 20);
+    for agreed in [false, true] {
+        if agreed {
+            for side in [&client, &server] {
+                side.take_packed();
+                side.send_packed();
+            }
+        }
+        let echoed = client.data_request("echo", &large).await.unwrap();
+        assert!(echoed.get().len() == large.len() + 2 && echoed.get()[1..].starts_with(&large));
+        server.data(Frame::Binary(vec![1; 100_000])).await.unwrap();
+        assert_eq!(frames.recv().await, Some(100_000));
+    }
+    // What would fill the memory is not read to its end.
+    let bomb = crate::packing::Packing::default();
+    bomb.send();
+    client.data(bomb.pack(Frame::Text("y".repeat(64 << 20)))).await.unwrap();
+    let error = client.closed().await.to_string();
+    assert!(error.contains("larger than 16777216 bytes"), "{error}");
+    end.await.unwrap();
+}
