@@ -182,7 +182,7 @@ async fn packed_messages_are_what_they_were_where_that_was_agreed_on() {
         assert_eq!(frames.recv().await, Some(100_000));
     }
     // What would fill the memory is not read to its end.
-    let bomb = crate::packing::Packing::default();
+    let bomb = Packing::default();
     bomb.send();
     client.data(bomb.pack(Frame::Text("y".repeat(64 << 20)))).await.unwrap();
     let error = client.closed().await.to_string();
