@@ -57,7 +57,10 @@ pub(crate) fn a_read_gives_at_least_one_chunk_and_tells_where_it_stopped(server:
 
 pub(crate) fn a_long_poll_returns_when_something_happens(server: &Server) {
     let mut client = server.ready();
-    client.ask("process/start", &server.shell_with("p", "read a; echo $a; read b", &json!({"pipeStdin": true})));
+    client.ask(
+        "process/start",
+        &server.shell_with("p", "read a; echo $a; read b", &json!({"pipeStdin": true})),
+    );
     // Written first: the peer carries requests out one after the other.
     client.ask("process/write", &json!({"processId": "p", "chunk": "aGkK", "writeId": "w"}));
     let read = client.ask("process/read", &json!({"processId": "p", "waitMs": 60_000}));
