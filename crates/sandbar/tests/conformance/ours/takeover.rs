@@ -14,6 +14,8 @@ pub(crate) fn a_session_that_is_taken_over_tells_its_old_owner(server: &Server) 
     let told = old.wait_for(|message| message["method"] == json!("session/evicted"));
     assert_eq!(told["params"], json!({"sessionId": session}));
     assert!(old.is_dropped());
+    // Which news wait for.
+    new.ask("process/read", &json!({"processId": "p"}));
     new.ask("process/write", &json!({"processId": "p", "chunk": "aGkK", "writeId": "w"}));
     assert_eq!(new.output_with("p", "hi\n"), "hi\n");
     // A takeover of what nobody has is a resume.
