@@ -9,7 +9,7 @@ use sandbar_keeper::ReadError;
 use sandbar_keeper::protocol::{ProcessState, Refusal, SessionState, StartFailure};
 use sandbar_policy::LaunchPlan;
 use sandbar_proto::{
-    AbsPath, Blob, OutputTotals, Owner, ProcessEvent, RunId, Seq, SessionId, StartRecord, Stream,
+    AbsPath, Blob, EndRecord, OutputTotals, Owner, ProcessEvent, RunId, Seq, SessionId, StartRecord, Stream,
     TerminalSize,
 };
 
@@ -236,6 +236,10 @@ pub trait Process: Send {
 
     /// Waits until [`Process::is_stalled`]. For ever, if that never comes: not even the end of the process ends it.
     fn stalled(&self) -> BoxFuture<'static, ()>;
+
+    /// Waits until its end is known, which may be long before [`Process::next_event`] comes to it: output that was not
+    /// taken yet stands in between. `None` where nobody says so ahead of it.
+    fn ended(&self) -> BoxFuture<'static, Option<EndRecord>>;
 
     /// A handle to act on it.
     fn control(&self) -> Box<dyn ProcessControl>;

@@ -279,6 +279,17 @@ impl Process for LocalProcess {
         })
     }
 
+    fn ended(&self) -> BoxFuture<'static, Option<EndRecord>> {
+        let (known, mut news) = (self.known_end.clone(), self.news.clone());
+        Box::pin(async move {
+            if known.is_some() {
+                return known;
+            }
+            let told = news.wait_for(|news| news.end.is_some() || news.lost.is_some()).await;
+            told.ok().and_then(|news| news.end.clone())
+        })
+    }
+
     fn control(&self) -> Box<dyn ProcessControl> {
         Box::new(LocalControl { keeper: self.keeper.clone(), id: self.record.id })
     }

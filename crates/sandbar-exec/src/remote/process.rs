@@ -304,6 +304,11 @@ impl Process for RemoteProcess {
         Box::pin(std::future::pending())
     }
 
+    fn ended(&self) -> BoxFuture<'static, Option<EndRecord>> {
+        // A server tells the record of the end in its place.
+        Box::pin(std::future::ready(None))
+    }
+
     fn control(&self) -> Box<dyn ProcessControl> {
         Box::new(RemoteControl { remote: self.remote.clone(), id: self.registered.id.clone() })
     }

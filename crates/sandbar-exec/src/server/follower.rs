@@ -15,12 +15,12 @@ use std::time::Duration;
 use sandbar_proto::exec::{
     Base64, OutputFrame, OutputGap, ProcessClosed, ProcessExited, ProcessOutput, ProcessStopped, method,
 };
-use sandbar_proto::{ProcessEvent, Seq};
+use sandbar_proto::{EndRecord, ProcessEvent, Seq};
 use sandbar_rpc::{Closed, Frame};
 
 use super::process::{Exit, Granted, Live};
 use super::session::{Attachment, Session};
-use crate::Process;
+use crate::{BoxFuture, Process};
 
 /// How long after a resume news wait for a client to read what it missed. Long enough for several requests over a slow
 /// link, and not for ever: a client need not read.
@@ -28,6 +28,7 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Follows `process` until its close.
 pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process: Box<dyn Process>) {
+    tokio::spawn(note_end(Arc::downgrade(&live), process.ended()));
     let mut sent = Granted::default();
     // The connection that knows all that came before.
     let mut flows_to = None;
@@ -56,6 +57,14 @@ pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process:
         if is_over {
             session.note_end(live.id());
         }
+    }
+}
+
+/// Notes the end of a process as soon as it is known, for those who wait for it: its output may be held up for long.
+async fn note_end(live: Weak<Live>, ended: BoxFuture<'static, Option<EndRecord>>) {
+    let end = ended.await;
+    if let (Some(live), Some(end)) = (live.upgrade(), end) {
+        live.progress.send_modify(|progress| progress.exit = Some(Exit::of(&end)));
     }
 }
 

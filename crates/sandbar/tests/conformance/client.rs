@@ -12,6 +12,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sandbar_proto::exec::OutputFrame;
 use sandbar_testkit::patience;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -47,6 +48,9 @@ enum Wire {
 pub(crate) struct Client {
     wire: Wire,
     next_id: u64,
+    /// Binary frames that came, and their bytes.
+    pub(crate) frames: usize,
+    pub(crate) frame_bytes: usize,
     /// What came while something else was waited for.
     heard: Vec<Value>,
 }
@@ -58,6 +62,22 @@ pub(crate) struct Refusal {
     /// Ours; empty where the server gives none.
     pub(crate) kind: String,
     pub(crate) message: String,
+}
+
+/// What a binary frame stands for, as the text it would have been.
+fn unframed(frame: &[u8]) -> String {
+    if frame.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        let message = zstd::stream::decode_all(frame).unwrap();
+        return if message.starts_with(b"{") {
+            String::from_utf8(message).unwrap()
+        } else {
+            unframed(&message)
+        };
+    }
+    let output = OutputFrame::decode(frame).unwrap();
+    let params = json!({"processId": output.process_id, "seq": output.seq, "stream": output.stream,
+                        "chunk": base64(output.bytes), "offset": output.offset_bytes, "time": output.time});
+    json!({"method": "process/output", "params": params}).to_string()
 }
 
 /// What a process did, by its notifications in the order of their numbers.
@@ -106,7 +126,7 @@ impl Client {
     }
 
     fn over(wire: Wire) -> Self {
-        Self { wire, next_id: 1, heard: Vec::new() }
+        Self { wire, next_id: 1, frames: 0, frame_bytes: 0, heard: Vec::new() }
     }
 
     /// `initialize`, its answer, `initialized`. Returns the session.
@@ -155,6 +175,11 @@ impl Client {
             Wire::Websocket(websocket) => loop {
                 match websocket.read() {
                     Ok(Message::Text(text)) => return Some(text.as_str().to_owned()),
+                    Ok(Message::Binary(frame)) => {
+                        self.frames += 1;
+                        self.frame_bytes += frame.len();
+                        return Some(unframed(&frame));
+                    }
                     Ok(Message::Ping(_) | Message::Pong(_)) => {
                         assert!(Instant::now() < end, "the server says nothing");
                     }

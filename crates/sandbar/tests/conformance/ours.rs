@@ -2,6 +2,7 @@
 
 mod bounds;
 mod control;
+mod extensions;
 mod keeping;
 mod refusals;
 mod takeover;
@@ -10,6 +11,7 @@ use super::over;
 
 pub(super) use bounds::*;
 pub(super) use control::*;
+pub(super) use extensions::*;
 pub(super) use keeping::*;
 pub(super) use refusals::*;
 pub(super) use takeover::*;
@@ -42,9 +44,17 @@ everywhere! {[
     // bounds
     a_long_poll_holds_up_nothing_else,
     a_client_that_does_not_read_can_still_end_its_processes,
+    // extensions
+    what_nobody_asked_for_is_off,
+    records_come_with_starts_and_ends,
+    output_comes_within_credit_and_waits_for_no_other_process,
+    a_run_in_a_persons_words_has_their_rules,
     // keeping
     a_start_with_the_same_start_id_is_no_second_one,
 ], connections: [
+    output_comes_in_binary_frames,
+    large_messages_come_packed,
+    runs_of_others_are_listed_and_attached_to,
     a_session_that_is_taken_over_tells_its_old_owner,
     polls_of_an_owner_that_lost_its_session_are_refused,
     a_peer_that_says_nothing_does_not_keep_its_session,
