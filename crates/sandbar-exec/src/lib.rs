@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod environment;
 pub mod facts;
 pub mod local;
 mod processes;

@@ -66,11 +66,10 @@ impl Helper {
         let (input, their_input) = pipe_to().map_err(io)?;
         let (output, their_output) = pipe_from().map_err(io)?;
         let mut request = launch::request(&shared.host, cwd, wanted);
-        let program = std::env::current_exe().map_err(io)?;
+        let program = &shared.host.program;
         // It may lie where the sandbox sees nothing of the host, such as below /tmp.
-        let readable = AbsPath::new(program.clone().into_os_string());
-        request.allow_read = vec![readable.map_err(|error| io(std::io::Error::other(error.to_string())))?];
-        request.argv = vec![ByteString::from(program.into_os_string()), ByteString::from(HELPER_ARGUMENT)];
+        request.allow_read = vec![program.clone()];
+        request.argv = vec![ByteString::from(program.as_bytes().to_vec()), ByteString::from(HELPER_ARGUMENT)];
         request.env = vec![EnvVar { name: "PATH".into(), value: "/usr/bin:/bin".into() }];
         request.stdio =
             Stdio { stdin: StdinMode::Direct, stdout: OutputMode::Direct, stderr: OutputMode::Logged };

@@ -12,6 +12,8 @@ use sandbar_proto::{AbsPath, EnvVar, LimitFacts, ProcessAttributes};
 pub struct Host {
     /// Release of this program.
     pub version: String,
+    /// This program's own file, which is started in a sandbox to touch files there.
+    pub program: AbsPath,
     /// The executor's own environment, the base of those of processes.
     pub env: Vec<EnvVar>,
     /// Where the server was started.

@@ -196,6 +196,10 @@ fn host(directories: &Directories, runtime: &RuntimeDir, limits: LimitFacts) -> 
     let servers = runtime.path().join("servers");
     let made = std::fs::DirBuilder::new();
     make_private(made, &servers)?;
+    // Asked now: a file that is replaced later has no name any more.
+    let program = std::env::current_exe().ok().and_then(|path| AbsPath::new(path.into_os_string()).ok());
+    let program =
+        program.ok_or_else(|| Problem::new("could not find this program's own file").at("/proc/self/exe"))?;
     let cwd = std::env::current_dir().ok().and_then(|cwd| AbsPath::new(cwd.into_os_string()).ok());
     let env: Vec<EnvVar> =
         std::env::vars_os().map(|(name, value)| EnvVar { name: name.into(), value: value.into() }).collect();
@@ -204,6 +208,7 @@ fn host(directories: &Directories, runtime: &RuntimeDir, limits: LimitFacts) -> 
     let usual = AbsPath::new("/bin/sh").map_err(|error| Problem::new(error.to_string()))?;
     Ok(Host {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        program,
         env,
         cwd: cwd.or_else(|| directories.home.clone()).unwrap_or_else(AbsPath::root),
         home: directories.home.clone(),

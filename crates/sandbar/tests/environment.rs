@@ -1,0 +1,158 @@
+//! One surface for every place: the same code on this machine, within the program, and on another one, over a socket.
+
+#![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
+
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use sandbar_exec::environment::Environment;
+use sandbar_exec::local::LocalProcesses;
+use sandbar_exec::remote::dial::AtUrl;
+use sandbar_exec::remote::{Remote, Settings};
+use sandbar_exec::server::{self, Host, Server};
+use sandbar_keeper::{Patience, RuntimeDir};
+use sandbar_policy::OwnDirectories;
+use sandbar_proto::exec::{Base64, PathParams, ReadFileParams, RunIntent, StartParams, WirePath};
+use sandbar_proto::{AbsPath, ExitStatus, ProcessEvent, Stream};
+use sandbar_rpc::connect;
+use sandbar_testkit::{Home, need};
+
+fn path(path: std::path::PathBuf) -> AbsPath {
+    AbsPath::new(path.into_os_string()).unwrap()
+}
+
+/// A server within this process, with a keeper of its own.
+fn within(home: &Home) -> Server {
+    let own = |name: &str| path(home.sandbar_home().join(name));
+    let runtime = RuntimeDir::open(&home.sandbar_home().join("run")).unwrap();
+    let attributes = sandbar_sandbox::caller::attributes();
+    let keeper = runtime.keeper(&attributes).unwrap();
+    let patience = || Patience::new(keeper.clone(), Duration::from_secs(60), |_| {});
+    let mut limits = None;
+    let mut connect = || {
+        let knock = sandbar_keeper::knock(&keeper).unwrap();
+        let mut client = knock.enter(&keeper, home.program(), &patience()).unwrap();
+        limits = Some(sandbar_keeper::limits(&keeper, &mut client, &patience()).unwrap());
+        LocalProcesses::new(client, keeper.processes(), patience()).unwrap()
+    };
+    let (processes, readers) = (connect(), connect());
+    let servers = home.sandbar_home().join("run/servers");
+    std::fs::create_dir_all(&servers).unwrap();
+    let host = Host {
+        version: "test".to_owned(),
+        program: path(home.program().to_owned()),
+        env: vec![],
+        cwd: path(home.workspace()),
+        home: Some(path(home.user_home())),
+        own: OwnDirectories {
+            runtime: own("run"),
+            state: own("state"),
+            config: own("config"),
+            cache: own("cache"),
+            home: Some(path(home.sandbar_home())),
+            elsewhere: vec![],
+        },
+        runtime_roots: vec![],
+        attributes,
+        shell: path("/bin/sh".into()),
+        limits: limits.unwrap(),
+        runtime,
+        servers,
+    };
+    Server::new(host, processes, readers, server::Settings::default()).unwrap()
+}
+
+/// A server of its own process.
+struct Apart(Child, String);
+
+impl Apart {
+    fn start(home: &Home) -> Self {
+        use std::io::{BufRead as _, BufReader};
+        let mut child = home.sandbar(&["serve"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self(child, url.trim().to_owned())
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What holds wherever it is.
+async fn holds(environment: &Environment, home: &Home) {
+    let remote = environment.processes().unwrap();
+    let cwd = path(home.workspace());
+    let params = StartParams {
+        process_id: "p".to_owned(),
+        argv: ["sh", "-c", "read line; echo got $line; echo out > ../beside; exit 3"]
+            .map(Into::into)
+            .to_vec(),
+        cwd: Some(WirePath(cwd.clone())),
+        env: [("PATH".to_owned(), "/usr/bin:/bin".into())].into(),
+        pipe_stdin: true,
+        run: Some(RunIntent { profile: "workspace".to_owned(), ..RunIntent::default() }),
+        ..StartParams::default()
+    };
+    let (mut process, started) = remote.start(params.clone()).await.unwrap();
+    assert_eq!(started.unwrap().record.profile, "workspace");
+    process.control().write_stdin(0, b"it\n").await.unwrap();
+    let (mut out, mut status, mut last) = (Vec::new(), None, 0);
+    while let Some(event) = process.next_event().await.unwrap() {
+        match event {
+            ProcessEvent::Output { seq, stream: Stream::Stdout, bytes, .. } => {
+                assert!(seq.0 > last);
+                (last, out) = (seq.0, [out, bytes].concat());
+            }
+            ProcessEvent::Exited(end) => status = Some(end.status),
+            ProcessEvent::Output { .. } | ProcessEvent::Gap(_) | ProcessEvent::Stopped { .. } => {}
+            ProcessEvent::Closed { seq } => assert!(seq.0 > last),
+        }
+    }
+    assert_eq!((out.as_slice(), status), (&b"got it\n"[..], Some(ExitStatus::Exited { code: 3 })));
+    assert!(!home.outside().join("beside").exists(), "its sandbox held");
+    let missing = StartParams { process_id: "q".to_owned(), argv: vec!["/no/such".into()], ..params };
+    let refused = remote.start(missing).await.map(|_| ()).unwrap_err();
+    assert_eq!(refused.kind(), Some("program_not_found"));
+
+    let files = environment.files().unwrap();
+    let file = WirePath(path(home.workspace().join("made")));
+    let content = serde_json::to_value(Base64(b"content".to_vec())).unwrap();
+    let write = serde_json::from_value(serde_json::json!({"path": file, "dataBase64": content})).unwrap();
+    files.write(&write).await.unwrap();
+    let read =
+        ReadFileParams { path: file.clone(), follow_symlinks: None, sandbox: None, sandbox_policy: None };
+    assert_eq!(files.read(&read).await.unwrap(), b"content");
+    let none = ReadFileParams { path: WirePath(path(home.workspace().join("none"))), ..read };
+    assert_eq!(files.read(&none).await.unwrap_err().kind(), Some("not_found"));
+    let folder =
+        PathParams { path: WirePath(cwd), follow_symlinks: None, sandbox: None, sandbox_policy: None };
+    let entries = files.list(&folder).await.unwrap().entries;
+    assert!(entries.iter().any(|entry| entry.file_name == "made"), "{entries:?}");
+}
+
+fn home() -> Home {
+    Home::new(env!("CARGO_BIN_EXE_sandbar"))
+}
+
+#[tokio::test]
+async fn this_machine_within_the_program() {
+    need!(need::user_namespaces());
+    let home = home();
+    let server = within(&home);
+    holds(&Environment::local("local", &server), &home).await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn another_machine_over_a_socket() {
+    need!(need::user_namespaces());
+    let home = home();
+    let apart = Apart::start(&home);
+    let dial = AtUrl { url: apart.1.parse().unwrap(), settings: connect::Settings::default(), token: None };
+    let remote = Remote::new(dial, "test", Settings::default());
+    holds(&Environment::elsewhere("box", remote), &home).await;
+}
