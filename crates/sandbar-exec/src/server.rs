@@ -16,6 +16,7 @@ mod follower;
 mod helper;
 mod host;
 mod launch;
+mod log;
 mod output;
 mod process;
 mod refusal;
@@ -34,6 +35,7 @@ use crate::ProcessError;
 use crate::local::LocalProcesses;
 pub use connection::Connection;
 pub use host::Host;
+pub use log::{Entry, Log};
 use sessions::Sessions;
 
 /// Bounds of a server.
@@ -75,11 +77,12 @@ struct Shared {
     /// Looks at it besides. A keeper knows one watch of each connection: a second one would take the place of the first.
     readers: LocalProcesses,
     sessions: Arc<Sessions>,
+    log: Option<Log>,
 }
 
 impl Server {
     /// A server of the processes of `processes`; `readers` is another connection to the same keeper. Must be called within
-    /// a runtime.
+    /// a runtime. `log` hears of every request.
     ///
     /// # Errors
     /// Its mark of life can't be made in [`Host::servers`].
@@ -88,9 +91,10 @@ impl Server {
         processes: LocalProcesses,
         readers: LocalProcesses,
         settings: Settings,
+        log: Option<Log>,
     ) -> std::io::Result<Self> {
         let sessions = Sessions::new((processes.clone(), readers.clone()), &host.servers, settings)?;
-        Ok(Self { shared: Arc::new(Shared { host, processes, readers, sessions }) })
+        Ok(Self { shared: Arc::new(Shared { host, processes, readers, sessions, log }) })
     }
 
     /// Takes over the sessions of servers that were killed; a resume does so as well.

@@ -42,8 +42,12 @@ pub struct Responder {
     id: RequestId,
     method: Box<str>,
     is_answered: bool,
+    when_answered: Option<WhenAnswered>,
     _place: Place,
 }
+
+/// Hears what an answer was: the error, if it was one.
+type WhenAnswered = Box<dyn FnOnce(Option<&RpcError>) + Send + Sync>;
 
 impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -56,7 +60,18 @@ impl fmt::Debug for Responder {
 
 impl Responder {
     pub(crate) fn new(shared: Arc<Shared>, id: RequestId, method: &str, place: Place) -> Self {
-        Self { shared, id, method: method.into(), is_answered: false, _place: place }
+        Self { shared, id, method: method.into(), is_answered: false, when_answered: None, _place: place }
+    }
+
+    /// Calls `hear` once it is answered, with the error if that is the answer. A later one takes the place of an earlier.
+    pub fn when_answered(&mut self, hear: impl FnOnce(Option<&RpcError>) + Send + Sync + 'static) {
+        self.when_answered = Some(Box::new(hear));
+    }
+
+    fn tell(&mut self, error: Option<&RpcError>) {
+        if let Some(hear) = self.when_answered.take() {
+            hear(error);
+        }
     }
 
     /// The id that the peer chose; not unique, for peers may use one twice.
@@ -66,15 +81,19 @@ impl Responder {
     }
 
     /// Answers with a result, on the control lane: for results of up to some KiB.
-    pub fn ok(self, result: &(impl Serialize + ?Sized)) {
+    pub fn ok(mut self, result: &(impl Serialize + ?Sized)) {
         match envelope::response(&self.id, result) {
-            Ok(text) => self.control(text),
+            Ok(text) => {
+                self.tell(None);
+                self.control(text);
+            }
             Err(error) => self.err(no_json(&error)),
         }
     }
 
     /// Refuses, on the control lane.
-    pub fn err(self, error: RpcError) {
+    pub fn err(mut self, error: RpcError) {
+        self.tell(Some(&error));
         let text = envelope::refusal(&self.id, &error);
         self.control(text);
     }
@@ -97,6 +116,7 @@ impl Responder {
             Ok(text) => {
                 self.shared.data(Frame::Text(text)).await?;
                 self.is_answered = true;
+                self.tell(None);
                 Ok(())
             }
             Err(error) => {
@@ -125,6 +145,7 @@ impl Drop for Responder {
         }
         let message = format!("`{}` ended without an answer", self.method);
         let error = RpcError::with_kind(code::INTERNAL, "unanswered", message);
+        self.tell(Some(&error));
         // Nobody is there to hear it; see the type.
         let _ = self.shared.outbox.control(Frame::Text(envelope::refusal(&self.id, &error)));
     }

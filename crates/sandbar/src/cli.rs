@@ -382,6 +382,9 @@ pub(crate) struct ServeArgs {
     /// Its private key, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<std::path::PathBuf>,
+    /// Write a line of JSON to standard error for each request: method, time, refusal, trace; no contents
+    #[arg(long)]
+    pub(crate) log: bool,
     /// How long a session waits for its client to come back
     #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "80s")]
     pub(crate) session_ttl: Duration,

@@ -59,7 +59,7 @@ fn within(home: &Home) -> Server {
         runtime,
         servers,
     };
-    Server::new(host, processes, readers, server::Settings::default()).unwrap()
+    Server::new(host, processes, readers, server::Settings::default(), None).unwrap()
 }
 
 /// A server of its own process.

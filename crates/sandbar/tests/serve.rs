@@ -351,3 +351,30 @@ fn a_managed_sandbox_holds_for_processes_and_for_files() -> Need<()> {
     assert_eq!(client.refused("process/start", &params).0, -32602, "what is not understood is not weakened");
     Ok(())
 }
+
+#[test]
+fn a_log_has_a_line_for_each_request_and_nothing_of_its_contents() {
+    let home = home();
+    let mut command = home.sandbar(&["serve", "--listen", "stdio", "--log"]);
+    let mut server =
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = server.stdin.take().unwrap();
+    let traced = json!({"id": 1, "method": "initialize", "params": {"clientName": "t"}, "trace": {"traceparent": "00-1-2-03"}});
+    let start = shell(&home, "p", "echo very-secret");
+    for message in [traced, json!({"id": 2, "method": "process/start", "params": start})] {
+        writeln!(input, "{message}").unwrap();
+    }
+    let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(|line| line.unwrap());
+    let mut entries: Vec<Value> =
+        (0..2).map(|_| serde_json::from_str(&lines.next().unwrap()).unwrap()).collect();
+    entries.sort_by_key(|entry| entry["method"].to_string());
+    assert_eq!(
+        (&entries[0]["method"], &entries[0]["traceparent"]),
+        (&json!("initialize"), &json!("00-1-2-03"))
+    );
+    assert_eq!((&entries[1]["code"], &entries[1]["kind"]), (&json!(-32600), &json!("not_initialized")));
+    assert!(entries[1]["took_us"].is_u64() && entries[1]["principal"] == json!("stdio"));
+    drop(input);
+    assert!(lines.all(|line| !line.contains("very-secret")));
+    server.wait().unwrap();
+}

@@ -411,7 +411,14 @@ fn list(session: &Session, call: &Call) -> Result<sandbar_proto::exec::Page, Rpc
 }
 
 impl Service for Connection {
-    fn request(self: &Arc<Self>, call: Call, responder: Responder) {
+    fn request(self: &Arc<Self>, call: Call, mut responder: Responder) {
+        if let Some(log) = &self.shared.log {
+            let session = match self.phase() {
+                Phase::Greeted(session) | Phase::Ready(session) => Some(session),
+                Phase::New | Phase::Greeting => None,
+            };
+            log.watch(&mut responder, &call, (self.number, &self.principal), session.as_deref());
+        }
         match call.method.as_str() {
             method::INITIALIZE => self.greet(&call, responder),
             method::ENVIRONMENT_INFO => responder.answer(self.ready("exec").map(|_| self.shared.host.info())),

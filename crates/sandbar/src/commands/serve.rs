@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sandbar_exec::server::{Figures, Host, Server, Settings};
+use sandbar_exec::server::{Figures, Host, Log, Server, Settings};
 use sandbar_keeper::{Gate, RuntimeDir};
 use sandbar_proto::{AbsPath, EnvVar, LimitFacts};
 use sandbar_rpc::auth::{Auth, Principal, SignedBearer, TokenSource};
@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{ServeArgs, WsAuth};
 use crate::dirs::Directories;
 use crate::render::{Problem, note};
-use crate::{event_loop, exit, keepers};
+use crate::{event_loop, exit, keepers, time};
 
 /// Runs until a signal ends it, or the other end of standard input.
 ///
@@ -40,7 +40,7 @@ async fn serve(args: &ServeArgs, directories: &Directories, runtime: &RuntimeDir
     let readers = keepers::connect_or_start(runtime)?.converse()?;
     let host = host(directories, runtime, limits)?;
     let settings = Settings { session_ttl: args.session_ttl, ..Settings::default() };
-    let server = Server::new(host, processes, readers, settings).map_err(|error| {
+    let server = Server::new(host, processes, readers, settings, args.log.then(log)).map_err(|error| {
         Problem::new(format!("could not leave a sign of life: {error}")).at(runtime.path().display())
     })?;
     server.adopt().await.map_err(|error| {
@@ -230,6 +230,43 @@ fn make_private(mut builder: std::fs::DirBuilder, path: &std::path::Path) -> Res
         }
         _ => Ok(()),
     }
+}
+
+/// Lines of JSON on standard error. docs/protocol.md describes them.
+fn log() -> Log {
+    #[derive(serde::Serialize)]
+    struct Line<'a> {
+        time: u64,
+        connection: u64,
+        principal: &'a str,
+        session: Option<&'a str>,
+        method: &'a str,
+        took_us: u128,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        code: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        kind: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        traceparent: Option<&'a str>,
+    }
+    Log::new(|entry| {
+        let line = Line {
+            time: time::now().0,
+            connection: entry.connection,
+            principal: entry.principal,
+            session: entry.session,
+            method: entry.method,
+            took_us: entry.took.as_micros(),
+            code: entry.error.map(|(code, _)| code),
+            kind: entry.error.and_then(|(_, kind)| kind),
+            traceparent: entry.traceparent,
+        };
+        // A log that nobody takes any more is no reason to stop serving.
+        if let Ok(mut text) = serde_json::to_vec(&line) {
+            text.push(b'\n');
+            let _ = std::io::stderr().write_all(&text);
+        }
+    })
 }
 
 /// In Prometheus' text format.
