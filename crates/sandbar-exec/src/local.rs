@@ -56,6 +56,12 @@ impl LocalProcesses {
         Ok(Self { keeper: actor::spawn(client, patience)?, directories: Arc::new(directories), peer })
     }
 
+    /// Whether the connection has ended: its keeper is gone.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.keeper.is_closed()
+    }
+
     fn log(&self, id: RunId) -> PathBuf {
         self.directories.join(id.to_string())
     }

@@ -15,6 +15,7 @@ mod files;
 mod follower;
 mod helper;
 mod host;
+mod keeper;
 mod launch;
 mod log;
 mod output;
@@ -32,9 +33,10 @@ use sandbar_rpc::Sender;
 use sandbar_rpc::auth::Principal;
 
 use crate::ProcessError;
-use crate::local::LocalProcesses;
 pub use connection::Connection;
 pub use host::Host;
+use keeper::Keeper;
+pub use keeper::{Connect, Connections};
 pub use log::{Entry, Log};
 use sessions::Sessions;
 
@@ -72,29 +74,27 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     host: Host,
-    /// Starts what sessions own and follows it for them, so that it waits for their clients.
-    processes: LocalProcesses,
-    /// Looks at it besides. A keeper knows one watch of each connection: a second one would take the place of the first.
-    readers: LocalProcesses,
+    keeper: Arc<Keeper>,
     sessions: Arc<Sessions>,
     log: Option<Log>,
 }
 
 impl Server {
-    /// A server of the processes of `processes`; `readers` is another connection to the same keeper. Must be called within
-    /// a runtime. `log` hears of every request.
+    /// A server of what a keeper holds: `connections` lead to it, and `connect` makes new ones when it is gone. Must be called
+    /// within a runtime. `log` hears of every request.
     ///
     /// # Errors
     /// Its mark of life can't be made in [`Host::servers`].
     pub fn new(
         host: Host,
-        processes: LocalProcesses,
-        readers: LocalProcesses,
+        connections: Connections,
+        connect: Connect,
         settings: Settings,
         log: Option<Log>,
     ) -> std::io::Result<Self> {
-        let sessions = Sessions::new((processes.clone(), readers.clone()), &host.servers, settings)?;
-        Ok(Self { shared: Arc::new(Shared { host, processes, readers, sessions, log }) })
+        let keeper = Arc::new(Keeper::new(connections, connect));
+        let sessions = Sessions::new(Arc::clone(&keeper), &host.servers, settings)?;
+        Ok(Self { shared: Arc::new(Shared { host, keeper, sessions, log }) })
     }
 
     /// Takes over the sessions of servers that were killed; a resume does so as well.

@@ -9,7 +9,7 @@ use sandbar_exec::environment::Environment;
 use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::remote::dial::AtUrl;
 use sandbar_exec::remote::{Remote, Settings};
-use sandbar_exec::server::{self, Host, Server};
+use sandbar_exec::server::{self, Connect, Connections, Host, Server};
 use sandbar_keeper::{Patience, RuntimeDir};
 use sandbar_policy::OwnDirectories;
 use sandbar_proto::exec::{Base64, PathParams, ReadFileParams, RunIntent, StartParams, WirePath};
@@ -35,7 +35,10 @@ fn within(home: &Home) -> Server {
         limits = Some(sandbar_keeper::limits(&keeper, &mut client, &patience()).unwrap());
         LocalProcesses::new(client, keeper.processes(), patience()).unwrap()
     };
-    let (processes, readers) = (connect(), connect());
+    let connections = Connections { processes: connect(), readers: connect() };
+    let connect: Connect = std::sync::Arc::new(|| {
+        Box::pin(std::future::ready(Err("its keeper does not end before it".to_owned())))
+    });
     let servers = home.sandbar_home().join("run/servers");
     std::fs::create_dir_all(&servers).unwrap();
     let host = Host {
@@ -59,7 +62,7 @@ fn within(home: &Home) -> Server {
         runtime,
         servers,
     };
-    Server::new(host, processes, readers, server::Settings::default(), None).unwrap()
+    Server::new(host, connections, connect, server::Settings::default(), None).unwrap()
 }
 
 /// A server of its own process.

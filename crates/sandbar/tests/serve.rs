@@ -378,3 +378,20 @@ fn a_log_has_a_line_for_each_request_and_nothing_of_its_contents() {
     assert!(lines.all(|line| !line.contains("very-secret")));
     server.wait().unwrap();
 }
+
+#[test]
+fn a_keeper_that_was_killed_ends_its_processes_and_the_server_gets_another() {
+    let home = home();
+    let mut client = Client::ready(&home);
+    client.ask("process/start", &shell(&home, "p", "echo up; exec sleep 100"));
+    client.news("process/output", "p");
+    home.end_keepers();
+    let exited = client.news("process/exited", "p");
+    assert_eq!(exited["exitCode"], json!(-1), "nobody saw how");
+    assert_eq!(client.news("process/closed", "p")["seq"].as_u64(), exited["seq"].as_u64().map(|seq| seq + 1));
+    let read = client.ask("process/read", &json!({"processId": "p", "afterSeq": 1}));
+    assert_eq!((&read["exited"], &read["closed"]), (&json!(true), &json!(true)), "{read}");
+    assert!(read["failure"].is_string());
+    client.ask("process/start", &shell(&home, "q", "echo again; exit 4"));
+    assert_eq!(client.finish("q").1, "again\n");
+}

@@ -98,6 +98,11 @@ fn gone() -> ProcessError {
 }
 
 impl Handle {
+    /// Whether the task has ended, and the connection with it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.messages.is_closed()
+    }
+
     /// Sends a request and waits for its answer. A refusal is an answer.
     pub(crate) async fn request(&self, outgoing: Outgoing) -> Result<Reply, ProcessError> {
         let (answer, answered) = oneshot::channel();

@@ -64,8 +64,10 @@ async fn follow(
     run: RunId,
     after: Seq,
 ) -> Result<(Box<dyn Process>, LocalProcesses), RpcError> {
-    match shared.readers.follow_from(run, Watching::Output, after).await {
-        Ok(process) => return Ok((process, shared.readers.clone())),
+    let held = shared.keeper.alive().await.map_err(|error| refusal::process(&error))?;
+    let readers = held.to.readers;
+    match readers.follow_from(run, Watching::Output, after).await {
+        Ok(process) => return Ok((process, readers)),
         Err(ProcessError::Refused(Refusal::Unknown { .. })) => {}
         Err(error) => return Err(refusal::process(&error)),
     }
@@ -107,7 +109,7 @@ pub(super) async fn records(shared: &Arc<Shared>, params: RecordsParams) -> Resu
     let read = read.await.map_err(|error| error.to_string()).and_then(|read| read);
     let mut page = read.map_err(|why| RpcError::with_kind(code::INTERNAL, "records", why))?;
     // A keeper that does not answer leaves out who looks; everything else is on record.
-    if let Ok(Ok(living)) = tokio::time::timeout(SILENCE, shared.readers.list()).await {
+    if let Ok(Ok(living)) = tokio::time::timeout(SILENCE, shared.keeper.held().to.readers.list()).await {
         for state in living {
             if let Some(found) = page.runs.iter_mut().find(|run| run.start.id == state.start.id) {
                 found.viewers = Some(state.viewers);

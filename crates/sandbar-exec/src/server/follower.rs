@@ -15,7 +15,7 @@ use std::time::Duration;
 use sandbar_proto::exec::{
     Base64, OutputFrame, OutputGap, ProcessClosed, ProcessExited, ProcessOutput, ProcessStopped, method,
 };
-use sandbar_proto::{EndRecord, ProcessEvent, Seq};
+use sandbar_proto::{EndRecord, OutputTotals, ProcessEvent, Seq};
 use sandbar_rpc::{Closed, Frame};
 
 use super::process::{Exit, Granted, Live};
@@ -38,6 +38,7 @@ pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process:
             Ok(None) => return,
             Err(error) => {
                 live.progress.send_modify(|progress| progress.failure = Some(error.to_string()));
+                tell_loss(&session, &live).await;
                 return;
             }
         };
@@ -58,6 +59,34 @@ pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process:
             session.note_end(live.id());
         }
     }
+}
+
+/// Ends a process whose keeper is gone, for clients that wait for its end: nobody saw how it went, which is told as -1.
+async fn tell_loss(session: &Weak<Session>, live: &Live) {
+    let Some(session) = session.upgrade() else { return };
+    let (mut end, mut closed) = (None, None);
+    live.progress.send_modify(|progress| {
+        let next = progress.last_seq.next();
+        if progress.exit.is_none() {
+            end = Some(live.lost(OutputTotals {
+                bytes: progress.output_bytes,
+                dropped_bytes: 0,
+                last_seq: next,
+            }));
+            progress.exit = end.as_ref().map(Exit::of);
+        }
+        let last = if end.is_some() { next.next() } else { next };
+        (progress.last_seq, progress.closed, closed) = (last, Some(last), Some(last));
+    });
+    if let Some(attachment) = session.attachment() {
+        let end = end.map(ProcessEvent::Exited);
+        let closed = closed.map(|seq| ProcessEvent::Closed { seq });
+        for event in end.into_iter().chain(closed) {
+            // One that comes later reads it.
+            let _ = tell(&attachment, live, event).await;
+        }
+    }
+    session.note_end(live.id());
 }
 
 /// Notes the end of a process as soon as it is known, for those who wait for it: its output may be held up for long.

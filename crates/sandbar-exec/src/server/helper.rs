@@ -92,7 +92,8 @@ impl Helper {
             })
         };
         let limits = LimitFacts::default();
-        let started = start::start(&shared.processes, (request, &limits), compiled, options, |_| {}).await;
+        let held = shared.keeper.alive().await.map_err(|error| refusal::process(&error))?;
+        let started = start::start(&held.to.processes, (request, &limits), compiled, options, |_| {}).await;
         let process = started.map_err(|error| match error {
             NotStarted::Options(error) => io(error),
             NotStarted::Plan(error) => refusal::plan(&error),

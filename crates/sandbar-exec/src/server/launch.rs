@@ -53,8 +53,9 @@ pub(super) async fn start(
     }
     session.reserve(&params.process_id)?;
     let reserved = Reserved::new(session, &params.process_id);
-    let (memo, process, plan) = carry_out(shared, session, &params, asked).await?;
-    let (mut result, begin) = reserved.settle(memo, (process, shared.readers.clone()), Some(plan));
+    let held = shared.keeper.alive().await.map_err(|error| refusal::process(&error))?;
+    let (memo, process, plan) = carry_out((shared, &held.to.processes), session, &params, asked).await?;
+    let (mut result, begin) = reserved.settle(memo, (process, held.to.readers), Some(plan));
     result.started = result.started.filter(|_| wants_records);
     Ok((result, Some(begin)))
 }
@@ -159,7 +160,7 @@ impl Asked {
 }
 
 async fn carry_out(
-    shared: &Arc<Shared>,
+    (shared, processes): (&Arc<Shared>, &LocalProcesses),
     session: &Arc<Session>,
     params: &StartParams,
     asked: Asked,
@@ -214,8 +215,7 @@ async fn carry_out(
     let (request, compiled) = plan(request, shared.host.limits.clone()).await?;
     let mut summary = summary(&compiled, network, withheld_env);
     let told = |_: &StartFailure| summary.notes.push(without_caches());
-    let started =
-        start::start(&shared.processes, (request, &shared.host.limits), compiled, options, told).await;
+    let started = start::start(processes, (request, &shared.host.limits), compiled, options, told).await;
     let process = started.map_err(|error| match error {
         NotStarted::Options(never) => match never {},
         NotStarted::Plan(error) => refusal::plan(&error),

@@ -7,12 +7,12 @@ use sandbar_proto::exec::{
     ExitCode, ProcessPhase, ProcessSummary, ReadParams, ReadResult, StartResult, Started,
 };
 use sandbar_proto::rpc::RpcError;
-use sandbar_proto::{EndRecord, ExitStatus, RunId, Seq, Timestamp};
+use sandbar_proto::{EndRecord, ExitStatus, OutputTotals, ResourceUse, RunId, Seq, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use super::output::Cursor;
+use super::output::{Cursor, Found};
 use super::stdin::Stdin;
 use super::{refusal, signals};
 use crate::ProcessControl;
@@ -163,6 +163,21 @@ impl Live {
         })
     }
 
+    /// The end of one that nobody saw end.
+    pub(super) fn lost(&self, output: OutputTotals) -> EndRecord {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        EndRecord {
+            id: self.run,
+            status: ExitStatus::Lost,
+            ended: Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
+            usage: ResourceUse::default(),
+            output,
+            timed_out: false,
+            limits: Vec::new(),
+            out_of_memory: None,
+        }
+    }
+
     /// The answer to who started it.
     pub(super) fn start_result(&self) -> StartResult {
         StartResult {
@@ -204,8 +219,15 @@ impl Live {
     /// The log can't be read.
     pub(super) async fn read(&self, params: &ReadParams, records: bool) -> Result<ReadResult, RpcError> {
         self.catch_up(params.after_seq.unwrap_or(0)).await;
-        let found = self.cursor.lock().await.read(&self.processes, self.run, params, records).await?;
+        let found = self.cursor.lock().await.read(&self.processes, self.run, params, records).await;
         let progress = self.progress.borrow().clone();
+        let found = match found {
+            // The keeper took the log along; what is left to be told is the end.
+            Err(_) if progress.failure.is_some() => {
+                Found { next_seq: progress.last_seq.0 + 1, ..Found::default() }
+            }
+            found => found?,
+        };
         // Only what the numbers up to here hold: a client fills the last places with the end and the close.
         let exit = progress.exit.or(found.exit).filter(|exit| exit.seq.0 < found.next_seq);
         let closed = progress.closed.or(found.closed);

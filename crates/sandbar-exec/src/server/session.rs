@@ -10,7 +10,7 @@ use sandbar_proto::{RunId, SessionId};
 use sandbar_rpc::auth::Principal;
 use sandbar_rpc::{CloseReason, Sender};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::process::Live;
@@ -75,8 +75,8 @@ pub(super) struct Session {
     state: Mutex<State>,
     /// The connection that is attached, by its number; long polls of another one have no claim any more.
     attached: watch::Sender<Option<u64>>,
-    /// Whether the keeper has heard of it.
-    pub(super) leased: OnceCell<()>,
+    /// Which keeper has heard of it.
+    pub(super) leased: tokio::sync::Mutex<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -132,7 +132,7 @@ impl Session {
                 ended: VecDeque::new(),
             }),
             attached: watch::channel(None).0,
-            leased: OnceCell::new(),
+            leased: tokio::sync::Mutex::default(),
         })
     }
 

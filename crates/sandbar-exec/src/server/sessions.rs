@@ -19,6 +19,7 @@ use sandbar_rpc::auth::Principal;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::keeper::Keeper;
 use super::process::{Live, Memo};
 use super::session::{Attachment, Session, SessionMemo, unknown};
 use super::{Figures, Settings, attach, follower, refusal};
@@ -33,8 +34,7 @@ const SIGKILL: i32 = 9;
 /// The sessions of this server.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    processes: LocalProcesses,
-    readers: LocalProcesses,
+    keeper: Arc<Keeper>,
     settings: Settings,
     mark: Mark,
     open: Mutex<HashMap<SessionId, Arc<Session>>>,
@@ -89,14 +89,9 @@ impl Sessions {
     ///
     /// # Errors
     /// The mark can't be made.
-    pub(super) fn new(
-        (processes, readers): (LocalProcesses, LocalProcesses),
-        marks: &Path,
-        settings: Settings,
-    ) -> std::io::Result<Arc<Self>> {
+    pub(super) fn new(keeper: Arc<Keeper>, marks: &Path, settings: Settings) -> std::io::Result<Arc<Self>> {
         let sessions = Arc::new(Self {
-            processes,
-            readers,
+            keeper,
             settings,
             mark: Mark::make(marks)?,
             open: Mutex::default(),
@@ -108,6 +103,10 @@ impl Sessions {
     fn open(&self) -> MutexGuard<'_, HashMap<SessionId, Arc<Session>>> {
         // As with the state of a session: nothing below panics while it holds the lock.
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn processes(&self) -> LocalProcesses {
+        self.keeper.held().to.processes
     }
 
     /// A number for a new connection.
@@ -195,7 +194,13 @@ impl Sessions {
     /// # Errors
     /// As [`Self::lease`].
     pub(super) async fn ensure_lease(&self, session: &Session) -> Result<(), ProcessError> {
-        session.leased.get_or_try_init(|| self.lease(session)).await.copied()
+        let generation = self.keeper.alive().await?.generation;
+        let mut leased = session.leased.lock().await;
+        if *leased != Some(generation) {
+            self.lease(session).await?;
+            *leased = Some(generation);
+        }
+        Ok(())
     }
 
     /// Makes or renews the lease of a session.
@@ -206,7 +211,7 @@ impl Sessions {
         let memo =
             SessionMemo { server: self.mark.name.clone(), principal: session.principal.as_str().to_owned() };
         let blob = serde_json::to_vec(&memo).map_err(|error| ProcessError::Lost(error.to_string()))?;
-        self.processes.session(session.id.clone(), Blob::from(blob), session.ttl()).await
+        self.processes().session(session.id.clone(), Blob::from(blob), session.ttl()).await
     }
 
     /// Ends what runs in a session, and forgets it.
@@ -220,7 +225,7 @@ impl Sessions {
             }
         }
         // A session without a lease never started anything.
-        let _ = self.processes.end_session(session.id.clone()).await;
+        let _ = self.processes().end_session(session.id.clone()).await;
     }
 
     /// Ends every session.
@@ -237,7 +242,7 @@ impl Sessions {
     /// # Errors
     /// The keeper can't be asked.
     pub(super) async fn adopt(self: &Arc<Self>) -> Result<(), ProcessError> {
-        for found in self.processes.sessions().await? {
+        for found in self.keeper.alive().await?.to.processes.sessions().await? {
             let Ok(memo) = serde_json::from_slice::<SessionMemo>(found.blob.as_bytes()) else {
                 // Somebody else's.
                 continue;
@@ -251,7 +256,7 @@ impl Sessions {
                 continue;
             }
             self.mark.forget(&memo.server);
-            for state in self.processes.session_processes(found.session.clone()).await? {
+            for state in self.processes().session_processes(found.session.clone()).await? {
                 self.adopt_process(&session, state).await;
             }
             self.open().insert(found.session, Arc::clone(&session));
@@ -267,10 +272,11 @@ impl Sessions {
             return;
         };
         // What has ended is followed as well: its end and its output are still there to be read.
-        let Ok(process) = self.processes.follow_from(state.start.id, Watching::Lossless, Seq(0)).await else {
+        let held = self.keeper.held().to;
+        let Ok(process) = held.processes.follow_from(state.start.id, Watching::Lossless, Seq(0)).await else {
             return;
         };
-        let live = Live::new(memo, attach::started(&*process), process.control(), self.readers.clone());
+        let live = Live::new(memo, attach::started(&*process), process.control(), held.readers);
         session.settle(&live);
         tokio::spawn(follower::follow(Arc::downgrade(session), live, process));
     }

@@ -9,7 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sandbar_exec::server::{Figures, Host, Log, Server, Settings};
+use sandbar_exec::server::{Connect, Connections, Figures, Host, Log, Server, Settings};
 use sandbar_keeper::{Gate, RuntimeDir};
 use sandbar_proto::{AbsPath, EnvVar, LimitFacts};
 use sandbar_rpc::auth::{Auth, Principal, SignedBearer, TokenSource};
@@ -37,12 +37,13 @@ async fn serve(args: &ServeArgs, directories: &Directories, runtime: &RuntimeDir
     let mut keeper = keepers::connect_or_start(runtime)?;
     let limits = keeper.limits()?;
     let processes = keeper.converse()?;
-    let readers = keepers::connect_or_start(runtime)?.converse()?;
+    let connections = Connections { processes, readers: keepers::connect_or_start(runtime)?.converse()? };
     let host = host(directories, runtime, limits)?;
     let settings = Settings { session_ttl: args.session_ttl, ..Settings::default() };
-    let server = Server::new(host, processes, readers, settings, args.log.then(log)).map_err(|error| {
-        Problem::new(format!("could not leave a sign of life: {error}")).at(runtime.path().display())
-    })?;
+    let server =
+        Server::new(host, connections, connect(runtime), settings, args.log.then(log)).map_err(|error| {
+            Problem::new(format!("could not leave a sign of life: {error}")).at(runtime.path().display())
+        })?;
     server.adopt().await.map_err(|error| {
         Problem::new(format!("could not ask the keeper for sessions of servers that are gone: {error}"))
             .advise("`sandbar keeper stop` ends an old keeper when nothing runs")
@@ -61,6 +62,25 @@ async fn serve(args: &ServeArgs, directories: &Directories, runtime: &RuntimeDir
     }
     server.shut_down().await;
     Ok(exit::OK)
+}
+
+/// Connects to the keeper that comes after one that is gone.
+fn connect(runtime: &RuntimeDir) -> Connect {
+    let runtime = runtime.clone();
+    Arc::new(move || {
+        let runtime = runtime.clone();
+        Box::pin(async move {
+            let entered = tokio::task::spawn_blocking(move || {
+                let enter = || keepers::connect_or_start(&runtime);
+                Ok::<_, Problem>((enter()?, enter()?))
+            });
+            let (one, other) =
+                entered.await.map_err(|error| error.to_string())?.map_err(|problem| problem.what)?;
+            let converse = |entered: keepers::Entered| entered.converse().map_err(|problem| problem.what);
+            note("the keeper was gone with everything that it held; another one runs now.");
+            Ok(Connections { processes: converse(one)?, readers: converse(other)? })
+        })
+    })
 }
 
 /// Serves one client over standard input and output, until it hangs up.
