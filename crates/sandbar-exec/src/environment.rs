@@ -5,6 +5,7 @@
 //! another place.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sandbar_proto::exec::{
     CanonicalPath, CopyParams, CreateDirectoryParams, DirectoryEntries, FileContent, Metadata, PathParams,
@@ -109,6 +110,9 @@ impl Environment {
     }
 }
 
+/// How long a server within this program may take to greet, on a machine that is very busy.
+const GREETING: Duration = Duration::from_secs(60);
+
 /// A server within this program.
 struct Within {
     server: Server,
@@ -122,7 +126,7 @@ impl Dial for Within {
             let (sender, connection) = Connection::new(server, Limits::default());
             let service = self.server.connection(self.principal.clone(), sender);
             tokio::spawn(connection.run(service));
-            Ok(Dialed { transport: client, is_far: false, guard: None })
+            Ok(Dialed { transport: client, patience: GREETING, is_far: false, guard: None })
         })
     }
 }

@@ -96,7 +96,7 @@ impl LocalProcesses {
         };
         let log = logged.then(|| self.log(options.id));
         let process = LocalProcess::new(self.keeper.clone(), *state, news, log, options.watching, Seq(0));
-        Ok(Box::new(process))
+        Ok(Box::new(process.since_its_start()))
     }
 
     async fn follow_process(

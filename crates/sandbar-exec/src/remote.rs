@@ -14,6 +14,7 @@ mod process;
 mod service;
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ use process::RemoteProcess;
 pub struct Dialed {
     /// The connection.
     pub transport: Transport,
+    /// How long its server may take to greet; a person may have to type something first.
+    pub patience: Duration,
     /// Whether bytes on it cost more than the time to pack them: it leaves this machine.
     pub is_far: bool,
     /// Such as the program whose standard streams it is.
@@ -180,6 +183,9 @@ impl Drop for Registered {
     }
 }
 
+/// Runs of a list; no machine keeps so many on record.
+const MOST_RECORDS: usize = 1_000_000;
+
 /// Whether a request may be made again on another connection when its answer got lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Again {
@@ -291,6 +297,7 @@ impl Remote {
             let asked = up.sender.data_request(method, params).await;
             match asked {
                 Ok(result) => {
+                    up.was_useful.store(true, Ordering::Relaxed);
                     return serde_json::from_str(result.get()).map_err(|error| RemoteError::Answer {
                         method: method.to_owned(),
                         why: error.to_string(),
@@ -374,6 +381,11 @@ impl Remote {
         loop {
             let params = RecordsParams { after: all.last().map(|run| run.start.id) };
             let page: RecordsPage = self.call(method::PROCESS_RECORDS, &params).await?;
+            let rises = page.runs.iter().all(|run| params.after.is_none_or(|after| run.start.id > after));
+            if !rises || all.len() > MOST_RECORDS {
+                let (method, why) = (method::PROCESS_RECORDS.to_owned(), "the list has no end".to_owned());
+                return Err(RemoteError::Answer { method, why });
+            }
             let is_last = !page.more || page.runs.is_empty();
             all.extend(page.runs);
             if is_last {

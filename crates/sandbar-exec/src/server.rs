@@ -102,7 +102,7 @@ impl Server {
     /// # Errors
     /// The keeper can't be asked.
     pub async fn adopt(&self) -> Result<(), ProcessError> {
-        self.shared.sessions.adopt().await
+        self.shared.sessions.adopt(None).await
     }
 
     /// The service of a new connection of `owner`, who is written to through `sender`.

@@ -148,6 +148,7 @@ fn shell(script: &str) -> Program {
         env: vec![("ONLY".into(), "this".into())],
         cwd: None,
         stderr: Stdio::inherit(),
+        may_ask: false,
     }
 }
 

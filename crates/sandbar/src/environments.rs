@@ -74,8 +74,8 @@ pub(crate) fn choose(
     if let Some(name) = on {
         return named(name, None, directories).map(|place| (place, Said::Flag));
     }
-    let set = VARIABLES.into_iter().find_map(|name| Some((name, variable(name)?)));
-    if let Some((name, value)) = set.filter(|(_, value)| !value.is_empty()) {
+    let value_of = |name| variable(name).filter(|value| !value.is_empty());
+    if let Some((name, value)) = VARIABLES.into_iter().find_map(|name| Some((name, value_of(name)?))) {
         let value = value.into_string().map_err(|value| {
             Problem::new(format!("could not read the address {}", value.display())).at(name)
         })?;
@@ -246,6 +246,8 @@ mod tests {
         let off = "no commands run here: they are switched off";
         assert_eq!(chosen(None, &[("SANDBAR_EXEC_SERVER_URL", "none")], FILE), Err(off.to_owned()));
         assert_eq!(chosen(None, &[("CODEX_EXEC_SERVER_URL", "None")], ""), Err(off.to_owned()));
+        let empty = [("SANDBAR_EXEC_SERVER_URL", ""), ("CODEX_EXEC_SERVER_URL", "none")];
+        assert_eq!(chosen(None, &empty, ""), Err(off.to_owned()), "an empty one is unset");
         assert_eq!(chosen(None, &[], "default = \"none\""), Err(off.to_owned()));
         assert_eq!(chosen(Some("nowhere"), &[], FILE), Err("no place is named \"nowhere\"".to_owned()));
         assert!(chosen(None, &[("SANDBAR_EXEC_SERVER_URL", "box")], FILE).is_err(), "no address");

@@ -118,11 +118,9 @@ async fn interrupted(processes: &LocalProcesses, id: RunId, record: Record, wish
     // A keeper that does not answer is why somebody interrupts; the request is on its way to it.
     let control = processes.control(id);
     let _ = tokio::time::timeout(INTERRUPT_PATIENCE, control.terminate(SIGKILL, Duration::ZERO)).await;
-    let (Wish::Forward(signal) | Wish::Terminate(signal)) = wish;
-    let what = format!("interrupted by signal {signal} before the command was started");
-    record.failed_to_start("interrupted", 0, &what);
-    let status = u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN);
-    Problem::new(what).status(status)
+    let problem = wish.interrupted("the command was started");
+    record.failed_to_start("interrupted", 0, &problem.what);
+    problem
 }
 
 /// How long an interrupted start waits for the keeper's answer.

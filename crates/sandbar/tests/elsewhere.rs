@@ -381,3 +381,43 @@ fn ssh_is_a_way_to_another_machine() {
     assert_eq!(checked.code, Some(2), "check takes the place as its argument");
     assert!(here.finish(&["env", "check", "box"]).ok().contains("sandbar"));
 }
+
+#[test]
+fn a_program_on_the_way_may_ask_at_our_terminal_and_does_not_hear_our_interrupts() {
+    let here = need!(need::user_namespaces().map(|()| (home(), home())));
+    let (here, there) = here;
+    let tmux = need!(Tmux::start(&here));
+    let config = here.sandbar_home().join("config");
+    fs::create_dir_all(&config).unwrap();
+    let script = format!(
+        "printf 'password: ' > /dev/tty; read secret < /dev/tty; SANDBAR_HOME={} exec {} serve --listen stdio",
+        there.sandbar_home().display(),
+        there.program().display()
+    );
+    let text = format!("[[environments]]\nid = \"box\"\nprogram = \"sh\"\nargs = [\"-c\", {script:?}]\n");
+    fs::write(config.join("environments.toml"), text).unwrap();
+    tmux.line("sandbar run -q --on box -- sh -c 'trap \"echo heard; exit 3\" INT; echo up; while :; do sleep 0.1; done' < /dev/null");
+    tmux.expect("password:");
+    tmux.line("open sesame");
+    tmux.wait_for("the command", |screen| screen.lines().any(|line| line == "up"));
+    tmux.keys(&["C-c"]);
+    tmux.wait_for("its answer", |screen| screen.lines().any(|line| line.ends_with("heard")));
+}
+
+#[test]
+fn a_break_with_much_unread_costs_neither_bytes_nor_speed() {
+    let (machines, link) = need!(Machines::linked());
+    let mut command = machines.command(&["run", "-q", "--no-record", "--", "seq", "8000000"]);
+    let mut running = Running::start(&mut command);
+    let first = running.line();
+    // The server's side fills up while nobody takes anything: the process waits with as much as it may be ahead.
+    running.signal(rustix::process::Signal::STOP);
+    let listed = || -> Value { serde_json::from_str(&machines.sandbar(&["ps", "--json"]).ok()).unwrap() };
+    assert_eq!(listed()[0]["status"]["how"], "running");
+    assert!(link.cut() > 0);
+    running.signal(rustix::process::Signal::CONT);
+    let finished = running.finish();
+    let expected: String = (1..=8_000_000).map(|number| format!("{number}\n")).collect();
+    let all = first + "\n" + &finished.out();
+    assert!(all == expected, "{} of {} bytes; {}", all.len(), expected.len(), finished.err());
+}

@@ -49,6 +49,11 @@ struct Log {
 }
 
 impl LocalProcess {
+    /// The same for one that was just started, and whose news were kept since before: it may have been stopped by now.
+    pub(super) fn since_its_start(self) -> Self {
+        Self { told_stops: 0, ..self }
+    }
+
     pub(super) fn new(
         keeper: Handle,
         state: ProcessState,

@@ -1,8 +1,9 @@
 //! Ways to a server: an address, or a program whose standard streams lead there.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use sandbar_rpc::connect::{self, ConnectError, ConnectUrl, Program};
 
@@ -17,6 +18,12 @@ pub enum Token {
     /// Itself.
     Value(String),
 }
+
+/// How long a server may take to greet over a connection that stands.
+const GREETING: Duration = Duration::from_secs(10);
+
+/// How long a program may take until its server greets: a person may have to type a password.
+const TYPING: Duration = Duration::from_secs(120);
 
 /// A server at an address.
 pub struct AtUrl {
@@ -46,7 +53,7 @@ impl Dial for AtUrl {
             let connected = connect::connect(&self.url, &settings).await;
             let is_far = self.url.leaves_this_machine();
             connected
-                .map(|transport| Dialed { transport, is_far, guard: None })
+                .map(|transport| Dialed { transport, patience: GREETING, is_far, guard: None })
                 .map_err(|error| refused(&error))
         })
     }
@@ -76,22 +83,39 @@ pub struct ByProgram {
     pub env: Vec<(OsString, OsString)>,
 }
 
+/// Whether a program can be found, by its path or on `PATH`.
+fn is_there(program: &OsStr, env: &[(OsString, OsString)]) -> bool {
+    let path = Path::new(program);
+    if path.components().count() > 1 {
+        return path.is_file();
+    }
+    let folders = env.iter().rev().find(|(name, _)| name == "PATH").map(|(_, value)| value);
+    folders.is_some_and(|folders| std::env::split_paths(folders).any(|folder| folder.join(path).is_file()))
+}
+
 impl Dial for ByProgram {
     fn dial(&self) -> BoxFuture<'_, Result<Dialed, DialError>> {
         Box::pin(async move {
+            if !is_there(&self.program, &self.env) {
+                let message = format!("no program is named {}", self.program.display());
+                return Err(DialError { message, is_final: true });
+            }
+            // A key that interrupts is meant for the command elsewhere, and must not take the way to it away.
+            let deaf = ["-c", "trap '' INT QUIT; exec \"$@\"", "sh"].map(OsString::from);
             let program = Program {
-                program: self.program.clone(),
-                args: self.args.clone(),
+                program: "/bin/sh".into(),
+                args: deaf.into_iter().chain([self.program.clone()]).chain(self.args.clone()).collect(),
                 env: self.env.clone(),
                 cwd: None,
                 // What it has to say is for the person: a password that is asked for, a host that is not known.
                 stderr: Stdio::inherit(),
+                may_ask: true,
             };
             let spawned = connect::spawn(program);
             let (transport, running) =
                 spawned.map_err(|error| DialError { message: error.to_string(), is_final: true })?;
             // Its streams carry no binary frames.
-            Ok(Dialed { transport, is_far: false, guard: Some(Box::new(running)) })
+            Ok(Dialed { transport, patience: TYPING, is_far: false, guard: Some(Box::new(running)) })
         })
     }
 }

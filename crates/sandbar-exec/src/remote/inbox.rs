@@ -40,15 +40,27 @@ pub(super) enum News {
     Closed,
 }
 
-/// The order of one process's events.
+/// Numbers above this one make no sense: nothing counts that far.
+const MAX_SEQ: u64 = 1 << 62;
+
+/// What an event takes besides its bytes, in bytes: so many small ones are bounded as well.
+const EVENT_BYTES: u64 = 128;
+
+/// The order of one process's events. Numbers of a peer are never trusted: what makes no sense is left out, and shows as
+/// something that is missing.
 #[derive(Debug)]
 pub(super) struct Order {
     /// The next number to give out.
     next: u64,
     waiting: BTreeMap<u64, News>,
+    /// What waits costs so much memory.
     waiting_bytes: u64,
     /// Output that may wait. A server that heeds credit never sends more.
     window_bytes: u64,
+    /// Where the output is, as far as the server says so.
+    offset_bytes: Option<u64>,
+    /// Output that came and was not needed, which the server counts as taken from its credit.
+    unneeded_bytes: u64,
     told_exit: bool,
     told_close: bool,
     /// The connection behind whose notifications nothing is missing, and what was dropped by then.
@@ -60,10 +72,12 @@ pub(super) struct Order {
 impl Order {
     pub(super) fn new(after: u64, window_bytes: u64) -> Self {
         Self {
-            next: after + 1,
+            next: after.min(MAX_SEQ) + 1,
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             window_bytes,
+            offset_bytes: None,
+            unneeded_bytes: 0,
             told_exit: false,
             told_close: false,
             synced: None,
@@ -73,39 +87,49 @@ impl Order {
 
     /// Takes news. What was given out already is dropped; so is what finds no room, which makes a read necessary.
     pub(super) fn push(&mut self, seq: u64, news: News) {
-        if seq < self.next && !matches!(news, News::Gap { to_seq, .. } if to_seq >= self.next) {
+        let last = if let News::Gap { to_seq, .. } = news { to_seq } else { seq };
+        if last < seq || last > MAX_SEQ || last < self.next {
+            self.unneeded_bytes = self.unneeded_bytes.saturating_add(size(&news));
             return;
         }
-        let size = size(&news);
         // A server that heeds no credit floods; the rest is read at the pace of whoever takes it.
-        if size > 0 && self.waiting_bytes + size > self.window_bytes.saturating_mul(4) {
+        if self.waiting_bytes.saturating_add(cost(&news)) > self.window_bytes.saturating_mul(4) {
+            self.unneeded_bytes = self.unneeded_bytes.saturating_add(size(&news));
             self.dropped += 1;
             return;
         }
-        let seq = seq.max(self.next);
-        if self.waiting.insert(seq, news).is_none() {
-            self.waiting_bytes += size;
-        }
+        self.insert(seq.max(self.next), news);
     }
 
     /// The next event in order, if it is there.
     pub(super) fn pop(&mut self) -> Option<(u64, News)> {
         let entry = self.waiting.first_entry()?;
-        // A gap may begin before what was given out meanwhile.
         if *entry.key() > self.next {
             return None;
         }
         let (seq, news) = entry.remove_entry();
-        self.waiting_bytes -= size(&news);
+        self.waiting_bytes -= cost(&news);
         self.next = match &news {
             News::Gap { to_seq, .. } => to_seq + 1,
             News::Output { .. } | News::Exited(_) | News::Closed => seq + 1,
         };
+        if let News::Output { offset: Some(offset), bytes, .. } = &news {
+            self.offset_bytes = offset.checked_add(bytes.len() as u64);
+        }
         self.told_exit |= matches!(news, News::Exited(_));
         self.told_close |= matches!(news, News::Closed);
-        self.waiting.retain(|seq, _| *seq >= self.next);
-        self.waiting_bytes = self.waiting.values().map(size).sum();
+        // Only behind a gap can there be some.
+        while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() < self.next) {
+            let covered = entry.remove();
+            self.waiting_bytes -= cost(&covered);
+            self.unneeded_bytes = self.unneeded_bytes.saturating_add(size(&covered));
+        }
         Some((seq, news))
+    }
+
+    /// Bytes of output that came and were not needed, since it was asked last.
+    pub(super) fn take_unneeded(&mut self) -> u64 {
+        std::mem::take(&mut self.unneeded_bytes)
     }
 
     /// The last number that was given out.
@@ -146,14 +170,29 @@ impl Order {
     /// Takes what was read behind [`Self::last`]. `true` if there was nothing more to read.
     pub(super) fn absorb(&mut self, read: ReadResult) -> bool {
         let after = self.last();
-        let is_at_end = read.chunks.is_empty() && read.gap.is_none() && read.next_seq <= self.next;
-        let first = read.gap.as_ref().map_or(after + 1, |gap| gap.to_seq + 1);
-        if let Some(gap) = &read.gap {
-            self.insert(after + 1, News::Gap { to_seq: gap.to_seq, bytes: gap.bytes });
+        let end = read.next_seq.min(MAX_SEQ);
+        let gap = read.gap.filter(|gap| gap.to_seq > after && gap.to_seq < end);
+        if end <= self.next {
+            return true;
         }
-        let mut missing: Vec<u64> = (first..read.next_seq).take(MOST_MISSING).collect();
+        let mut first = self.next;
+        if let Some(gap) = gap {
+            let known = self.offset_bytes.zip(read.chunks.first().and_then(|chunk| chunk.offset));
+            // The log counts from where it begins to lack something, which may be before what is known here.
+            let bytes = known.map_or(gap.bytes, |(here, there)| there.saturating_sub(here));
+            self.insert(first, News::Gap { to_seq: gap.to_seq, bytes });
+            first = gap.to_seq + 1;
+        }
+        let mut missing = Vec::new();
+        let mut expected = first;
         for chunk in read.chunks {
-            missing.retain(|seq| *seq != chunk.seq);
+            if chunk.seq < expected || chunk.seq >= end {
+                continue;
+            }
+            if chunk.seq > expected {
+                missing.push((expected, chunk.seq - 1));
+            }
+            expected = chunk.seq + 1;
             let news = News::Output {
                 stream: chunk.stream,
                 offset: chunk.offset,
@@ -162,44 +201,61 @@ impl Order {
             };
             self.insert(chunk.seq, news);
         }
-        // The dialect does not say which of the numbers without output are the end and the close: the close is the last
-        // of all, and what is missing besides both was given up by the server.
-        if read.closed
-            && !self.told_close
-            && let Some(seq) = missing.pop()
-        {
-            self.insert(seq, News::Closed);
+        let has_chunks = expected > first;
+        if expected < end {
+            missing.push((expected, end - 1));
+        }
+        let closes = read.closed && !self.told_close && expected < end;
+        if closes {
+            self.insert(end - 1, News::Closed);
+            take(&mut missing, end - 1);
         }
         if read.exited && !self.told_exit {
-            let said = read.end.as_ref().and_then(|end| end.seq()).map(|seq| seq.0);
-            let place = said.filter(|seq| missing.contains(seq)).or_else(|| missing.last().copied());
-            if let Some(seq) = place {
-                missing.retain(|other| *other != seq);
+            // The dialect does not say which number the end has: one without output, behind output if there is such a one,
+            // since what a server gave up was the oldest. In an answer that was cut it may come later.
+            let behind = missing.iter().rev().find(|(from, _)| !has_chunks || *from > first);
+            let guess = behind.or_else(|| missing.last().filter(|_| closes)).map(|(_, to)| *to);
+            let place = match &read.end {
+                Some(end) => end.seq().map(|seq| seq.0),
+                None => guess,
+            };
+            if let Some(seq) = place.filter(|seq| take(&mut missing, *seq)) {
                 let code = read.exit_code.unwrap_or(-1);
                 self.insert(seq, News::Exited(Ended { code, signal: read.signal, end: read.end }));
             }
         }
-        for seq in missing {
-            self.insert(seq, News::Gap { to_seq: seq, bytes: 0 });
+        for (from, to) in missing {
+            self.insert(from, News::Gap { to_seq: to, bytes: 0 });
         }
-        is_at_end
+        false
     }
 
     /// As [`Self::push`], whatever the room: a read has a bound of its own.
     fn insert(&mut self, seq: u64, news: News) {
-        if seq < self.next {
-            return;
-        }
-        let size = size(&news);
+        self.waiting_bytes += cost(&news);
         if let Some(known) = self.waiting.insert(seq, news) {
-            self.waiting_bytes -= self::size(&known);
+            self.waiting_bytes -= cost(&known);
+            self.unneeded_bytes = self.unneeded_bytes.saturating_add(size(&known));
         }
-        self.waiting_bytes += size;
     }
 }
 
-/// Numbers without output that one read may leave; a server that says more makes no sense.
-const MOST_MISSING: usize = 1 << 20;
+/// Takes a number out of ranges of numbers; `false` if it is in none.
+fn take(ranges: &mut Vec<(u64, u64)>, number: u64) -> bool {
+    let Some(at) = ranges.iter().position(|(from, to)| (*from..=*to).contains(&number)) else { return false };
+    let (from, to) = ranges.remove(at);
+    if number < to {
+        ranges.insert(at, (number + 1, to));
+    }
+    if from < number {
+        ranges.insert(at, (from, number - 1));
+    }
+    true
+}
+
+fn cost(news: &News) -> u64 {
+    size(news) + EVENT_BYTES
+}
 
 fn size(news: &News) -> u64 {
     match news {
@@ -299,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_not_kept_and_makes_a_read_necessary() {
-        let mut order = Order::new(0, 10);
+        let mut order = Order::new(0, 4 * (10 + EVENT_BYTES) / 4);
         order.sync(1, order.dropped());
         for seq in 1..=5 {
             order.push(seq, output("0123456789"));
@@ -329,9 +385,8 @@ mod tests {
         };
         assert!(!order.absorb(read));
         let seen = drain(&mut order);
-        let gap = |seq| (seq, News::Gap { to_seq: seq, bytes: 0 });
-        let expected =
-            [gap(1), gap(2), gap(3), (4, output("d")), (5, exited()), (6, output("f")), (7, News::Closed)];
+        let gap = (1, News::Gap { to_seq: 3, bytes: 0 });
+        let expected = [gap, (4, output("d")), (5, exited()), (6, output("f")), (7, News::Closed)];
         assert_eq!(seen, expected);
     }
 
@@ -352,6 +407,61 @@ mod tests {
         assert_eq!(drain(&mut order), [(7, News::Gap { to_seq: 9, bytes: 4 }), (10, output("j"))]);
     }
 
+    #[test]
+    fn an_answer_that_was_cut_has_neither_end_nor_close() {
+        // Of 1 to 5, where 2 is the end and 5 the close, only 1 and 3 found room.
+        let mut order = Order::new(0, 1000);
+        let cut = ReadResult {
+            chunks: vec![chunk(1, "a"), chunk(3, "c")],
+            next_seq: 4,
+            exited: true,
+            exit_code: Some(3),
+            closed: true,
+            ..ReadResult::default()
+        };
+        assert!(!order.absorb(cut));
+        assert_eq!(drain(&mut order), [(1, output("a")), (2, exited()), (3, output("c"))]);
+        let rest = ReadResult {
+            chunks: vec![chunk(4, "d")],
+            next_seq: 6,
+            exited: true,
+            exit_code: Some(3),
+            closed: true,
+            ..ReadResult::default()
+        };
+        assert!(!order.absorb(rest));
+        assert_eq!(drain(&mut order), [(4, output("d")), (5, News::Closed)]);
+    }
+
+    #[test]
+    fn what_came_and_was_not_needed_is_given_back_as_credit() {
+        let mut order = Order::new(3, 10_000);
+        order.push(2, output("twice"));
+        order.push(4, output("d"));
+        order.push(4, output("d"));
+        assert_eq!((order.take_unneeded(), order.take_unneeded()), (6, 0));
+    }
+
+    #[test]
+    fn numbers_that_make_no_sense_change_nothing() {
+        let mut order = Order::new(5, 10_000);
+        for (seq, to_seq) in [(6, u64::MAX), (9, 7), (1, 5), (u64::MAX, u64::MAX)] {
+            order.push(seq, News::Gap { to_seq, bytes: u64::MAX });
+        }
+        order.push(u64::MAX, News::Closed);
+        let gap = OutputGap { process_id: None, from_seq: 1, to_seq: u64::MAX, bytes: 1 };
+        let read = ReadResult { gap: Some(gap), next_seq: u64::MAX, ..ReadResult::default() };
+        assert!(!order.absorb(read), "one gap and not one for each number");
+        assert_eq!(drain(&mut order).len(), 1);
+        assert!(order.absorb(ReadResult::default()) && order.last() < u64::MAX / 2);
+        // Events without a byte cost something, too.
+        let mut order = Order::new(0, 1000);
+        for seq in 2..100_000 {
+            order.push(seq, output(""));
+        }
+        assert!(order.waiting.len() < 100 && order.must_read(1));
+    }
+
     proptest! {
         /// Whatever is lost, repeated or out of order, a reader that reads after a loss sees everything once.
         #[test]
@@ -360,7 +470,7 @@ mod tests {
             sent in proptest::collection::vec((1..60u64, any::<bool>()), 0..200),
         ) {
             let all = |seq: u64| if seq == count { News::Closed } else { output(&seq.to_string()) };
-            let mut order = Order::new(0, 1000);
+            let mut order = Order::new(0, 100_000);
             let mut seen = Vec::new();
             for (seq, reads) in sent {
                 if seq <= count {

@@ -1,6 +1,7 @@
 //! The connection of a client: made, greeted, lost, and made again.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use sandbar_proto::exec::{EnvironmentInfo, Extensions, InitializeParams, InitializeResult, method};
@@ -44,6 +45,8 @@ pub(super) struct Up {
     pub(super) sender: Sender,
     pub(super) extensions: Extensions,
     pub(super) info: Option<EnvironmentInfo>,
+    /// Whether anything was answered or told since the greeting.
+    pub(super) was_useful: Arc<AtomicBool>,
 }
 
 /// Why a connection came to nothing.
@@ -83,10 +86,13 @@ pub(super) async fn drive(client: Weak<Shared>, mut users: Users) {
                 let weak = Arc::downgrade(&shared);
                 drop(shared);
                 match converse(weak, &mut users, dialed, epoch, known).await {
-                    Ended::Lost { session: was, why } => {
+                    Ended::Lost { session: was, why, was_useful } => {
                         session = Some(was);
                         stood = true;
-                        (lost, attempt) = (None, 0);
+                        // A server that greets and hangs up is not there, however often it does so.
+                        if was_useful {
+                            (lost, attempt) = (None, 0);
+                        }
                         Failed::Now(why)
                     }
                     Ended::Failed(failed) => failed,
@@ -129,7 +135,7 @@ pub(super) async fn drive(client: Weak<Shared>, mut users: Users) {
 /// How a connection ended.
 enum Ended {
     /// It stood, and was lost.
-    Lost { session: String, why: String },
+    Lost { session: String, why: String, was_useful: bool },
     /// It never stood.
     Failed(Failed),
     /// Nobody has the client any more.
@@ -143,7 +149,7 @@ async fn converse(
     epoch: u64,
     known: Option<String>,
 ) -> Ended {
-    let Dialed { transport, is_far, guard: _guard } = dialed;
+    let Dialed { transport, patience, is_far, guard: _guard } = dialed;
     let Some(shared) = client.upgrade() else { return Ended::Abandoned };
     let (sender, connection) = Connection::new(transport, Limits::default());
     let params = InitializeParams {
@@ -156,10 +162,14 @@ async fn converse(
     drop(shared);
     // The first packed message may come right behind the answer.
     sender.take_packed();
-    let running = connection.run(Notices::new(client.clone()));
+    let was_useful = Arc::new(AtomicBool::new(false));
+    let running = connection.run(Notices::new(client.clone(), Arc::clone(&was_useful)));
     tokio::pin!(running);
     let greeted = tokio::select! {
         greeted = greet(&sender, &params) => greeted,
+        () = tokio::time::sleep(patience) => {
+            Err(Failed::Now(format!("the server has not greeted for {} s", patience.as_secs())))
+        }
         reason = &mut running => Err(Failed::Now(reason.to_string())),
     };
     let result = match greeted {
@@ -178,6 +188,7 @@ async fn converse(
         sender: sender.clone(),
         extensions: result.extensions.unwrap_or_default(),
         info: result.environment_info,
+        was_useful: Arc::clone(&was_useful),
     };
     let Some(shared) = client.upgrade() else { return Ended::Abandoned };
     shared.link.send_replace(Link::Up(Arc::new(up)));
@@ -191,7 +202,8 @@ async fn converse(
             return Ended::Abandoned;
         }
     };
-    Ended::Lost { session, why: reason.to_string() }
+    let was_useful = was_useful.load(Ordering::Relaxed);
+    Ended::Lost { session, why: reason.to_string(), was_useful }
 }
 
 /// Waits until nobody has the client any more, and with it the sending side.

@@ -157,6 +157,8 @@ impl RemoteProcess {
             return;
         }
         let window = self.remote.shared.settings.window_bytes;
+        self.taken_bytes =
+            self.taken_bytes.saturating_add(self.inbox().with(super::inbox::Order::take_unneeded));
         let bytes = if self.granted == Some(up.epoch) {
             if self.taken_bytes < window / 4 {
                 return;
@@ -176,14 +178,14 @@ impl RemoteProcess {
             News::Output { stream, offset, time, bytes } => {
                 let offset_bytes = offset.unwrap_or(self.offset_bytes);
                 let size = bytes.len() as u64;
-                self.offset_bytes = offset_bytes + size;
-                self.taken_bytes += size;
+                self.offset_bytes = offset_bytes.saturating_add(size);
+                self.taken_bytes = self.taken_bytes.saturating_add(size);
                 self.top_up();
                 let time = time.unwrap_or_else(now);
                 ProcessEvent::Output { seq: Seq(seq), stream, offset_bytes, time, bytes }
             }
             News::Gap { to_seq, bytes } => {
-                self.offset_bytes += bytes;
+                self.offset_bytes = self.offset_bytes.saturating_add(bytes);
                 ProcessEvent::Gap(Gap { from_seq: Seq(seq), to_seq: Seq(to_seq), bytes })
             }
             News::Exited(ended) => ProcessEvent::Exited(self.end(seq, ended)),

@@ -1,5 +1,6 @@
 //! What a client hears without having asked: news of its processes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use sandbar_proto::exec::{
@@ -16,16 +17,19 @@ use super::inbox::{Ended, News};
 /// The reader's side of one connection.
 pub(super) struct Notices {
     client: Weak<Shared>,
+    was_useful: Arc<AtomicBool>,
 }
 
 impl Notices {
-    pub(super) fn new(client: Weak<Shared>) -> Arc<Self> {
-        Arc::new(Self { client })
+    /// `was_useful` is set once something is told of a process that is known.
+    pub(super) fn new(client: Weak<Shared>, was_useful: Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self { client, was_useful })
     }
 
     fn tell(&self, process: &str, seq: u64, news: News) {
         // What nobody waits for is over, or was never ours.
         if let Some(inbox) = self.client.upgrade().and_then(|client| client.inbox(process)) {
+            self.was_useful.store(true, Ordering::Relaxed);
             inbox.push(seq, news);
         }
     }

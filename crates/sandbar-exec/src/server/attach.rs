@@ -46,7 +46,7 @@ pub(super) async fn attach(
     session: &Arc<Session>,
     params: AttachParams,
 ) -> Result<(Started, Begin), RpcError> {
-    session.reserve(&params.process_id)?;
+    session.reserve(&params.process_id, params.run_id)?;
     let reserved = Reserved::new(session, &params.process_id);
     let (process, processes) = follow(shared, params.run_id, Seq(params.after_seq)).await?;
     let memo = Memo {

@@ -122,11 +122,11 @@ impl Connection {
             environment_info: Some(self.shared.host.info()),
             extensions: params.extensions.map(|_| extensions),
         };
+        self.set_phase(Phase::Greeted(Arc::clone(&session)));
         if self.sender.close_reason().is_some() {
-            // It ended meanwhile, and nobody told the session.
+            // It ended before that, and nobody told the session.
             session.detach(self.number);
         }
-        self.set_phase(Phase::Greeted(session));
         Ok(result)
     }
 
@@ -299,7 +299,7 @@ impl Connection {
         }
         let status = match session.entry(&params.process_id) {
             None => WriteStatus::UnknownProcess,
-            Some(Entry::Starting) => WriteStatus::Starting,
+            Some(Entry::Starting(_)) => WriteStatus::Starting,
             Some(Entry::Live(live)) => {
                 let mut stdin = live.stdin.lock().await;
                 let written = stdin.write(&*live.control, params.write_id.as_deref(), &params.chunk.0).await;
@@ -443,6 +443,7 @@ impl Service for Connection {
             let credit = serde_json::from_str::<Credit>(params.get());
             // For one that is not known here any more it means nothing.
             if let Ok(Credit { process_id, bytes }) = credit
+                && session.is_attached_to(self.number)
                 && let Some(Entry::Live(live)) = session.entry(&process_id)
             {
                 live.grant(self.number, bytes);

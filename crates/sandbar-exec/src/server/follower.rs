@@ -123,8 +123,9 @@ async fn lacks_only(session: &Session, attachment: &Attachment, live: &Live, eve
     }
 }
 
-/// Waits for room for an event; `false` if the connection no longer speaks for the session. What is told besides output
-/// needs no room, and a portion that is larger than the room fits into the last of it.
+/// Waits for room for an event; `false` if the connection no longer speaks for the session, or knows the event because it
+/// asked for what comes behind. What is told besides output needs no room, and a portion that is larger than the room fits
+/// into the last of it.
 async fn has_room(
     session: &Session,
     attachment: &Attachment,
@@ -132,7 +133,7 @@ async fn has_room(
     event: &ProcessEvent,
     sent: &mut Granted,
 ) -> bool {
-    let ProcessEvent::Output { bytes, .. } = event else { return true };
+    let ProcessEvent::Output { seq, bytes, .. } = event else { return true };
     if !attachment.extensions.credit {
         return true;
     }
@@ -140,14 +141,18 @@ async fn has_room(
     if sent.connection != connection {
         *sent = Granted { connection, bytes: 0 };
     }
-    let mut granted = live.granted.subscribe();
+    let (mut granted, mut known) = (live.granted.subscribe(), live.known.subscribe());
+    let is_known = known.wait_for(|known| known.connection == connection && known.asked > seq.0);
     let room = granted.wait_for(|granted| granted.connection == connection && granted.bytes > sent.bytes);
     let has_room = tokio::select! {
         biased;
+        _ = is_known => false,
         granted = room => granted.is_ok(),
         () = session.lost(connection) => false,
     };
-    sent.bytes += bytes.len() as u64;
+    if has_room {
+        sent.bytes += bytes.len() as u64;
+    }
     has_room
 }
 

@@ -45,13 +45,13 @@ pub(super) async fn start(
     let asked = Asked::check(&params)?;
     let wants_records = session.attachment().is_some_and(|attachment| attachment.extensions.records);
     if params.start_id.is_some()
-        && let Some(live) = session.started_before(&params.process_id, asked.run)
+        && let Some(live) = session.started_before(&params.process_id, asked.run).await
     {
         let mut result = live.start_result();
         result.started = result.started.filter(|_| wants_records);
         return Ok((result, None));
     }
-    session.reserve(&params.process_id)?;
+    session.reserve(&params.process_id, asked.run)?;
     let reserved = Reserved::new(session, &params.process_id);
     let held = shared.keeper.alive().await.map_err(|error| refusal::process(&error))?;
     let (memo, process, plan) = carry_out((shared, &held.to.processes), session, &params, asked).await?;

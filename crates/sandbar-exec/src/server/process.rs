@@ -190,6 +190,10 @@ impl Live {
     /// `process/credit`: more room for output on a connection.
     pub(super) fn grant(&self, connection: u64, bytes: u64) {
         self.granted.send_modify(|granted| {
+            // A later connection has a higher number; what an earlier one says comes too late.
+            if granted.connection > connection {
+                return;
+            }
             if granted.connection != connection {
                 *granted = Granted { connection, bytes: 0 };
             }

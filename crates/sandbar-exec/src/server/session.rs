@@ -60,8 +60,8 @@ impl Attachment {
 /// A process of a session.
 #[derive(Debug, Clone)]
 pub(super) enum Entry {
-    /// Its start is under way.
-    Starting,
+    /// The start of that run is under way.
+    Starting(RunId),
     /// It was started.
     Live(Arc<Live>),
 }
@@ -75,6 +75,8 @@ pub(super) struct Session {
     state: Mutex<State>,
     /// The connection that is attached, by its number; long polls of another one have no claim any more.
     attached: watch::Sender<Option<u64>>,
+    /// Tells when a start is no longer under way.
+    settled: watch::Sender<()>,
     /// Which keeper has heard of it.
     pub(super) leased: tokio::sync::Mutex<Option<u64>>,
 }
@@ -132,6 +134,7 @@ impl Session {
                 ended: VecDeque::new(),
             }),
             attached: watch::channel(None).0,
+            settled: watch::channel(()).0,
             leased: tokio::sync::Mutex::default(),
         })
     }
@@ -219,7 +222,7 @@ impl Session {
     ///
     /// # Errors
     /// The name is taken, or there are too many.
-    pub(super) fn reserve(&self, id: &str) -> Result<(), RpcError> {
+    pub(super) fn reserve(&self, id: &str, run: RunId) -> Result<(), RpcError> {
         let mut state = self.state();
         if state.has_ended {
             return Err(unknown(self.id.as_str()));
@@ -234,28 +237,39 @@ impl Session {
                 format!("{most} processes of this session live already"),
             ));
         }
-        state.processes.insert(id.to_owned(), Entry::Starting);
+        state.processes.insert(id.to_owned(), Entry::Starting(run));
         Ok(())
     }
 
-    /// The process of that name, if it is that run: its start was asked for before, and its answer got lost.
-    pub(super) fn started_before(&self, id: &str, run: RunId) -> Option<Arc<Live>> {
-        match self.entry(id) {
-            Some(Entry::Live(live)) if live.run == run => Some(live),
-            Some(Entry::Live(_) | Entry::Starting) | None => None,
+    /// The process of that name, if it is that run: its start was asked for before, and its answer got lost. Waits for a
+    /// start that is under way.
+    pub(super) async fn started_before(&self, id: &str, run: RunId) -> Option<Arc<Live>> {
+        let mut settled = self.settled.subscribe();
+        loop {
+            match self.entry(id) {
+                Some(Entry::Live(live)) if live.run == run => return Some(live),
+                Some(Entry::Starting(other)) if other == run => {}
+                Some(Entry::Live(_) | Entry::Starting(_)) | None => return None,
+            }
+            // The sender lives as long as the session.
+            settled.changed().await.ok()?;
         }
     }
 
     /// Gives a place up: the start failed, and the name is free.
     pub(super) fn release(&self, id: &str) {
         self.state().processes.remove(id);
+        self.settled.send_replace(());
     }
 
     /// Puts a process into its place. Whether the session still lives; if not, the process is to be ended.
     pub(super) fn settle(&self, live: &Arc<Live>) -> bool {
         let mut state = self.state();
         state.processes.insert(live.id().to_owned(), Entry::Live(Arc::clone(live)));
-        !state.has_ended
+        let lives = !state.has_ended;
+        drop(state);
+        self.settled.send_replace(());
+        lives
     }
 
     /// A process by its name.
@@ -270,7 +284,7 @@ impl Session {
     pub(super) fn live(&self, id: &str) -> Result<Arc<Live>, RpcError> {
         match self.entry(id) {
             Some(Entry::Live(live)) => Ok(live),
-            Some(Entry::Starting) => Err(refusal::starting(id)),
+            Some(Entry::Starting(_)) => Err(refusal::starting(id)),
             None => Err(refusal::unknown_process(id)),
         }
     }
@@ -280,7 +294,7 @@ impl Session {
         let state = self.state();
         let live = state.processes.values().filter_map(|entry| match entry {
             Entry::Live(live) => Some(Arc::clone(live)),
-            Entry::Starting => None,
+            Entry::Starting(_) => None,
         });
         live.collect()
     }
@@ -293,7 +307,7 @@ impl Session {
         let mut rest =
             state.processes.range::<str, _>((from, Unbounded)).filter_map(|(_, entry)| match entry {
                 Entry::Live(live) => Some(live.summary()),
-                Entry::Starting => None,
+                Entry::Starting(_) => None,
             });
         let processes: Vec<ProcessSummary> = rest.by_ref().take(PAGE).collect();
         Page { more: rest.next().is_some(), processes }
@@ -369,14 +383,14 @@ mod tests {
     #[tokio::test]
     async fn a_name_is_taken_from_the_start_on_and_free_after_a_failure() {
         let session = session();
-        session.reserve("a").unwrap();
-        let taken = session.reserve("a").unwrap_err();
+        session.reserve("a", RunId::generate()).unwrap();
+        let taken = session.reserve("a", RunId::generate()).unwrap_err();
         assert_eq!(taken.message, "process a already exists");
         assert_eq!(session.live("a").unwrap_err().message, "process id a is starting");
         session.release("a");
-        session.reserve("a").unwrap();
-        session.reserve("b").unwrap();
-        assert_eq!(session.reserve("c").unwrap_err().kind(), Some("too_many_processes"));
+        session.reserve("a", RunId::generate()).unwrap();
+        session.reserve("b", RunId::generate()).unwrap();
+        assert_eq!(session.reserve("c", RunId::generate()).unwrap_err().kind(), Some("too_many_processes"));
         assert_eq!(session.live("c").unwrap_err().message, "unknown process id c");
     }
 }

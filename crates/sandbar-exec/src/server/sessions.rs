@@ -38,6 +38,7 @@ pub(super) struct Sessions {
     settings: Settings,
     mark: Mark,
     open: Mutex<HashMap<SessionId, Arc<Session>>>,
+    adopting: tokio::sync::Mutex<()>,
     connections: AtomicU64,
 }
 
@@ -95,6 +96,7 @@ impl Sessions {
             settings,
             mark: Mark::make(marks)?,
             open: Mutex::default(),
+            adopting: tokio::sync::Mutex::default(),
             connections: AtomicU64::new(1),
         });
         Ok(sessions)
@@ -154,7 +156,8 @@ impl Sessions {
         let session = match known {
             Some(session) => session,
             None => {
-                self.adopt().await.map_err(|error| refusal::process(&error))?;
+                let asked = Some((&name, principal));
+                self.adopt(asked).await.map_err(|error| refusal::process(&error))?;
                 self.open().get(&name).cloned().ok_or_else(|| unknown(id))?
             }
         };
@@ -237,16 +240,27 @@ impl Sessions {
         }
     }
 
-    /// Takes over the sessions of servers that are gone.
+    /// Takes over sessions of servers that are gone: all of them, or the one that its owner asks for.
     ///
     /// # Errors
     /// The keeper can't be asked.
-    pub(super) async fn adopt(self: &Arc<Self>) -> Result<(), ProcessError> {
+    pub(super) async fn adopt(
+        self: &Arc<Self>,
+        only: Option<(&SessionId, &Principal)>,
+    ) -> Result<(), ProcessError> {
         for found in self.keeper.alive().await?.to.processes.sessions().await? {
+            if only.is_some_and(|(session, _)| *session != found.session) {
+                continue;
+            }
+            // One at a time, so that whoever asks for one does not wait for all.
+            let _adopting = self.adopting.lock().await;
             let Ok(memo) = serde_json::from_slice::<SessionMemo>(found.blob.as_bytes()) else {
                 // Somebody else's.
                 continue;
             };
+            if only.is_some_and(|(_, principal)| principal.as_str() != memo.principal) {
+                continue;
+            }
             if self.open().contains_key(&found.session) || !self.mark.is_gone(&memo.server) {
                 continue;
             }

@@ -49,6 +49,8 @@ pub struct LogReader {
     path: PathBuf,
     directory: OwnedFd,
     segment: Option<(u32, OwnedFd)>,
+    /// Whether the segment was given up by its writer, with what is not in the buffer.
+    is_dropped: bool,
     position: u64,
     next_seq: Seq,
     /// The last number that the caller has already.
@@ -56,6 +58,7 @@ pub struct LogReader {
     offset_bytes: u64,
     found: Option<LogItem>,
     /// Bytes of the segment that were read ahead: many records are much smaller than one read.
+    /// Made when something is read: a server reads the logs of many that write nothing.
     buffer: Box<[u8]>,
     unread: std::ops::Range<usize>,
 }
@@ -73,12 +76,13 @@ impl LogReader {
             path: path.to_owned(),
             directory,
             segment: None,
+            is_dropped: false,
             position: 0,
             next_seq: Seq(1),
             after: Seq(0),
             offset_bytes: 0,
             found: None,
-            buffer: vec![0; BUFFER_BYTES].into_boxed_slice(),
+            buffer: Box::default(),
             unread: 0..0,
         })
     }
@@ -214,6 +218,7 @@ impl LogReader {
             match rustix::fs::openat(&self.directory, segment::name(index), flags, Mode::empty()) {
                 Ok(file) => {
                     self.segment = Some((index, file));
+                    self.is_dropped = false;
                     self.position = 0;
                     self.unread = 0..0;
                     return Ok(true);
@@ -247,7 +252,7 @@ impl LogReader {
         if self.unread.len() < end {
             self.refill()?;
         }
-        let Some(record) = self.buffer[self.unread.clone()].get(..end) else { return Ok(Read::End) };
+        let Some(record) = self.buffer[self.unread.clone()].get(..end) else { return Ok(self.end()) };
         let payload = record[HEADER_BYTES..].to_vec();
         self.unread.start += end;
         self.position += header.record_bytes();
@@ -260,7 +265,7 @@ impl LogReader {
             self.refill()?;
         }
         let Some(head) = self.buffer[self.unread.clone()].first_chunk::<HEADER_BYTES>() else {
-            return Ok(Err(Read::End));
+            return Ok(Err(self.end()));
         };
         match RecordHeader::decode(head) {
             Ok(header) => Ok(Ok(header)),
@@ -269,13 +274,28 @@ impl LogReader {
         }
     }
 
+    /// What it means that nothing more is there.
+    fn end(&self) -> Read {
+        if self.is_dropped { Read::Hole } else { Read::End }
+    }
+
     /// Fills the buffer from the current position on.
     fn refill(&mut self) -> Result<(), ReadError> {
         let Some((_, file)) = &self.segment else { return Ok(()) };
+        if self.buffer.is_empty() {
+            if rustix::fs::fstat(file).is_ok_and(|stat| stat.st_size == 0) {
+                return Ok(());
+            }
+            self.buffer = vec![0; BUFFER_BYTES].into_boxed_slice();
+        }
         let kept = self.unread.len();
         self.buffer.copy_within(self.unread.clone(), 0);
         let count = read_full(file, &mut self.buffer[kept..], self.position + kept as u64);
-        self.unread = 0..kept + count.map_err(|errno| self.io(errno))?;
+        let links = rustix::fs::fstat(file).map(|stat| stat.st_nlink);
+        let count = count.map_err(|errno| self.io(errno))?;
+        // Its writer unlinks a segment before it makes a hole of it: what was read may be zeros by now.
+        self.is_dropped = links.map_err(|errno| self.io(errno))? == 0;
+        self.unread = 0..kept + if self.is_dropped { 0 } else { count };
         Ok(())
     }
 }

@@ -211,10 +211,12 @@ impl LogWriter {
             return false;
         }
         let name = segment::name(oldest.index);
+        let file =
+            rustix::fs::openat(&self.directory, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        // Unlinked first: a reader that finds the file linked behind its reading has read before the hole.
+        let _ = rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty());
         // A reader that has the file open would keep its space; a hole gives it back (fallocate(2)).
-        if let Ok(file) =
-            rustix::fs::openat(&self.directory, &name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
-        {
+        if let Ok(file) = file {
             let _ = rustix::fs::fallocate(
                 &file,
                 FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
@@ -222,7 +224,6 @@ impl LogWriter {
                 oldest.file_bytes.max(1),
             );
         }
-        let _ = rustix::fs::unlinkat(&self.directory, &name, rustix::fs::AtFlags::empty());
         self.totals.dropped_bytes += oldest.payload_bytes;
         self.segments.pop_front();
         true

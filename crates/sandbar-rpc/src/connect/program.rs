@@ -1,7 +1,8 @@
 //! A program whose standard streams are the link, such as `ssh HOST sandbar serve --listen stdio`.
 //!
 //! It is started with exactly the environment it is given, in a process group of its own, and ended with its group: by
-//! the end of its input and TERM, then by KILL. It is a person's choice, from their own configuration: what a model or a
+//! the end of its input and TERM, then by KILL. One that may have to ask a person something stays in ours, since a terminal
+//! stops whoever reads it from another group; then it is ended alone. It is a person's choice, from their own configuration: what a model or a
 //! project chooses is started by the keeper.
 
 use std::ffi::OsString;
@@ -14,7 +15,7 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -37,6 +38,8 @@ pub struct Program {
     pub cwd: Option<PathBuf>,
     /// Where its standard error goes.
     pub stderr: Stdio,
+    /// Whether it may ask a person something, on our terminal.
+    pub may_ask: bool,
 }
 
 /// The program could not be started.
@@ -59,10 +62,13 @@ pub fn spawn(program: Program) -> Result<(Transport, Running), SpawnError> {
 }
 
 fn start(program: Program) -> io::Result<(Transport, Running)> {
-    let Program { program, args, env, cwd, stderr } = program;
+    let Program { program, args, env, cwd, stderr, may_ask } = program;
     let peer = format!("the program {}", program.display());
     let mut command = Command::new(program);
-    command.args(args).env_clear().envs(env).process_group(0);
+    command.args(args).env_clear().envs(env);
+    if !may_ask {
+        command.process_group(0);
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
     if let Some(cwd) = cwd {
         command.current_dir(cwd);
@@ -70,7 +76,7 @@ fn start(program: Program) -> io::Result<(Transport, Running)> {
     let mut child = command.spawn()?;
     let streams = child.stdin.take().zip(child.stdout.take());
     // From here on dropping it ends the program.
-    let running = Running::watch(child)?;
+    let running = Running::watch(child, !may_ask)?;
     let (stdin, stdout) = streams.ok_or(io::ErrorKind::BrokenPipe)?;
     let output = pipe::Sender::from_owned_fd(OwnedFd::from(stdin))?;
     let input = pipe::Receiver::from_owned_fd(OwnedFd::from(stdout))?;
@@ -89,13 +95,15 @@ pub struct Running {
 struct Group {
     child: Child,
     pid: Pid,
+    /// Whether it leads a group; otherwise it is alone.
+    leads_group: bool,
     /// Until it was heard.
     ended: Option<oneshot::Receiver<()>>,
     is_reaped: bool,
 }
 
 impl Running {
-    fn watch(mut child: Child) -> io::Result<Self> {
+    fn watch(mut child: Child, leads_group: bool) -> io::Result<Self> {
         let pid = Pid::from_child(&child);
         let (sender, ended) = oneshot::channel();
         let watching = thread::Builder::new().name("rpc-program".into()).spawn(move || {
@@ -110,7 +118,7 @@ impl Running {
             child.wait()?;
             return Err(error);
         }
-        Ok(Self { group: Some(Group { child, pid, ended: Some(ended), is_reaped: false }) })
+        Ok(Self { group: Some(Group { child, pid, leads_group, ended: Some(ended), is_reaped: false }) })
     }
 
     /// The process id of the program, which leads a group of its own.
@@ -166,7 +174,11 @@ impl Group {
 
     fn signal(&self, signal: Signal) {
         // A group without processes can't be signalled, and needn't.
-        let _ = kill_process_group(self.pid, signal);
+        let _ = if self.leads_group {
+            kill_process_group(self.pid, signal)
+        } else {
+            kill_process(self.pid, signal)
+        };
     }
 }
 

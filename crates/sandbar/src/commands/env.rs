@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::{EnvAddArgs, EnvCheckArgs, EnvCommand, EnvListArgs, EnvRemoveArgs};
 use crate::dirs::Directories;
 use crate::environments::{self, File, LOCAL, Place, Reach, Said, Where};
+use crate::escape::{Layout, escape};
 use crate::render::{Problem, note};
 use crate::table::Table;
 use crate::{event_loop, exit, output};
@@ -146,7 +147,8 @@ fn check(args: &EnvCheckArgs, directories: &Directories) -> Result<u8, Problem> 
         "{}: {kind} {version} on {system}\n  where:     {}\n  connected: {} ms\n  answers:   {} µs\n  begins in: {cwd}\n",
         checked.name, checked.place, checked.connected_ms, checked.answered_us
     );
-    output::print(text)
+    // Most of it is in the server's words.
+    output::print(escape(text.as_bytes(), Layout::Lines))
 }
 
 async fn ask(place: &Place) -> Result<Checked, Problem> {

@@ -44,10 +44,6 @@ async fn serve(args: &ServeArgs, directories: &Directories, runtime: &RuntimeDir
         Server::new(host, connections, connect(runtime), settings, args.log.then(log)).map_err(|error| {
             Problem::new(format!("could not leave a sign of life: {error}")).at(runtime.path().display())
         })?;
-    server.adopt().await.map_err(|error| {
-        Problem::new(format!("could not ask the keeper for sessions of servers that are gone: {error}"))
-            .advise("`sandbar keeper stop` ends an old keeper when nothing runs")
-    })?;
     let url = match &args.listen {
         Some(text) => text.parse().map_err(|error: listen::ListenUrlError| {
             Problem::new(error.to_string()).at(format!("--listen {text}")).status(exit::USAGE)
@@ -112,6 +108,14 @@ async fn listen_on(
     settings.refusals = Some(Arc::new(|who, why| note(format_args!("refused {who}: {why}"))));
     let mut listener = Listener::bind(url, settings).await.map_err(|error| listen_problem(&error, args))?;
     announce(&listener.url())?;
+    // Whoever comes back first is served before: a resume takes over its own session. A server over standard streams takes
+    // over nothing else at all, since it ends with its client.
+    let adopting = server.clone();
+    tokio::spawn(async move {
+        if let Err(error) = adopting.adopt().await {
+            note(format_args!("could not take over sessions of servers that are gone: {error}."));
+        }
+    });
     let mut end = Ends::new()?;
     loop {
         tokio::select! {
@@ -303,17 +307,28 @@ fn metrics(figures: Figures) -> String {
     lines.concat()
 }
 
+/// Waits for a signal; one that is not heeded never comes.
+async fn heard(signal: &mut Option<tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
+    }
+}
+
 /// The signals that end a server.
 struct Ends {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    terminate: Option<tokio::signal::unix::Signal>,
+    interrupt: Option<tokio::signal::unix::Signal>,
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 impl Ends {
     fn new() -> Result<Self, Problem> {
-        let watch = |kind| {
-            signal(kind).map_err(|error| Problem::new(format!("could not watch for signals: {error}")))
+        // One that was ignored when we were started stays ignored, as with nohup(1).
+        let watch = |kind: SignalKind| {
+            let is_heeded = !sandbar_sandbox::caller::ignores(kind.as_raw_value());
+            let watched = is_heeded.then(|| signal(kind)).transpose();
+            watched.map_err(|error| Problem::new(format!("could not watch for signals: {error}")))
         };
         Ok(Self {
             terminate: watch(SignalKind::terminate())?,
@@ -325,9 +340,9 @@ impl Ends {
     /// Waits for one: as long as the server serves.
     async fn wait(&mut self) {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-            _ = self.hang_up.recv() => {}
+            () = heard(&mut self.terminate) => {}
+            () = heard(&mut self.interrupt) => {}
+            () = heard(&mut self.hang_up) => {}
         }
     }
 }

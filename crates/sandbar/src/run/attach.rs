@@ -52,7 +52,7 @@ enum Holder {
 }
 
 async fn attach(args: &AttachArgs, holder: Holder) -> Result<u8, Problem> {
-    let signals =
+    let mut signals =
         Signals::listen().map_err(|error| Problem::new(format!("could not listen to signals: {error}")))?;
     match holder {
         Holder::Keeper(known) => {
@@ -61,11 +61,18 @@ async fn attach(args: &AttachArgs, holder: Holder) -> Result<u8, Problem> {
         }
         Holder::Elsewhere(place) => {
             let elsewhere = Elsewhere::new(place);
-            let known = elsewhere.find(&args.id).await?;
-            if !known.is_running() {
-                return Err(ended(&known));
-            }
-            let process = elsewhere.attach(&known).await?;
+            let follow = async {
+                let known = elsewhere.find(&args.id).await?;
+                if !known.is_running() {
+                    return Err(ended(&known));
+                }
+                elsewhere.attach(&known).await
+            };
+            let process = tokio::select! {
+                biased;
+                followed = follow => followed?,
+                wish = signals.next() => return Err(wish.interrupted("it was attached to")),
+            };
             elsewhere.while_telling(look(args, process, signals)).await
         }
     }

@@ -4,6 +4,7 @@
 //! that comes to. Nothing of this machine is checked for it, and of our environment only what `--env` says goes along.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sandbar_exec::Process;
 use sandbar_exec::remote::RemoteError;
@@ -23,6 +24,7 @@ use crate::elsewhere::Elsewhere;
 use crate::environments::{self, Place};
 use crate::json::Line;
 use crate::render::{Problem, note};
+use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
 use crate::{exit, output};
 
@@ -43,6 +45,7 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
         let mut signals =
             Signals::listen().map_err(|error| cannot_run(format!("could not listen to signals: {error}")))?;
         let elsewhere = Elsewhere::new(place);
+        let id = RunId::generate();
         let begun = async {
             let cwd = working_directory(args, &elsewhere).await?;
             let intent = RunIntent {
@@ -54,12 +57,16 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
                 separate_stderr: streams.plan().stderr == OutputMode::Logged,
                 limits,
             };
-            begin(args, directories, &elsewhere, streams, (cwd, intent)).await
+            begin(args, directories, &elsewhere, streams, (id, cwd, intent)).await
         };
+        let mut begun = std::pin::pin!(begun);
         let (process, record) = tokio::select! {
             biased;
-            begun = begun => begun?,
-            wish = signals.next() => return Err(interrupted(wish)),
+            begun = &mut begun => begun?,
+            wish = signals.next() => {
+                let begun = tokio::time::timeout(INTERRUPT_PATIENCE, begun).await;
+                return Err(interrupted(wish, begun.ok(), id, &elsewhere).await);
+            }
         };
         if args.detach {
             return leave(args, &*process, &elsewhere);
@@ -110,15 +117,17 @@ fn paths(flag: &str, given: &[std::ffi::OsString], cwd: &AbsPath) -> Result<Vec<
     given.iter().map(|path| below(flag, cwd, path).map(WirePath)).collect()
 }
 
+/// A process that was started, and its record.
+type Begun = (Box<dyn Process>, Record);
+
 /// Starts it, with its record begun before.
 async fn begin(
     args: &RunArgs,
     directories: &Directories,
     elsewhere: &Elsewhere,
     streams: Streams,
-    (cwd, intent): (AbsPath, RunIntent),
-) -> Result<(Box<dyn Process>, Record), Problem> {
-    let id = RunId::generate();
+    (id, cwd, intent): (RunId, AbsPath, RunIntent),
+) -> Result<Begun, Problem> {
     let place = elsewhere.place();
     let argv: Vec<ByteString> = args.command.iter().map(|argument| argument.clone().into()).collect();
     let command = argv.first().map(ByteString::to_display).unwrap_or_default();
@@ -237,9 +246,32 @@ fn leave(args: &RunArgs, process: &dyn Process, elsewhere: &Elsewhere) -> Result
     output::print(format!("{}\n", process.record().id))
 }
 
-/// Nothing is known yet of a start that is under way; the other machine ends what nobody detached.
-fn interrupted(wish: Wish) -> Problem {
-    let (Wish::Forward(signal) | Wish::Terminate(signal)) = wish;
-    let status = u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN);
-    Problem::new(format!("interrupted by signal {signal} before the command was started")).status(status)
+/// How long an interrupted start, and the end of what it came to, may take to be answered.
+const INTERRUPT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Ends what a start came to that was interrupted. Where that can't be known, it is said.
+async fn interrupted(
+    wish: Wish,
+    begun: Option<Result<Begun, Problem>>,
+    id: RunId,
+    elsewhere: &Elsewhere,
+) -> Problem {
+    let name = &elsewhere.place().name;
+    let problem = wish.interrupted("the command was started");
+    let may_run = |problem: Problem| {
+        let problem = problem.at(format!("run {id} on {name}, which may have been started there"));
+        problem.advise(format!("`sandbar kill --on {name} {id}` ends it if it was"))
+    };
+    match begun {
+        // It failed by itself.
+        Some(Err(_)) => problem,
+        Some(Ok((process, record))) => {
+            let control = process.control();
+            let ended = control.terminate(SIGKILL, Duration::ZERO);
+            let ended = tokio::time::timeout(INTERRUPT_PATIENCE, ended).await;
+            record.failed_to_start("interrupted", 0, &problem.what);
+            if matches!(ended, Ok(Ok(()))) { problem } else { may_run(problem) }
+        }
+        None => may_run(problem),
+    }
 }

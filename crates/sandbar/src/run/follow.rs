@@ -471,10 +471,12 @@ impl Follower {
         let id = self.process.record().id;
         self.interrupt_terminal();
         self.record.finish();
-        Problem::new(format!("interrupted by signal {signal}: the keeper has not heeded the one before"))
-            .at(format!("run {id}"))
-            .advise(format!("the run may go on; `sandbar kill {id}` ends it once the keeper answers again"))
-            .status(u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN))
+        Problem::new(format!(
+            "interrupted by signal {signal}: what holds the run has not heeded the one before"
+        ))
+        .at(format!("run {id}"))
+        .advise(format!("the run may go on; `sandbar kill {id}` ends it once that answers again"))
+        .status(u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN))
     }
 
     /// Writes what was handed over, to the last byte.
@@ -546,10 +548,19 @@ impl Follower {
 
 /// The run went with its keeper.
 fn lost(id: RunId, error: &ProcessError) -> Problem {
-    Problem::new(format!("lost the run: {error}"))
-        .at(format!("run {id}"))
-        .advise("the keeper ended, and with it the command; `sandbar logs` shows what it wrote until then")
-        .status(exit::CANNOT_RUN)
+    let problem = Problem::new(format!("lost the run: {error}")).at(format!("run {id}"));
+    let problem = match error {
+        ProcessError::Elsewhere(_) => problem
+            .advise("it may go on there; `sandbar ps --on` shows whether it does, once it can be reached"),
+        ProcessError::Lost(_)
+        | ProcessError::Output(_)
+        | ProcessError::Refused(_)
+        | ProcessError::StdinClosed
+        | ProcessError::TooOld { .. } => problem.advise(
+            "the keeper ended, and with it the command; `sandbar logs` shows what it wrote until then",
+        ),
+    };
+    problem.status(exit::CANNOT_RUN)
 }
 
 /// The status to exit with for how the command ended.

@@ -2,6 +2,8 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::exit;
+use crate::render::Problem;
 use crate::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 /// What a signal asks for.
@@ -11,6 +13,15 @@ pub(super) enum Wish {
     Forward(i32),
     /// End the tree: this signal, a while, then KILL.
     Terminate(i32),
+}
+
+impl Wish {
+    /// What a person is told who interrupts before something has begun.
+    pub(super) fn interrupted(self, before: &str) -> Problem {
+        let (Self::Forward(signal) | Self::Terminate(signal)) = self;
+        let status = u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN);
+        Problem::new(format!("interrupted by signal {signal} before {before}")).status(status)
+    }
 }
 
 /// The signals that are listened to. One that was ignored when we were started stays ignored: whoever started us
