@@ -1,4 +1,4 @@
-//! E6: what a keeper needs of the memory, idle and for each process that sleeps.
+//! E6: what a keeper and an exec server need of the memory, idle and for each process that sleeps.
 //!
 //! Read from smaps_rollup, which divides pages that several processes share (PSS) and also counts them whole (RSS).
 //! Targets are for RSS, the larger one. Of a keeper only root may read it: it is not dumpable.
@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::Pid;
 
-use super::amount::Amount;
+use super::amount::{Amount, Unit};
+use super::exec::{Client, OURS, PEER, Server, command};
 use super::world::World;
+use crate::peers::Peers;
 
 const ID: &str = "E6";
 
@@ -55,8 +57,13 @@ pub(super) fn amounts(world: &World) -> Result<Vec<Amount>> {
     let holders = children(keeper);
     let holder = memory(*holders.first().context("a sleeper has no holder")?)?;
     let each = |of: fn(Memory) -> f64| (of(busy) - of(idle)) / f64::from(SLEEPERS);
-    let amount =
-        |name: &str, kilobytes, at_most| Amount { id: ID, name: name.to_owned(), kilobytes, at_most };
+    let amount = |name: &str, value, at_most| Amount {
+        id: ID,
+        name: name.to_owned(),
+        value,
+        unit: Unit::Kilobytes,
+        at_most,
+    };
     Ok(vec![
         amount("idle keeper, RSS", idle.whole, Some(4000.0)),
         amount("idle keeper, PSS", idle.shared_out, None),
@@ -65,6 +72,64 @@ pub(super) fn amounts(world: &World) -> Result<Vec<Amount>> {
         amount("growth of the keeper per sleeping process, PSS", each(|memory| memory.shared_out), None),
         amount("holder of a sleeping process, private", holder.private, None),
     ])
+}
+
+/// Measures the amounts of E6 that are about servers: ours with its keeper, and the peer's.
+///
+/// # Errors
+/// A server can't be started, or starts nothing.
+pub(super) fn of_servers(world: &World, peers: &Peers) -> Result<Vec<Amount>> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("{ID} of servers is not measured: only root may read the memory of a keeper");
+        return Ok(Vec::new());
+    }
+    eprintln!("measuring {ID}: a server without processes, then with {SLEEPERS} that sleep");
+    let (ours, mut client) = used(Server::ours(world)?, world)?;
+    let keeper = world.keeper()?;
+    wait_until(SPARE_LEAVES, || children(keeper).is_empty())?;
+    let both = || anyhow::Ok((memory(ours.pid())?, memory(keeper)?));
+    let idle = both()?;
+    start_sleepers(&mut client, world)?;
+    wait_until(SPARE_LEAVES, || children(keeper).len() == SLEEPERS as usize)?;
+    let busy = both()?;
+    let of_server = (busy.0.whole - idle.0.whole) / f64::from(SLEEPERS);
+    let of_keeper = (busy.1.whole - idle.1.whole) / f64::from(SLEEPERS);
+    let amount =
+        |name: String, value, at_most| Amount { id: ID, name, value, unit: Unit::Kilobytes, at_most };
+    let mut found = vec![
+        amount(format!("idle {OURS}, RSS"), idle.0.whole, Some(15_000.0)),
+        amount(format!("idle {OURS}, private"), idle.0.private, None),
+        amount(format!("growth of {OURS} per sleeping process, RSS"), of_server, None),
+        amount(
+            "growth of keeper and server per sleeping process, RSS".into(),
+            of_server + of_keeper,
+            Some(24.0),
+        ),
+    ];
+    if let Some(codex) = &peers.codex {
+        let (peer, mut client) = used(Server::peer(world, codex)?, world)?;
+        let idle = memory(peer.pid())?;
+        start_sleepers(&mut client, world)?;
+        let each = (memory(peer.pid())?.whole - idle.whole) / f64::from(SLEEPERS);
+        found.extend([
+            amount(format!("idle {PEER}, RSS"), idle.whole, None),
+            amount(format!("idle {PEER}, private"), idle.private, None),
+            amount(format!("growth of {PEER} per sleeping process, RSS"), each, None),
+        ]);
+    }
+    Ok(found)
+}
+
+/// A server that has done everything once, and its client.
+fn used(server: Server, world: &World) -> Result<(Server, Client)> {
+    let mut client = server.client()?;
+    client.run(&command(&["/bin/true"], &world.workspace))?;
+    Ok((server, client))
+}
+
+fn start_sleepers(client: &mut Client, world: &World) -> Result<()> {
+    let sleep = command(&["sleep", "86400"], &world.workspace);
+    (0..SLEEPERS).try_for_each(|_| client.start(&sleep).map(drop))
 }
 
 fn wait_until(deadline: Duration, mut is_so: impl FnMut() -> bool) -> Result<()> {

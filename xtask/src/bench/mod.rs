@@ -5,6 +5,7 @@
 
 mod amount;
 mod contender;
+mod exec;
 mod keys;
 mod memory;
 mod race;
@@ -17,6 +18,7 @@ use std::path::Path;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use crate::cargo::cargo;
 use crate::peers::{self, Peers};
 use world::World;
 
@@ -34,6 +36,9 @@ pub(crate) struct Options {
     /// Rounds of the short measurements
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Commands that write while the server is killed (E7); its target speaks of 100
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
+    writers: u32,
 }
 
 /// A part of the performance targets.
@@ -41,7 +46,9 @@ pub(crate) struct Options {
 enum Area {
     /// S1: `sandbar run`, whole process
     Run,
-    /// E6: memory of the keeper
+    /// E1 to E5, E7, S2: the exec server
+    Exec,
+    /// E6: memory of the keeper and of the exec server
     Memory,
     /// K1: a key typed to a command on a terminal, until its echo
     Keys,
@@ -58,20 +65,29 @@ enum Found {
 /// # Errors
 /// When something cannot be built, or a measured command fails.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
+    let areas = areas(options);
+    if cfg!(debug_assertions) && areas.contains(&Area::Exec) {
+        return again_in_release(root);
+    }
     let peers = if options.peers { peers::find(root)? } else { Peers::default() };
     if options.peers {
         for (name, version) in peers.versions() {
             eprintln!("peer {name}: {}", version.as_deref().unwrap_or("not found, see `cargo xtask peers`"));
         }
     }
-    let areas = options.area.as_ref().map_or(Area::value_variants(), std::slice::from_ref);
     let mut rows = Vec::new();
     for area in areas {
         // Each has a world of its own: nothing that another one left behind is measured.
         let world = World::new(root)?;
         match area {
             Area::Run => rows.extend(run::rows(&world, &peers, options.runs)?.into_iter().map(Found::Row)),
-            Area::Memory => rows.extend(memory::amounts(&world)?.into_iter().map(Found::Amount)),
+            Area::Exec => rows.extend(exec::measure(&world, &peers, options.runs, options.writers)?),
+            Area::Memory => {
+                rows.extend(memory::amounts(&world)?.into_iter().map(Found::Amount));
+                drop(world);
+                let world = World::new(root)?;
+                rows.extend(memory::of_servers(&world, &peers)?.into_iter().map(Found::Amount));
+            }
             Area::Keys => rows.extend(keys::rows(&world, options.runs)?.into_iter().map(Found::Row)),
         }
     }
@@ -93,4 +109,16 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
         }
     }
     Ok(true)
+}
+
+fn areas(options: &Options) -> &[Area] {
+    options.area.as_ref().map_or(Area::value_variants(), std::slice::from_ref)
+}
+
+/// The same command line as a release: a client that checks every byte must be faster than the server that it measures.
+fn again_in_release(root: &Path) -> Result<bool> {
+    let line = std::env::args_os().skip(1);
+    let status =
+        cargo(root).args(["run", "--release", "--quiet", "--package", "xtask", "--"]).args(line).status()?;
+    Ok(status.success())
 }

@@ -27,19 +27,82 @@ pub(super) struct Row {
     pub(super) ours: Times,
     /// Times of the others.
     pub(super) others: Vec<(Role, Times)>,
-    /// How many times a peer's median ours must be, by the peer's name.
-    pub(super) targets: Vec<(&'static str, f64)>,
+    /// What ours has to reach.
+    pub(super) targets: Vec<Target>,
     /// Bytes that each run moved, for throughput.
     pub(super) bytes: Option<u64>,
 }
 
-/// A target and what came out.
-#[derive(Debug, Clone, PartialEq)]
+/// What our median, or another statistic of ours, has to reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Target {
+    /// Another's median is at least so many times ours.
+    Slower { other: &'static str, times: f64 },
+    /// Our median is at most so many times another's.
+    Near { other: &'static str, times: f64 },
+    /// Our median is at most this.
+    Within(Duration),
+    /// So are 99 of 100 of our times.
+    P99Within(Duration),
+}
+
+/// What came out of a target.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Verdict {
-    peer: &'static str,
-    wanted: f64,
-    /// `None` when the peer was not measured.
+    target: Target,
+    /// `None` when the other was not measured.
     reached: Option<f64>,
+}
+
+impl Target {
+    /// Another takes at least `times` as long as ours.
+    pub(super) const fn slower(other: &'static str, times: f64) -> Self {
+        Self::Slower { other, times }
+    }
+
+    /// Ours takes at most `times` as long as another.
+    pub(super) const fn near(other: &'static str, times: f64) -> Self {
+        Self::Near { other, times }
+    }
+}
+
+impl Verdict {
+    fn is_met(self) -> Option<bool> {
+        self.reached.map(|reached| match self.target {
+            Target::Slower { times, .. } => reached >= times,
+            Target::Near { times, .. } => reached <= times,
+            Target::Within(most) | Target::P99Within(most) => reached <= milliseconds(most),
+        })
+    }
+
+    fn to_json(self) -> Value {
+        let (reached, met) = (self.reached.map(rounded), self.is_met());
+        match self.target {
+            Target::Slower { other, times } => {
+                json!({"peer": other, "at_least": times, "reached": reached, "met": met})
+            }
+            Target::Near { other, times } => {
+                json!({"floor": other, "at_most": times, "reached": reached, "met": met})
+            }
+            Target::Within(most) => {
+                json!({"median_ms_at_most": milliseconds(most), "reached": reached, "met": met})
+            }
+            Target::P99Within(most) => {
+                json!({"p99_ms_at_most": milliseconds(most), "reached": reached, "met": met})
+            }
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slower { other, times } => write!(f, "{other} takes at least {times} × ours"),
+            Self::Near { other, times } => write!(f, "ours takes at most {times} × {other}"),
+            Self::Within(most) => write!(f, "median at most {} ms", milliseconds(*most)),
+            Self::P99Within(most) => write!(f, "p99 at most {} ms", milliseconds(*most)),
+        }
+    }
 }
 
 impl Row {
@@ -59,18 +122,7 @@ impl Row {
                 other
             })
             .collect();
-        let targets: Vec<_> = self
-            .verdicts()
-            .iter()
-            .map(|verdict| {
-                json!({
-                    "peer": verdict.peer,
-                    "at_least": verdict.wanted,
-                    "reached": verdict.reached.map(rounded),
-                    "met": verdict.reached.map(|reached| reached >= verdict.wanted),
-                })
-            })
-            .collect();
+        let targets: Vec<_> = self.verdicts().into_iter().map(Verdict::to_json).collect();
         json!({
             "id": self.id,
             "name": self.name,
@@ -95,13 +147,17 @@ impl Row {
     }
 
     fn verdicts(&self) -> Vec<Verdict> {
-        self.targets
-            .iter()
-            .map(|&(peer, wanted)| {
-                let times = self.others.iter().map(|(_, times)| times).find(|times| times.name == peer);
-                Verdict { peer, wanted, reached: times.map(|times| ratio(times.median, self.ours.median)) }
-            })
-            .collect()
+        let median_of = |name| {
+            let mut others = self.others.iter().map(|(_, times)| times);
+            others.find(|times| times.name == name).map(|times| times.median)
+        };
+        let reached = |target| match target {
+            Target::Slower { other, .. } => median_of(other).map(|median| ratio(median, self.ours.median)),
+            Target::Near { other, .. } => median_of(other).map(|median| ratio(self.ours.median, median)),
+            Target::Within(_) => Some(milliseconds(self.ours.median)),
+            Target::P99Within(_) => Some(milliseconds(self.ours.p99)),
+        };
+        self.targets.iter().map(|&target| Verdict { target, reached: reached(target) }).collect()
     }
 
     fn write_times(&self, f: &mut fmt::Formatter<'_>, times: &Times, note: &str) -> fmt::Result {
@@ -127,13 +183,13 @@ impl fmt::Display for Row {
             };
             self.write_times(f, times, &note)?;
         }
-        for Verdict { peer, wanted, reached } in self.verdicts() {
-            let word = match reached {
+        for verdict in self.verdicts() {
+            let word = match verdict.is_met() {
                 None => "not measured",
-                Some(reached) if reached >= wanted => "met",
-                Some(_) => "missed",
+                Some(true) => "met",
+                Some(false) => "missed",
             };
-            writeln!(f, "  target: {peer} takes at least {wanted} × ours: {word}")?;
+            writeln!(f, "  target: {}: {word}", verdict.target)?;
         }
         Ok(())
     }
@@ -172,7 +228,7 @@ mod tests {
             name: "warm keeper",
             ours: times("sandbar run", 4),
             others: vec![(Role::Floor, times("/bin/true", 2)), (Role::Peer, times("bwrap", 6))],
-            targets: vec![("bwrap", 1.0), ("codex", 9.0)],
+            targets: vec![Target::slower("bwrap", 1.0), Target::slower("codex", 9.0)],
             bytes: None,
         }
     }
@@ -200,6 +256,37 @@ S1  warm keeper
         assert_eq!(
             slow.to_json()["targets"][0],
             json!({"peer": "bwrap", "at_least": 1.0, "reached": 0.75, "met": false})
+        );
+    }
+
+    #[test]
+    fn a_target_is_a_ratio_or_a_time() {
+        let targets = vec![
+            Target::near("/bin/true", 3.0),
+            Target::near("nobody", 3.0),
+            Target::Within(Duration::from_millis(4)),
+            Target::P99Within(Duration::from_millis(7)),
+        ];
+        let row = Row { targets, ..row() };
+        let text = row.to_string();
+        let lines: Vec<_> = text.lines().filter(|line| line.contains("target")).collect();
+        assert_eq!(
+            lines,
+            [
+                "  target: ours takes at most 3 × /bin/true: met",
+                "  target: ours takes at most 3 × nobody: not measured",
+                "  target: median at most 4 ms: met",
+                "  target: p99 at most 7 ms: missed",
+            ]
+        );
+        assert_eq!(
+            row.to_json()["targets"],
+            json!([
+                {"floor": "/bin/true", "at_most": 3.0, "reached": 2.0, "met": true},
+                {"floor": "nobody", "at_most": 3.0, "reached": null, "met": null},
+                {"median_ms_at_most": 4.0, "reached": 4.0, "met": true},
+                {"p99_ms_at_most": 7.0, "reached": 8.0, "met": false},
+            ])
         );
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use super::contender::Line;
 use super::race::{Contender, Pace, Times, race};
-use super::row::{Role, Row};
+use super::row::{Role, Row, Target};
 use super::world::{World, runtime_directory};
 use crate::peers::Peers;
 
@@ -52,7 +52,11 @@ pub(super) fn rows(world: &World, peers: &Peers, runs: u32) -> Result<Vec<Row>> 
 
     let row = |name, (ours, others), targets| Row { id: ID, name, ours, others, targets, bytes: None };
     Ok(vec![
-        row("start, warm keeper, not recorded", warm, vec![("bwrap", 1.0), ("codex sandbox", 9.0)]),
+        row(
+            "start, warm keeper, not recorded",
+            warm,
+            vec![Target::slower("bwrap", 1.0), Target::slower("codex sandbox", 9.0)],
+        ),
         row("start, warm keeper, recorded", with_record, Vec::new()),
         row("start, cold keeper, not recorded", cold, Vec::new()),
         Row { bytes: Some(THROUGHPUT_BYTES), ..row("1 GB to a pipe, not recorded", throughput, Vec::new()) },
