@@ -92,13 +92,19 @@ pub(super) fn of_servers(world: &World, peers: &Peers) -> Result<Vec<Amount>> {
     start_sleepers(&mut client, world)?;
     wait_until(SPARE_LEAVES, || children(keeper).len() == SLEEPERS as usize)?;
     let busy = both()?;
-    let each = (busy.0.whole + busy.1.whole - idle.0.whole - idle.1.whole) / f64::from(SLEEPERS);
+    let of_server = (busy.0.whole - idle.0.whole) / f64::from(SLEEPERS);
+    let of_keeper = (busy.1.whole - idle.1.whole) / f64::from(SLEEPERS);
     let amount =
         |name: String, value, at_most| Amount { id: ID, name, value, unit: Unit::Kilobytes, at_most };
     let mut found = vec![
         amount(format!("idle {OURS}, RSS"), idle.0.whole, Some(15_000.0)),
         amount(format!("idle {OURS}, private"), idle.0.private, None),
-        amount("growth of keeper and server per sleeping process, RSS".into(), each, Some(24.0)),
+        amount(format!("growth of {OURS} per sleeping process, RSS"), of_server, None),
+        amount(
+            "growth of keeper and server per sleeping process, RSS".into(),
+            of_server + of_keeper,
+            Some(24.0),
+        ),
     ];
     if let Some(codex) = &peers.codex {
         let (peer, mut client) = used(Server::peer(world, codex)?, world)?;

@@ -1,5 +1,6 @@
 //! The dialect's own messages, as they were seen on the wire, against the shapes here.
 
+use sandbar_testkit::{Samples, Took, fuzz};
 use serde_json::json;
 
 use super::*;
@@ -101,5 +102,55 @@ fn unusual_base64_is_refused() {
     assert_eq!(serde_json::from_value::<Base64>(json!("aGk=")).unwrap().0, b"hi");
     for text in ["aGk", "a", "aGk=\n", "aG k="] {
         assert!(serde_json::from_value::<Base64>(json!(text)).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn fuzz_a_start_is_understood_as_it_would_be_sent_again_or_refused() {
+    let plain = br#"{"processId":"p","argv":["sh","-c","true"],"cwd":"file:///work","env":{"A":"b"},"tty":true,"arg0":null}"#;
+    let managed = br#"{"processId":"p","argv":["true"],"cwd":"/work","envPolicy":{"inherit":"core",
+        "ignoreDefaultExcludes":false,"exclude":[],"set":{},"includeOnly":[]},"sandbox":{"permissions":{"type":"managed",
+        "file_system":{"type":"restricted","entries":[{"path":{"type":"special","value":{"kind":"root"}},"access":"read"},
+        {"path":{"type":"path","path":"file:///a"},"access":"write","missing_path_behavior":"skip"}]},
+        "network":"restricted"},"cwd":"file:///work","workspaceRoots":["file:///work"]}}"#;
+    let legacy = br#"{"processId":"p","argv":["true"],"cwd":null,"sandboxPolicy":{"type":"workspace-write",
+        "writable_roots":["/a"],"network_access":true}}"#;
+    let run = br#"{"processId":"p","argv":["true"],"cwd":"file:///","startId":"x","detached":true,
+        "run":{"profile":"workspace","network":"off","allowWrite":["/a"]}}"#;
+    let words: &[&[u8]] = &[
+        br#""sandbox":"#,
+        br#""sandboxPolicy":"#,
+        br#""run":"#,
+        br#""type":"disabled""#,
+        br#""type":"external""#,
+        br#""access":"none""#,
+        br#""kind":"minimal""#,
+        br#""somethingNew":1,"#,
+        b"null",
+        b"{}",
+        b"[]",
+        b"file:///%00",
+        b"file://host/",
+        b"%41",
+    ];
+    let whole: &[&[u8]] = &[plain, managed, legacy, run];
+    fuzz("starts", Samples { whole, words }, |input| {
+        let Ok(params) = serde_json::from_slice::<StartParams>(input) else { return Took::Refused };
+        // What asks for security is never lost on the way to another executor.
+        let text = serde_json::to_string(&params).unwrap();
+        assert_eq!(serde_json::from_str::<StartParams>(&text).unwrap(), without_unsupported(params));
+        Took::Understood
+    });
+}
+
+/// What is not supported is refused when it asks for anything, and never sent on; see [`Unsupported`].
+fn without_unsupported(params: StartParams) -> StartParams {
+    let empty = |what: Option<Unsupported>| what.map(|_| Unsupported { is_empty: true });
+    StartParams {
+        shell_snapshot: empty(params.shell_snapshot),
+        managed_network: empty(params.managed_network),
+        network_proxy: empty(params.network_proxy),
+        credential_providers: empty(params.credential_providers),
+        ..params
     }
 }

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::header::HeaderValue;
 use ring::hmac;
+use sandbar_testkit::{Samples, Took, fuzz};
 use serde_json::{Value, json};
 
 use super::*;
@@ -247,4 +248,47 @@ fn a_shared_secret_is_as_long_as_the_hash() {
     };
     let error = Verifier::new(&Auth::SignedBearer(settings)).err().unwrap();
     assert!(matches!(error, AuthError::TooShort { length: 31, least: 32, .. }), "{error}");
+}
+
+#[test]
+fn fuzz_a_signed_token_is_believed_only_as_far_as_its_claims_go() {
+    const SKEW: u64 = 30;
+    let home = tempfile::tempdir().unwrap();
+    let verifier = key(home.path(), Some("me"), None, SKEW);
+    // Header and claims, between which the target puts what belongs there.
+    let claims = |rest: &str| format!("{{\"alg\":\"HS256\"}}\n{{\"exp\":{},\"iss\":\"me\"{rest}}}", NOW + 60);
+    let [plain, several, early] =
+        [r#","sub":"u""#, r#","aud":["a","b"]"#, r#","nbf":1.8e9"#].map(|rest| claims(rest).into_bytes());
+    let words: &[&[u8]] = &[
+        br#""alg":"none""#,
+        br#","crit":["b64"]"#,
+        br#""iss":"you""#,
+        br#""nbf":1800000031"#,
+        b"1800000000",
+        b"1e999",
+        b"-1",
+        b"null",
+        b"\n",
+    ];
+    fuzz("signed tokens", Samples { whole: &[&plain, &several, &early], words }, |input| {
+        let Some(at) = input.iter().position(|&byte| byte == b'\n') else { return Took::Refused };
+        let (header, claims) = (&input[..at], &input[at + 1..]);
+        let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+        let signed_with = |secret: &[u8]| {
+            let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), text.as_bytes());
+            format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature))
+        };
+        assert_eq!(verified(&verifier, &signed_with(b"another secret of at least 32 bytes")), None);
+        if verified(&verifier, &signed_with(SECRET)).is_none() {
+            return Took::Refused;
+        }
+        let [header, claims] = [header, claims].map(|part| serde_json::from_slice::<Value>(part).unwrap());
+        assert_eq!((&header["alg"], header["crit"].is_null()), (&json!("HS256"), true));
+        assert_eq!(claims["iss"], "me");
+        #[expect(clippy::cast_precision_loss, reason = "seconds, far below 2^52")]
+        let (now, skew) = (NOW as f64, SKEW as f64);
+        assert!(claims["exp"].as_f64().unwrap() + skew > now);
+        assert!(claims["nbf"].as_f64().is_none_or(|begin| begin <= now + skew));
+        Took::Understood
+    });
 }

@@ -153,4 +153,36 @@ mod tests {
             assert_eq!(target(text), expected, "{text}");
         }
     }
+
+    #[test]
+    fn fuzz_an_address_to_connect_to_names_a_host_and_no_credentials() {
+        use sandbar_testkit::{Samples, Took, fuzz};
+
+        let whole: &[&[u8]] = &[
+            b"ws://127.0.0.1:4000",
+            b"ws://[::1]:4000/",
+            b"wss://host.example:1/a?b=c",
+            b"unix:///run/x.sock",
+        ];
+        let words: &[&[u8]] =
+            &[b"ws://", b"wss://", b"unix:", b"user:pw@", b"[::1]", b":80", b"/a", b"?b", b"#c", b"\r\n"];
+        fuzz("addresses to connect to", Samples { whole, words }, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return Took::Refused };
+            let Ok(url) = text.parse::<ConnectUrl>() else { return Took::Refused };
+            assert_eq!(url.to_string(), text);
+            // Both go into the head of a request as they are.
+            for written in [url.path(), url.authority()] {
+                assert!(
+                    !written.contains(|letter: char| letter.is_ascii_control() || letter == ' '),
+                    "{written:?}"
+                );
+            }
+            assert!(!url.authority().contains('@'));
+            match url.target() {
+                Target::Unix(path) => assert!(!path.as_os_str().is_empty()),
+                Target::Host { host, .. } => assert!(!host.is_empty()),
+            }
+            Took::Understood
+        });
+    }
 }

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use sandbar_proto::rpc::code;
+use sandbar_testkit::{Samples, Took, fuzz};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -109,4 +110,43 @@ proptest! {
         let whole = id_in_front(text.as_bytes());
         prop_assert_eq!(whole.as_ref(), id);
     }
+}
+
+#[test]
+fn fuzz_a_message_is_read_as_it_is_written_again_or_refused() {
+    let whole: &[&[u8]] = &[
+        br#"{"id":3,"method":"process/start","params":{"processId":"p"},"trace":{"traceparent":"00-1-2-01"}}"#,
+        br#"{"method":"process/credit","params":{"processId":"p","bytes":9}}"#,
+        br#"{"id":"a","result":{"running":true}}"#,
+        br#"{"error":{"code":-32004,"message":"gone","data":{"kind":"not_found"}},"id":-1}"#,
+    ];
+    let words: &[&[u8]] = &[
+        br#""id":"#,
+        br#""method":"#,
+        br#""params":"#,
+        br#""result":"#,
+        br#""error":"#,
+        br#""jsonrpc":"2.0","#,
+        b"null",
+        b"[",
+        b"{",
+        b"\\u0069d",
+        b"1e400",
+        b"-9223372036854775808",
+    ];
+    fuzz("messages", Samples { whole, words }, |input| {
+        let in_front = id_in_front(input);
+        let Ok(message) = decode(input) else { return Took::Refused };
+        let id = match &message {
+            Message::Request { id, .. } | Message::Response { id, .. } | Message::Error { id, .. } => {
+                Some(id)
+            }
+            Message::Notification { .. } => None,
+        };
+        assert_eq!(in_front.as_ref(), id, "the front of a whole message has its id");
+        let text = serde_json::to_string(&message).unwrap();
+        let again = serde_json::to_string(&decode(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(again, text);
+        Took::Understood
+    });
 }

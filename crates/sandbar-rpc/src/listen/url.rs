@@ -121,4 +121,20 @@ mod tests {
              `stdio`"
         );
     }
+
+    #[test]
+    fn fuzz_an_address_to_listen_on_is_shown_as_what_it_is() {
+        use sandbar_testkit::{Samples, Took, fuzz};
+
+        let whole: &[&[u8]] =
+            &[b"unix:///run/x.sock", b"unix:x.sock", b"ws://127.0.0.1:0", b"wss://[::1]:443/", b"stdio"];
+        let words: &[&[u8]] =
+            &[b"unix:", b"ws://", b"wss://", b"stdio", b"//", b"[::1]", b":80", b"%2f", b"\0", b"/"];
+        fuzz("addresses to listen on", Samples { whole, words }, |input| {
+            let Ok(text) = std::str::from_utf8(input) else { return Took::Refused };
+            let Ok(url) = text.parse::<ListenUrl>() else { return Took::Refused };
+            assert_eq!(url.to_string().parse(), Ok(url));
+            Took::Understood
+        });
+    }
 }

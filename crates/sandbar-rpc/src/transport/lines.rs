@@ -148,3 +148,47 @@ fn one_line(text: &mut [u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sandbar_testkit::{Samples, Took, fuzz};
+
+    /// Everything that a reader reads of an input.
+    fn read(input: &[u8], limit: usize) -> Vec<Inbound> {
+        let transport = lines(io::Cursor::new(input.to_vec()), tokio::io::sink(), Side::Server);
+        let crate::transport::Reader::Lines(mut reader) = transport.reader else { panic!("no lines") };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut found = Vec::new();
+            while let Ok(inbound) = reader.next(limit, &Activity::default()).await {
+                found.push(inbound);
+            }
+            found
+        })
+    }
+
+    /// What a line of an input is to be read as.
+    fn expected(line: &[u8], limit: usize) -> Option<Inbound> {
+        if line.len() > limit {
+            return Some(Inbound::TooLarge { front: line[..line.len().min(FRONT)].to_vec() });
+        }
+        (!line.trim_ascii().is_empty()).then(|| Inbound::Text(line.to_vec()))
+    }
+
+    #[test]
+    fn fuzz_each_line_that_is_not_blank_is_a_message() {
+        const LIMIT: usize = 40;
+        let whole: &[&[u8]] = &[
+            b"{\"id\":1,\"method\":\"initialize\"}\n\n  \r\n{\"method\":\"initialized\"}",
+            b"a line that is longer than forty bytes, and so\nanother one\n",
+        ];
+        let words: &[&[u8]] = &[b"\n", b"\r\n", b"\n\n", b" ", b"\0", &[b'x'; 41], &[b'y'; 1100]];
+        fuzz("lines", Samples { whole, words }, |input| {
+            let found = read(input, LIMIT);
+            let lines = input.split(|&byte| byte == b'\n').filter_map(|line| expected(line, LIMIT));
+            assert_eq!(found, lines.collect::<Vec<_>>());
+            Took::if_understood(!found.is_empty())
+        });
+    }
+}

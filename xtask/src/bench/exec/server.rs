@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
@@ -20,7 +20,10 @@ pub(in crate::bench) const PEER: &str = "codex exec-server";
 /// Our name in results.
 pub(in crate::bench) const OURS: &str = "sandbar serve";
 
-/// A server that runs. It is killed when this is dropped; what it started ends with its keeper.
+/// How long a server may take to end what runs in its sessions, and itself. The peer that wedged takes all of it.
+const ENDS: Duration = Duration::from_secs(5);
+
+/// A server that runs. It ends when this is dropped, with its sessions and what runs in them.
 #[derive(Debug)]
 pub(in crate::bench) struct Server {
     child: Child,
@@ -85,6 +88,12 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Asked first: one that is killed leaves its sessions to the next, which would be measured with them.
+        let _ = kill_process(self.pid(), Signal::TERM);
+        let end = Instant::now() + ENDS;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // Both fail only where it has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();

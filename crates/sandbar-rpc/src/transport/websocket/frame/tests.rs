@@ -2,6 +2,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 
 use proptest::prelude::*;
+use sandbar_testkit::{Samples, Took, fuzz};
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{self, Message as Theirs};
 
@@ -258,4 +259,33 @@ proptest! {
         apply_mask(back, mask, cut);
         prop_assert_eq!(masked, expected);
     }
+}
+
+#[test]
+fn fuzz_frames_mean_the_same_in_whatever_pieces_and_stay_within_the_limit() {
+    const LIMIT: usize = 64;
+    let masked = frame(0x82, Some([1, 2, 3, 4]), &[7; 60]);
+    let large = frame(0x81, None, &[b'x'; 300]);
+    let fragments = b"\x01\x03Hel\x89\x01p\x80\x02lo\x88\x02\x03\xe8";
+    let whole: &[&[u8]] = &[&masked, &large, fragments];
+    let words: &[&[u8]] =
+        &[b"\x81", b"\x82\x7e", b"\x01\x7f", b"\x80\x00", b"\x89\x00", b"\x88\x00", &[0; 8], &[0xff; 8]];
+    fuzz("frames", Samples { whole, words }, |input| {
+        let mut understood = false;
+        for from in [From::Client, From::Server] {
+            let (events, error) = decode_in_pieces(from, input, &[usize::MAX], LIMIT);
+            for event in &events {
+                match event {
+                    Event::Text(payload) | Event::Binary(payload) => assert!(payload.len() <= LIMIT),
+                    Event::TooLarge(front) => assert!(front.len() <= FRONT),
+                    Event::Ping(payload) => assert!(payload.len() as u64 <= CONTROL),
+                    Event::Pong | Event::Close => {}
+                }
+            }
+            understood |= !events.is_empty();
+            assert_eq!(decode_in_pieces(from, input, &[1], LIMIT), (events.clone(), error));
+            assert_eq!(decode_in_pieces(from, input, &[3, 7], LIMIT), (events, error));
+        }
+        Took::if_understood(understood)
+    });
 }
