@@ -471,12 +471,10 @@ impl Follower {
         let id = self.process.record().id;
         self.interrupt_terminal();
         self.record.finish();
-        Problem::new(format!(
-            "interrupted by signal {signal}: the keeper has not heeded the one before"
-        ))
-        .at(format!("run {id}"))
-        .advise(format!("the run may go on; `sandbar kill {id}` ends it once the keeper answers again"))
-        .status(u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN))
+        Problem::new(format!("interrupted by signal {signal}: the keeper has not heeded the one before"))
+            .at(format!("run {id}"))
+            .advise(format!("the run may go on; `sandbar kill {id}` ends it once the keeper answers again"))
+            .status(u8::try_from(128 + signal).unwrap_or(exit::CANNOT_RUN))
     }
 
     /// Writes what was handed over, to the last byte.
