@@ -2,13 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use sandbar_exec::environment::Environment;
 use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::remote::dial::AtUrl;
-use sandbar_exec::remote::{Remote, Settings};
+use sandbar_exec::remote::{Remote, RemoteError, Settings};
 use sandbar_exec::server::{self, Connect, Connections, Host, Server};
 use sandbar_keeper::{Patience, RuntimeDir};
 use sandbar_policy::OwnDirectories;
@@ -70,8 +70,12 @@ struct Apart(Child, String);
 
 impl Apart {
     fn start(home: &Home) -> Self {
+        Self::of(&mut home.sandbar(&["serve"]))
+    }
+
+    fn of(command: &mut Command) -> Self {
         use std::io::{BufRead as _, BufReader};
-        let mut child = home.sandbar(&["serve"]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut url = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
         Self(child, url.trim().to_owned())
@@ -158,4 +162,56 @@ async fn another_machine_over_a_socket() {
     let dial = AtUrl { url: apart.1.parse().unwrap(), settings: connect::Settings::default(), token: None };
     let remote = Remote::new(dial, "test", Settings::default());
     holds(&Environment::elsewhere("box", remote), &home).await;
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_ours_has_the_dialect_and_says_so_of_the_rest() {
+    let codex = need!(need::codex(std::path::Path::new(env!("CARGO_TARGET_TMPDIR"))));
+    let home = home();
+    let codex_home = home.user_home().join("codex");
+    std::fs::create_dir(&codex_home).unwrap();
+    let apart = Apart::of(home.command(codex).arg("exec-server").env("CODEX_HOME", codex_home));
+    let dial = AtUrl { url: apart.1.parse().unwrap(), settings: connect::Settings::default(), token: None };
+    let remote = Remote::new(dial, "test", Settings::default());
+    assert_eq!(remote.records().await.unwrap_err(), RemoteError::NotOurs);
+    let params = StartParams {
+        process_id: "p".to_owned(),
+        argv: ["/bin/sh", "-c", "seq 20000; echo err >&2; exit 3"].map(Into::into).to_vec(),
+        cwd: Some(WirePath(path(home.workspace()))),
+        env: [("PATH".to_owned(), "/usr/bin:/bin".into())].into(),
+        ..StartParams::default()
+    };
+    let run = StartParams { run: Some(RunIntent::default()), ..params.clone() };
+    assert_eq!(remote.start(run).await.map(|_| ()).unwrap_err(), RemoteError::NotOurs);
+    let (mut process, started) = remote.start(params).await.unwrap();
+    assert!(started.is_none());
+    let (mut out, mut err, mut seqs, mut status) = (Vec::new(), Vec::new(), Vec::new(), None);
+    while let Some(event) = process.next_event().await.unwrap() {
+        match event {
+            ProcessEvent::Output { seq, stream, bytes, .. } => {
+                seqs.push(seq.0);
+                if stream == Stream::Stdout { &mut out } else { &mut err }.extend(bytes);
+            }
+            ProcessEvent::Exited(end) => {
+                seqs.extend(end.seq().map(|seq| seq.0));
+                status = Some(end.status);
+            }
+            ProcessEvent::Closed { seq } => seqs.push(seq.0),
+            ProcessEvent::Gap(gap) => panic!("{gap:?}"),
+            ProcessEvent::Stopped { .. } => {}
+        }
+    }
+    let expected: String = (1..=20_000).map(|number| format!("{number}\n")).collect();
+    assert!(out == expected.as_bytes() && err == b"err\n");
+    assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>());
+    assert_eq!(status, Some(ExitStatus::Exited { code: 3 }));
+    let files = environment_files(remote);
+    let made = WirePath(path(home.workspace().join("made")));
+    std::fs::write(made.0.as_path(), "x").unwrap();
+    let read = ReadFileParams { path: made, follow_symlinks: None, sandbox: None, sandbox_policy: None };
+    assert_eq!(files.files().unwrap().read(&read).await.unwrap(), b"x");
+}
+
+fn environment_files(remote: Remote) -> Environment {
+    Environment::elsewhere("codex", remote).without_processes()
 }
