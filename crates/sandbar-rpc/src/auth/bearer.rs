@@ -70,11 +70,11 @@ impl Key {
         let (signed, signature) = token.rsplit_once('.')?;
         let (header, payload) = signed.split_once('.')?;
         hmac::verify(&self.key, signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
-        let header: Header = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(header).ok()?).ok()?;
+        let header: Header = json(header)?;
         if header.alg != "HS256" || header.crit.is_some() {
             return None;
         }
-        let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+        let claims: Claims = json(payload)?;
         self.accepts(&claims, now).then(|| name(&claims))
     }
 
@@ -98,4 +98,10 @@ impl Key {
 /// JSON, so that no two pairs have one name.
 fn name(claims: &Claims) -> Principal {
     Principal::new(format!("bearer:{}", serde_json::json!([claims.iss, claims.sub])))
+}
+
+/// The JSON in a part of a token. All of it has to be text: what is read over is not checked by the decoder.
+fn json<T: serde::de::DeserializeOwned>(part: &str) -> Option<T> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(part).ok()?).ok()?;
+    serde_json::from_str(&text).ok()
 }
