@@ -12,6 +12,7 @@ pub mod local;
 mod processes;
 pub mod remote;
 pub mod server;
+mod signals;
 pub mod start;
 
 pub use processes::{

@@ -23,7 +23,6 @@ mod process;
 mod refusal;
 mod session;
 mod sessions;
-pub(crate) mod signals;
 mod stdin;
 
 use std::sync::Arc;

@@ -180,17 +180,11 @@ fn set_up(step: &'static str) -> impl Fn(Errno) -> KeeperError {
     move |errno| KeeperError::SetUp { step, errno }
 }
 
-fn now() -> Timestamp {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Timestamp(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default())
-}
-
 impl Keeper {
     fn new(home: KeeperDir) -> Result<Self, KeeperError> {
         home.ensure()?;
         let lock = lock(&home)?;
-        let (archive, unrecorded) = Archive::open(&home, now());
+        let (archive, unrecorded) = Archive::open(&home, Timestamp::now());
         let mut recordings = Recordings::default();
         unrecorded.into_iter().for_each(|id| recordings.inherit(id));
         let listener = listen(&home)?;
@@ -728,7 +722,7 @@ impl Keeper {
             hard_limits: &self.hard_limits,
         };
         let wanted = Wanted { id, direct, origin };
-        let started = starter.start(wanted, spec, &mut spare, now());
+        let started = starter.start(wanted, spec, &mut spare, Timestamp::now());
         self.discard(spare);
         let mut process = started.map_err(|failure| Refusal::Start { failure })?;
         if let Phase::Starting { waiting, .. } = &mut process.phase {
@@ -797,7 +791,7 @@ impl Keeper {
     fn resume_streams(&mut self, id: RunId) {
         let Some(process) = self.processes.get_mut(&id) else { return };
         if process.outputs.stalled.is_some() {
-            if !process.retry_stalled(now()) {
+            if !process.retry_stalled(Timestamp::now()) {
                 return;
             }
             self.grown(id);
@@ -928,7 +922,7 @@ impl Keeper {
         let Some(process) = self.processes.get_mut(&id) else { return };
         process.tree_ended = true;
         if process.end.is_none() {
-            self.leader_exited(id, ExitStatus::Signaled { signal: libc::SIGKILL }, usage, now());
+            self.leader_exited(id, ExitStatus::Signaled { signal: libc::SIGKILL }, usage, Timestamp::now());
         }
         for stream in Stream::ALL {
             self.pump_stream(id, stream);
@@ -942,7 +936,7 @@ impl Keeper {
             return self.pause_stream(id, stream);
         }
         let before = process.totals().bytes;
-        let pumped = process.pump(stream, now(), &mut self.chunk);
+        let pumped = process.pump(stream, Timestamp::now(), &mut self.chunk);
         let after = process.totals().bytes;
         let waits = process.must_wait();
         if after != before {

@@ -1,7 +1,7 @@
 //! What is known of a process: how it was started, how it ended, what it used.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +14,13 @@ use crate::{AbsPath, ByteString, EnforcedLimit, Lifetime, LimitReport, OutOfMemo
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
+    /// The time now. A clock before 1970 is taken for 1970.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
     /// The time from `earlier` to `self`, zero when the clock was set back in between.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {

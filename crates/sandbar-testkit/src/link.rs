@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-/// Passes connections on to a server, until it is cut.
-#[derive(Debug)]
+/// Passes connections on to a server, until it is cut. Clones are the same link.
+#[derive(Debug, Clone)]
 pub struct Link {
     address: SocketAddr,
     streams: Arc<Mutex<Vec<TcpStream>>>,
     passed_bytes: Arc<AtomicU64>,
+    connections: Arc<AtomicU64>,
+    cuts: Arc<AtomicU64>,
 }
 
 impl Link {
@@ -25,7 +27,9 @@ impl Link {
         let address = listener.local_addr().expect("the address of a listener");
         let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
         let passed_bytes: Arc<AtomicU64> = Arc::default();
-        let (all, passed) = (Arc::clone(&streams), Arc::clone(&passed_bytes));
+        let connections: Arc<AtomicU64> = Arc::default();
+        let (all, passed, count) =
+            (Arc::clone(&streams), Arc::clone(&passed_bytes), Arc::clone(&connections));
         // Ends with the test's process.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -35,13 +39,14 @@ impl Link {
                 let mut kept = all.lock().unwrap_or_else(PoisonError::into_inner);
                 kept.extend([client.try_clone(), server.try_clone()].into_iter().flatten());
                 drop(kept);
+                count.fetch_add(1, Ordering::Relaxed);
                 for (from, to) in [(client, server_end), (server, client_end)] {
                     let passed = Arc::clone(&passed);
                     thread::spawn(move || pass(from, to, &passed));
                 }
             }
         });
-        Self { address, streams, passed_bytes }
+        Self { address, streams, passed_bytes, connections, cuts: Arc::default() }
     }
 
     /// Where clients connect.
@@ -56,6 +61,18 @@ impl Link {
         self.passed_bytes.load(Ordering::Relaxed)
     }
 
+    /// How many connections there were.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// How often some were cut.
+    #[must_use]
+    pub fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Relaxed)
+    }
+
     /// Breaks every connection, with what is on its way. How many there were; new ones are passed on.
     pub fn cut(&self) -> usize {
         let streams = std::mem::take(&mut *self.streams.lock().unwrap_or_else(PoisonError::into_inner));
@@ -65,7 +82,9 @@ impl Link {
                 .map(|stream| stream.shutdown(Shutdown::Both).is_ok())
                 .fold(false, |all, one| all | one)
         };
-        streams.chunks(2).filter(was_open).count()
+        let cut = streams.chunks(2).filter(was_open).count();
+        self.cuts.fetch_add(u64::from(cut > 0), Ordering::Relaxed);
+        cut
     }
 }
 

@@ -13,13 +13,13 @@ use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::{Process, ProcessError};
 use sandbar_keeper::{KeeperDir, LogItem, LogReader, Patience};
 use sandbar_proto::{
-    EndRecord, ExitStatus, OutputTotals, ProcessEvent, ResourceUse, RunId, Seq, TakeoverReason,
+    EndRecord, ExitStatus, OutputTotals, ProcessEvent, ResourceUse, RunId, Seq, TakeoverReason, Timestamp,
 };
 use sandbar_store::{Durability, OutputBounds, Recorder, Store, StoreError};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::{keepers, time};
+use crate::keepers;
 
 /// How long the attendant stays when nothing is left to record: a detached run is often followed by the next.
 const LINGER: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ async fn open(rollout: &Path, reason: TakeoverReason) -> Result<Recorder, StoreE
     let deadline = Instant::now() + PATIENCE;
     loop {
         let bounds = OutputBounds::default();
-        match Store::take_over(rollout, time::now(), reason, Durability::Turn, bounds) {
+        match Store::take_over(rollout, Timestamp::now(), reason, Durability::Turn, bounds) {
             Err(StoreError::Locked { .. }) if Instant::now() < deadline => {
                 tokio::time::sleep(INTERVAL).await;
             }
@@ -169,7 +169,7 @@ fn lost(id: RunId, bytes: u64) -> EndRecord {
     EndRecord {
         id,
         status: ExitStatus::Lost,
-        ended: time::now(),
+        ended: Timestamp::now(),
         usage: ResourceUse::default(),
         output: OutputTotals { bytes, ..OutputTotals::default() },
         timed_out: false,

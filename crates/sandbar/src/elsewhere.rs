@@ -9,8 +9,8 @@ use sandbar_keeper::{KeeperDir, Record};
 use sandbar_proto::exec::RunRecord;
 
 use crate::commands::Viewers;
-use crate::environments::{self, Place};
 use crate::keepers::{self, Known};
+use crate::places::{self, Place};
 use crate::render::Problem;
 
 /// A place and the connection to it.
@@ -22,7 +22,7 @@ pub(crate) struct Elsewhere {
 impl Elsewhere {
     /// Connects when it is first used; must be called within a runtime.
     pub(crate) fn new(place: Place) -> Self {
-        Self { remote: environments::remote(&place), place }
+        Self { remote: places::remote(&place), place }
     }
 
     /// The connection.
@@ -42,7 +42,7 @@ impl Elsewhere {
     pub(crate) async fn known(&self) -> Result<(Vec<Known>, usize, Viewers), Problem> {
         let records = self.remote.records().await;
         let (runs, foreign) =
-            records.map_err(|error| environments::problem("list the runs", &self.place, &error))?;
+            records.map_err(|error| places::problem("list the runs", &self.place, &error))?;
         let viewers = runs.iter().filter_map(|run| Some((run.start.id, run.viewers?))).collect();
         Ok((runs.into_iter().map(known).collect(), foreign, viewers))
     }
@@ -70,7 +70,7 @@ impl Elsewhere {
     /// It is not held there any more.
     pub(crate) async fn attach(&self, known: &Known) -> Result<Box<dyn Process>, Problem> {
         let attached = self.remote.attach(known.id(), 0).await;
-        attached.map_err(|error| environments::problem("follow the run", &self.place, &error))
+        attached.map_err(|error| places::problem("follow the run", &self.place, &error))
     }
 
     /// Does something, and says meanwhile when the connection is lost and when it is back.
@@ -82,7 +82,7 @@ impl Elsewhere {
         work: impl Future<Output = Result<T, Problem>>,
     ) -> Result<T, Problem> {
         let telling = async {
-            environments::tell_breaks(&self.remote, &self.place.name).await;
+            places::tell_breaks(&self.remote, &self.place.name).await;
             // Whoever waits for the connection hears of its end, and says what that means.
             std::future::pending().await
         };

@@ -28,11 +28,11 @@ use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, ProcessAttributes, 
 
 use crate::cli::RunArgs;
 use crate::dirs::Directories;
-use crate::environments::Where;
+use crate::places::Where;
 use crate::render::{Problem, note};
 use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
-use crate::{environment, environments, exit, keepers, plan};
+use crate::{environment, event_loop, exit, keepers, places, plan};
 use follow::{Follower, Manner, Role};
 use record::Record;
 use signals::{Signals, Wish};
@@ -44,7 +44,7 @@ use streams::Streams;
 /// It could not be run; statuses 125 to 127.
 pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let directories = Directories::find()?;
-    if let Where::Elsewhere(place) = environments::find(&args.on, &directories)? {
+    if let Where::Elsewhere(place) = places::find(&args.on, &directories)? {
         return elsewhere::execute(args, &directories, place);
     }
     let profile = args.sandbox.profile()?;
@@ -68,12 +68,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let watched = compiled.watched.clone();
     let keeper = keeper.enter()?;
     let record = Record::begin(args, &directories, id, &compiled, &env)?;
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|error| cannot_run(format!("could not make an event loop: {error}")))?;
-    let result = tokio.block_on(async {
+    let result = event_loop::block_on_and_leave(async {
         // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
         let mut signals =
             Signals::listen().map_err(|error| cannot_run(format!("could not listen to signals: {error}")))?;
@@ -106,8 +101,6 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
             }
         }
     });
-    // A thread may still wait for input that never comes; the process need not wait for it.
-    tokio.shutdown_background();
     // Also to those who want no notes: the next command on the host may be the one that does the harm.
     submodules::tell_added(&watched);
     result

@@ -2,14 +2,6 @@
 
 use std::time::Duration;
 
-use sandbar_proto::Timestamp;
-
-/// The time now.
-pub(crate) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-}
-
 /// A duration in its largest unit, cut off: `59s`, `3m`, `23h`, `2d`.
 pub(crate) fn short(duration: Duration) -> String {
     const MINUTE: u64 = 60;

@@ -49,11 +49,6 @@ struct Log {
 }
 
 impl LocalProcess {
-    /// The same for one that was just started, and whose news were kept since before: it may have been stopped by now.
-    pub(super) fn since_its_start(self) -> Self {
-        Self { told_stops: 0, ..self }
-    }
-
     pub(super) fn new(
         keeper: Handle,
         state: ProcessState,
@@ -91,6 +86,11 @@ impl LocalProcess {
             last: after,
             held: None,
         }
+    }
+
+    /// The same for one that was just started, and whose news were kept since before: it may have been stopped by now.
+    pub(super) fn since_its_start(self) -> Self {
+        Self { told_stops: 0, ..self }
     }
 
     async fn advance(&mut self) -> Result<Option<ProcessEvent>, ProcessError> {

@@ -14,11 +14,10 @@ use sandbar_proto::{
 };
 use serde::de::IgnoredAny;
 
-use super::inbox::{Ended, Inbox, News};
-use super::link::Up;
+use super::inbox::{Ended, Inbox, News, Order};
+use super::link::{Link, Up};
 use super::{Registered, Remote, RemoteError};
-use crate::server::signals;
-use crate::{BoxFuture, Process, ProcessControl, ProcessError};
+use crate::{BoxFuture, Process, ProcessControl, ProcessError, signals};
 
 /// Most bytes of one read; the next one follows at once.
 const READ_BYTES: u64 = 512 * 1024;
@@ -85,7 +84,7 @@ impl RemoteProcess {
             if let Some(signal) = self.inbox().take_stop() {
                 return Ok(Some(ProcessEvent::Stopped { signal }));
             }
-            if let Some((seq, news)) = self.inbox().with(super::inbox::Order::pop) {
+            if let Some((seq, news)) = self.inbox().with(Order::pop) {
                 return Ok(Some(self.event(seq, news)));
             }
             if self.inbox().with(|order| order.is_over()) {
@@ -102,7 +101,7 @@ impl RemoteProcess {
             tokio::select! {
                 () = inbox.changed() => {}
                 () = self.remote.left(&up) => {}
-                () = tokio::time::sleep(HOLE), if has_hole => inbox.with(super::inbox::Order::doubt),
+                () = tokio::time::sleep(HOLE), if has_hole => inbox.with(Order::doubt),
             }
         }
     }
@@ -157,8 +156,7 @@ impl RemoteProcess {
             return;
         }
         let window = self.remote.shared.settings.window_bytes;
-        self.taken_bytes =
-            self.taken_bytes.saturating_add(self.inbox().with(super::inbox::Order::take_unneeded));
+        self.taken_bytes = self.taken_bytes.saturating_add(self.inbox().with(Order::take_unneeded));
         let bytes = if self.granted == Some(up.epoch) {
             if self.taken_bytes < window / 4 {
                 return;
@@ -181,7 +179,7 @@ impl RemoteProcess {
                 self.offset_bytes = offset_bytes.saturating_add(size);
                 self.taken_bytes = self.taken_bytes.saturating_add(size);
                 self.top_up();
-                let time = time.unwrap_or_else(now);
+                let time = time.unwrap_or_else(Timestamp::now);
                 ProcessEvent::Output { seq: Seq(seq), stream, offset_bytes, time, bytes }
             }
             News::Gap { to_seq, bytes } => {
@@ -196,8 +194,8 @@ impl RemoteProcess {
     /// The connection, if one stands.
     fn standing(&self) -> Option<Arc<Up>> {
         match &*self.remote.shared.link.borrow() {
-            super::link::Link::Up(up) => Some(Arc::clone(up)),
-            super::link::Link::Connecting | super::link::Link::Down(_) => None,
+            Link::Up(up) => Some(Arc::clone(up)),
+            Link::Connecting | Link::Down(_) => None,
         }
     }
 
@@ -216,7 +214,7 @@ impl RemoteProcess {
             return *end;
         }
         // A server of the dialect says no more than a code.
-        let signal = signal.and_then(|name| signals::number(&SignalName(name)).ok());
+        let signal = signal.and_then(|name| signals::number(&SignalName(name)));
         let status = match (signal, u8::try_from(code)) {
             (Some(signal), _) => ExitStatus::Signaled { signal },
             (None, Ok(code)) => ExitStatus::Exited { code },
@@ -225,7 +223,7 @@ impl RemoteProcess {
         EndRecord {
             id: self.record.id,
             status,
-            ended: now(),
+            ended: Timestamp::now(),
             usage: ResourceUse::default(),
             output: OutputTotals { bytes: self.offset_bytes, dropped_bytes: 0, last_seq: Seq(seq) },
             timed_out: false,
@@ -242,7 +240,7 @@ fn record(params: &StartParams) -> StartRecord {
         id,
         argv: params.argv.clone(),
         cwd: params.cwd.as_ref().map_or_else(AbsPath::root, |cwd| cwd.0.clone()),
-        started: now(),
+        started: Timestamp::now(),
         profile: String::new(),
         lifetime: Lifetime::Session,
         holder_pid: None,
@@ -252,11 +250,6 @@ fn record(params: &StartParams) -> StartRecord {
         limits: Vec::new(),
         cgroup: None,
     }
-}
-
-fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn lost(error: RemoteError) -> ProcessError {

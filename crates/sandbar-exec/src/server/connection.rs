@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use super::files::ConnectionFiles;
 use super::process::{Known, Live};
 use super::session::{Attachment, Entry, Session};
-use super::{Shared, attach, launch, refusal, signals};
+use super::{Shared, attach, launch, refusal};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -316,7 +316,7 @@ impl Connection {
 
     async fn signal(&self, session: &Arc<Session>, call: &Call) -> Result<impl Serialize + use<>, RpcError> {
         let params: SignalParams = call.params()?;
-        let number = signals::number(&params.signal)?;
+        let number = refusal::signal(&params.signal)?;
         if let Some(Entry::Live(live)) = session.entry(&params.process_id)
             && live.progress.borrow().exit.is_none()
         {
@@ -331,7 +331,7 @@ impl Connection {
 
     async fn terminate(&self, session: &Arc<Session>, call: &Call) -> Result<TerminateResult, RpcError> {
         let params: TerminateParams = call.params()?;
-        let signal = params.signal.as_ref().map(signals::number).transpose()?;
+        let signal = params.signal.as_ref().map(refusal::signal).transpose()?;
         let grace = params.grace_ms.map(Duration::from_millis);
         let (signal, grace) = match (signal, grace) {
             // The dialect's own: at once.

@@ -67,15 +67,19 @@ async fn tell_loss(session: &Weak<Session>, live: &Live) {
     let (mut end, mut closed) = (None, None);
     live.progress.send_modify(|progress| {
         let next = progress.last_seq.next();
-        if progress.exit.is_none() {
-            end = Some(live.lost(OutputTotals {
+        end = match &progress.exit {
+            None => Some(live.lost(OutputTotals {
                 bytes: progress.output_bytes,
                 dropped_bytes: 0,
                 last_seq: next,
-            }));
-            progress.exit = end.as_ref().map(Exit::of);
-        }
-        let last = if end.is_some() { next.next() } else { next };
+            })),
+            // It was known before its place came.
+            Some(exit) if exit.seq > progress.last_seq => Some((*exit.end).clone()),
+            Some(_told) => None,
+        };
+        let exit = end.as_ref().map(Exit::of);
+        let last = exit.as_ref().map_or(next, |exit| exit.seq.next());
+        progress.exit = exit.or_else(|| progress.exit.take());
         (progress.last_seq, progress.closed, closed) = (last, Some(last), Some(last));
     });
     if let Some(attachment) = session.attachment() {

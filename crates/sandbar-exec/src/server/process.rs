@@ -13,10 +13,10 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
 use super::output::{Cursor, Found};
+use super::refusal;
 use super::stdin::Stdin;
-use super::{refusal, signals};
-use crate::ProcessControl;
 use crate::local::LocalProcesses;
+use crate::{ProcessControl, signals};
 
 /// How long a read waits for what its client knows already.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -165,11 +165,10 @@ impl Live {
 
     /// The end of one that nobody saw end.
     pub(super) fn lost(&self, output: OutputTotals) -> EndRecord {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         EndRecord {
             id: self.run,
             status: ExitStatus::Lost,
-            ended: Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)),
+            ended: Timestamp::now(),
             usage: ResourceUse::default(),
             output,
             timed_out: false,

@@ -3,11 +3,12 @@
 use sandbar_keeper::protocol::{Refusal, StartFailure, StartStep};
 use sandbar_policy::CompileError;
 use sandbar_policy::managed::ManagedError;
+use sandbar_proto::exec::SignalName;
 use sandbar_proto::rpc::{RpcError, code};
 use sandbar_sandbox::report::Step;
 
 use crate::facts::PlanError;
-use crate::{ProcessError, StartError};
+use crate::{ProcessError, StartError, signals};
 
 /// A request that can't be met as things are.
 pub(super) fn invalid(kind: &str, message: impl Into<String>) -> RpcError {
@@ -22,6 +23,15 @@ pub(super) fn params(message: impl Into<String>) -> RpcError {
 /// Something that the client asked for and that this server does not have; nothing weaker is done instead.
 pub(super) fn unsupported(what: impl Into<String>) -> RpcError {
     RpcError::with_kind(code::INVALID_PARAMS, "unsupported", what)
+}
+
+/// The number of a signal that a client names.
+///
+/// # Errors
+/// Nobody knows the name.
+pub(super) fn signal(name: &SignalName) -> Result<i32, RpcError> {
+    let SignalName(text) = name;
+    signals::number(name).ok_or_else(|| params(format!("unknown signal {text:?}")))
 }
 
 pub(super) fn unknown_process(id: &str) -> RpcError {

@@ -130,7 +130,7 @@ impl Archive {
     }
 
     fn is_to_trim(&self) -> bool {
-        let is_old = |oldest: &Ended| !oldest.held && super::now().since(oldest.at) > KEPT_FOR;
+        let is_old = |oldest: &Ended| !oldest.held && Timestamp::now().since(oldest.at) > KEPT_FOR;
         self.ended.len() > KEPT_RECORDS && self.ended.front().is_some_and(is_old)
     }
 
@@ -284,7 +284,7 @@ mod tests {
         for _ in 0..KEPT_RECORDS + 5 {
             leave_behind(&home, Some(Timestamp(1)));
         }
-        let recent = leave_behind(&home, Some(super::super::now()));
+        let recent = leave_behind(&home, Some(Timestamp::now()));
         let (mut archive, _) = Archive::open(&home, Timestamp(7));
         let count = || records::read_all(&home).unwrap().len();
         archive.trim(&home);

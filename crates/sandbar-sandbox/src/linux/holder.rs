@@ -435,11 +435,5 @@ fn leader_exited(status: c_int, usage: &libc::rusage) -> Report {
         system_us: sys::micros(usage.ru_stime),
         max_rss_kib: u64::try_from(usage.ru_maxrss).unwrap_or_default(),
     };
-    Report::LeaderExited { status, usage, ended: now() }
-}
-
-fn now() -> Timestamp {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Timestamp(seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or_default())
+    Report::LeaderExited { status, usage, ended: Timestamp::now() }
 }

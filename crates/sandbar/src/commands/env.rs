@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::cli::{EnvAddArgs, EnvCheckArgs, EnvCommand, EnvListArgs, EnvRemoveArgs};
 use crate::dirs::Directories;
-use crate::environments::{self, File, LOCAL, Place, Reach, Said, Where};
 use crate::escape::{Layout, escape};
+use crate::places::{self, File, LOCAL, Place, Reach, Said, Where};
 use crate::render::{Problem, note};
 use crate::table::Table;
 use crate::{event_loop, exit, output};
@@ -41,7 +41,7 @@ struct Entry {
 
 fn list(args: &EnvListArgs, directories: &Directories) -> Result<u8, Problem> {
     let file = File::read(directories)?;
-    let chosen = environments::choose(None, &|name| std::env::var_os(name), directories);
+    let chosen = places::choose(None, &|name| std::env::var_os(name), directories);
     let used = chosen.as_ref().ok().map(|(place, _)| match place {
         Where::Local => LOCAL.to_owned(),
         Where::Elsewhere(place) => place.name.clone(),
@@ -121,7 +121,7 @@ struct Checked {
 
 fn check(args: &EnvCheckArgs, directories: &Directories) -> Result<u8, Problem> {
     let variable = |name: &str| std::env::var_os(name);
-    let place = match environments::choose(args.name.as_deref(), &variable, directories)?.0 {
+    let place = match places::choose(args.name.as_deref(), &variable, directories)?.0 {
         Where::Elsewhere(place) => place,
         Where::Local => {
             note("this machine needs no connection; `sandbar doctor` checks it.");
@@ -152,8 +152,8 @@ fn check(args: &EnvCheckArgs, directories: &Directories) -> Result<u8, Problem> 
 }
 
 async fn ask(place: &Place) -> Result<Checked, Problem> {
-    let failed = |error| environments::problem("connect", place, &error);
-    let remote = environments::remote(place);
+    let failed = |error| places::problem("connect", place, &error);
+    let remote = places::remote(place);
     let begun = Instant::now();
     let info = remote.info().await.map_err(failed)?;
     let connected_ms = begun.elapsed().as_millis();

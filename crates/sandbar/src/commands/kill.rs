@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use sandbar_exec::{Process, ProcessError, Processes, Watching};
 use sandbar_keeper::protocol::Refusal;
-use sandbar_proto::{ProcessEvent, RunId};
+use sandbar_proto::{ProcessEvent, RunId, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::cli::KillArgs;
 use crate::dirs::Directories;
 use crate::elsewhere::Elsewhere;
-use crate::environments::{self, Where};
 use crate::keepers::{self, Known};
+use crate::places::{self, Where};
 use crate::render::{self, Problem, note};
 use crate::status::{self, Status};
-use crate::{event_loop, exit, output, signal, time};
+use crate::{event_loop, exit, output, signal};
 
 const SIGTERM: i32 = 15;
 
@@ -58,7 +58,7 @@ pub(super) fn execute(args: &KillArgs) -> Result<u8, Problem> {
         None => Wish::End(args.grace),
     };
     let directories = Directories::find()?;
-    let (runs, outcomes) = match environments::find(&args.on, &directories)? {
+    let (runs, outcomes) = match places::find(&args.on, &directories)? {
         Where::Local => {
             let runtime = keepers::runtime(&directories)?;
             let runs = find_all(&args.ids, |id| keepers::find(&runtime, id))?;
@@ -241,7 +241,7 @@ fn tell(results: &[(&Known, Outcome)]) -> Result<(), Problem> {
         match outcome {
             Outcome::Ended { .. } | Outcome::Signaled { .. } => done.push_str(&format!("{}\n", known.id())),
             Outcome::AlreadyEnded { .. } => {
-                let words = status::words(&known.record, known.keeper_alive, time::now());
+                let words = status::words(&known.record, known.keeper_alive, Timestamp::now());
                 if known.is_running() {
                     note(format_args!("run {} ended by itself.", known.id()));
                 } else {

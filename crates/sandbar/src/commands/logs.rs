@@ -14,9 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::LogsArgs;
 use crate::dirs::Directories;
 use crate::elsewhere::Elsewhere;
-use crate::environments::{self, Place, Where};
 use crate::keepers::{self, Known};
 use crate::output::Reader;
+use crate::places::{self, Place, Where};
 use crate::render::Problem;
 use crate::{event_loop, exit};
 use screen::{Format, Screen};
@@ -34,7 +34,7 @@ pub(super) fn execute(args: &LogsArgs) -> Result<u8, Problem> {
         (false, false) => Format::Escaped,
     };
     let directories = Directories::find()?;
-    if let Where::Elsewhere(place) = environments::find(&args.on, &directories)? {
+    if let Where::Elsewhere(place) = places::find(&args.on, &directories)? {
         let (id, follows) = (args.id.clone(), args.follow);
         return interruptible(move || event_loop::block_on(show_elsewhere(place, id, follows, format)));
     }

@@ -17,9 +17,9 @@ use serde::Serialize;
 use crate::cli::PsArgs;
 use crate::dirs::Directories;
 use crate::elsewhere::Elsewhere;
-use crate::environments::{self, Where};
 use crate::escape::{self, Layout};
 use crate::keepers::{self, Known};
+use crate::places::{self, Where};
 use crate::render::{Problem, note};
 use crate::status::{self, Status};
 use crate::table::Table;
@@ -40,7 +40,7 @@ pub(crate) type Viewers = HashMap<RunId, usize>;
 /// The records can't be read, or the answer can't be written.
 pub(super) fn execute(args: &PsArgs) -> Result<u8, Problem> {
     let directories = Directories::find()?;
-    let (all, foreign, viewers) = match environments::find(&args.on, &directories)? {
+    let (all, foreign, viewers) = match places::find(&args.on, &directories)? {
         Where::Local => {
             let (all, foreign) = keepers::known(&keepers::runtime(&directories)?)?;
             let viewers = viewers(&all);
@@ -63,7 +63,7 @@ pub(super) fn execute(args: &PsArgs) -> Result<u8, Problem> {
     } else {
         Columns::Usual
     };
-    let text = table(&all, is_listed, columns, &viewers, time::now()).text(width);
+    let text = table(&all, is_listed, columns, &viewers, Timestamp::now()).text(width);
     if text.is_empty() {
         if width.is_some() {
             note(if args.all { NOTHING } else { NOTHING_RUNS });

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use sandbar_exec::server::{Connect, Connections, Figures, Host, Log, Server, Settings};
 use sandbar_keeper::{Gate, RuntimeDir};
-use sandbar_proto::{AbsPath, EnvVar, LimitFacts};
+use sandbar_proto::{AbsPath, EnvVar, LimitFacts, Timestamp};
 use sandbar_rpc::auth::{Auth, Principal, SignedBearer, TokenSource};
 use sandbar_rpc::listen::{self, Incoming, ListenError, ListenUrl, Listener};
 use sandbar_rpc::tls::TlsFiles;
@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{ServeArgs, WsAuth};
 use crate::dirs::Directories;
 use crate::render::{Problem, note};
-use crate::{event_loop, exit, keepers, time};
+use crate::{event_loop, exit, keepers};
 
 /// Runs until a signal ends it, or the other end of standard input.
 ///
@@ -275,7 +275,7 @@ fn log() -> Log {
     }
     Log::new(|entry| {
         let line = Line {
-            time: time::now().0,
+            time: Timestamp::now().0,
             connection: entry.connection,
             principal: entry.principal,
             session: entry.session,

@@ -13,9 +13,9 @@ use super::streams::Input;
 use crate::cli::AttachArgs;
 use crate::dirs::Directories;
 use crate::elsewhere::Elsewhere;
-use crate::environments::{self, Place, Where};
 use crate::event_loop;
 use crate::keepers::{self, Known};
+use crate::places::{self, Place, Where};
 use crate::render::{Problem, note};
 use crate::stdio::{self, Kind};
 
@@ -25,7 +25,7 @@ use crate::stdio::{self, Kind};
 /// There is no such run, it has ended, or it is lost.
 pub(crate) fn execute(args: &AttachArgs) -> Result<u8, Problem> {
     let directories = Directories::find()?;
-    let holder = match environments::find(&args.on, &directories)? {
+    let holder = match places::find(&args.on, &directories)? {
         Where::Local => {
             let known = keepers::find(&keepers::runtime(&directories)?, &args.id)?;
             if !known.is_running() {
@@ -35,12 +35,7 @@ pub(crate) fn execute(args: &AttachArgs) -> Result<u8, Problem> {
         }
         Where::Elsewhere(place) => Holder::Elsewhere(place),
     };
-    let result = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-    let tokio = result.map_err(|error| Problem::new(format!("could not make an event loop: {error}")))?;
-    let result = tokio.block_on(attach(args, holder));
-    // A thread may still wait for input that never comes; the process need not wait for it.
-    tokio.shutdown_background();
-    result
+    event_loop::block_on_and_leave(attach(args, holder))
 }
 
 /// What holds the run.

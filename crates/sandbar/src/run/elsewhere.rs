@@ -10,23 +10,23 @@ use sandbar_exec::Process;
 use sandbar_exec::remote::RemoteError;
 use sandbar_policy::Glob;
 use sandbar_proto::exec::{RunIntent, StartParams, Started, WireEnvPolicy, WirePath};
-use sandbar_proto::{AbsPath, ByteString, OutputMode, RunId, StdinMode};
+use sandbar_proto::{AbsPath, ByteString, OutputMode, RunId, StdinMode, Timestamp};
 use sandbar_store::RunMeta;
 
 use super::follow::{Follower, Manner, Role};
-use super::record::{Record, now};
+use super::record::Record;
 use super::signals::{Signals, Wish};
 use super::streams::Streams;
 use super::{cannot_run, tell_lowered};
 use crate::cli::{Git, RunArgs};
 use crate::dirs::Directories;
 use crate::elsewhere::Elsewhere;
-use crate::environments::{self, Place};
 use crate::json::Line;
+use crate::places::{self, Place};
 use crate::render::{Problem, note};
 use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
-use crate::{exit, output};
+use crate::{event_loop, exit, output};
 
 /// Runs the command of `args` there and returns the status to exit with.
 ///
@@ -36,12 +36,7 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
     let profile = args.sandbox.profile()?;
     let streams = Streams::choose(args, profile)?.relayed();
     let limits = args.limits()?;
-    let tokio = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-        .map_err(|error| cannot_run(format!("could not make an event loop: {error}")))?;
-    let result = tokio.block_on(async {
+    event_loop::block_on_and_leave(async {
         let mut signals =
             Signals::listen().map_err(|error| cannot_run(format!("could not listen to signals: {error}")))?;
         let elsewhere = Elsewhere::new(place);
@@ -80,16 +75,13 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
         };
         let follower = Follower::new(manner, process, record, streams.input(), signals)?;
         elsewhere.while_telling(follower.follow()).await
-    });
-    // A thread may still wait for input that never comes; the process need not wait for it.
-    tokio.shutdown_background();
-    result
+    })
 }
 
 /// Where the command runs: where it is said, or where the other machine begins.
 async fn working_directory(args: &RunArgs, elsewhere: &Elsewhere) -> Result<AbsPath, Problem> {
     let info = elsewhere.remote().info().await;
-    let info = info.map_err(|error| environments::problem("run the command", elsewhere.place(), &error))?;
+    let info = info.map_err(|error| places::problem("run the command", elsewhere.place(), &error))?;
     let base = info.and_then(|info| info.cwd).map_or_else(AbsPath::root, |cwd| cwd.0);
     match &args.sandbox.cwd {
         Some(cwd) => below("--cwd", &base, cwd),
@@ -147,7 +139,7 @@ async fn begin(
                 writable_roots: intent.allow_write.iter().map(|path| path.0.clone()).collect(),
                 notes: vec![format!("ran on {} ({})", place.name, place.reach)],
                 withheld_env: 0,
-                started: now(),
+                started: Timestamp::now(),
                 holder_pid: None,
             },
         )?
@@ -201,7 +193,7 @@ fn tell(args: &RunArgs, started: Option<&Started>) {
 }
 
 fn not_started(command: &str, place: &Place, error: &RemoteError) -> Problem {
-    let problem = environments::problem(&format!("start `{command}`"), place, error);
+    let problem = places::problem(&format!("start `{command}`"), place, error);
     let status = match error.kind() {
         Some("program_not_found") => exit::NOT_FOUND,
         Some("not_executable") => exit::NOT_EXECUTABLE,

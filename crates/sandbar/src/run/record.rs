@@ -50,7 +50,7 @@ impl Record {
                 writable_roots: writable_roots(compiled),
                 notes: compiled.notes.iter().map(ToString::to_string).collect(),
                 withheld_env: u32::try_from(env.withheld_count()).unwrap_or(u32::MAX),
-                started: now(),
+                started: Timestamp::now(),
                 holder_pid: None,
             },
         )
@@ -85,7 +85,7 @@ impl Record {
         if let Some(mut recorder) = self.recorder.take() {
             let errno = (errno != 0).then_some(errno);
             recorder.failed_to_start(
-                now(),
+                Timestamp::now(),
                 StartFailure { step: step.to_owned(), errno, reason: reason.to_owned() },
             );
             let result = recorder.finish().map(drop);
@@ -133,11 +133,6 @@ impl Record {
 fn writable_roots(compiled: &Compiled) -> Vec<AbsPath> {
     let writable = compiled.permissions.entries().iter().filter(|entry| entry.access == Access::Write);
     writable.map(|entry| entry.pattern.base().clone()).collect()
-}
-
-pub(super) fn now() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
 }
 
 fn problem(error: &StoreError, sessions: &Path) -> Problem {

@@ -7,16 +7,14 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
 mod model;
-mod proxy;
 
 use std::path::{Path, PathBuf};
 
 use sandbar_testkit::need::Need;
-use sandbar_testkit::{DEADLINE, Finished, Home, Running, eventually, finish, need};
+use sandbar_testkit::{DEADLINE, Finished, Home, Link, Running, eventually, finish, need};
 use serde_json::json;
 
 use model::{Model, Step, call, message, patch, session};
-use proxy::Proxy;
 
 /// A name of a model that is offered `apply_patch`.
 const MODEL: &str = "gpt-6-sol";
@@ -102,10 +100,10 @@ fn a_turn_runs_a_command_types_into_one_patches_a_file_and_reads_it_back() {
 #[test]
 fn a_turn_whose_connection_is_cut_again_and_again_misses_nothing() {
     let world = need!(World::new());
-    let proxy = Proxy::to(world.url.strip_prefix("ws://").unwrap());
-    let url = format!("ws://{}", proxy.address);
-    let (cutter, marker) = (proxy.cutter(), world.home.workspace().join("marker"));
-    let (cut_after, cut_before) = (proxy.cutter(), proxy.cutter());
+    let link = Link::to(world.url.strip_prefix("ws://").unwrap().parse().unwrap());
+    let url = format!("ws://{}", link.address());
+    let (cutter, marker) = (link.clone(), world.home.workspace().join("marker"));
+    let (cut_after, cut_before) = (link.clone(), link.clone());
     // Writes until it is told a word, so that some is written while nobody is connected.
     let ticks = "bash -c 'i=0; while ! read -t 0.02 word; do echo tick $i; i=$((i+1)); \
                  if [ $i = 5 ]; then echo > marker; fi; done; echo last $i $word'";
@@ -142,16 +140,16 @@ fn a_turn_whose_connection_is_cut_again_and_again_misses_nothing() {
     assert_eq!(lines, expected);
     assert!(heard[2].contains("A made.txt"), "{}", heard[2]);
     assert_eq!(output_of(&heard[3]), "one\n");
-    assert_eq!(proxy.cuts(), 3);
-    assert!(proxy.connections() > 3, "{} connections", proxy.connections());
+    assert_eq!(link.cuts(), 3);
+    assert!(link.connections() > 3, "{} connections", link.connections());
 }
 
 #[test]
 fn a_command_that_writes_without_a_pause_outlives_its_connection() {
     let world = need!(World::new());
-    let proxy = Proxy::to(world.url.strip_prefix("ws://").unwrap());
-    let url = format!("ws://{}", proxy.address);
-    let cutter = proxy.cutter();
+    let link = Link::to(world.url.strip_prefix("ws://").unwrap().parse().unwrap());
+    let url = format!("ws://{}", link.address());
+    let cutter = link.clone();
     let flood = "i=0; while ! test -e stop; do echo tick $i; i=$((i+1)); done; echo last; exit 7";
     let model = Model::start(vec![
         Step::always(call("exec_command", &json!({"cmd": flood, "yield_time_ms": 500}))),
@@ -166,7 +164,7 @@ fn a_command_that_writes_without_a_pause_outlives_its_connection() {
     assert_eq!((finished.code, finished.out().trim()), (Some(0), "all done"), "{finished:?}");
     let heard = model.heard();
     assert!(!heard[1].contains("failed"), "{}", heard[1]);
-    assert_eq!(proxy.cuts(), 1);
+    assert_eq!(link.cuts(), 1);
 }
 
 /// What a command wrote, without what Codex says about it.
