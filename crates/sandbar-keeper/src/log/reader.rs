@@ -420,6 +420,36 @@ mod tests {
     }
 
     #[test]
+    fn zeros_of_a_segment_that_is_being_given_up_are_never_output() {
+        let (directory, mut writer) = log(2 << 20);
+        let chunk = vec![7; MAX_PAYLOAD_BYTES];
+        for _ in 0..20 {
+            append(&mut writer, &chunk);
+        }
+        let mut reader = LogReader::open(directory.path()).unwrap();
+        assert!(matches!(reader.next_item().unwrap(), Some(LogItem::Record(..))));
+        // In the middle of it: the name is gone, and of the next record the header is still there, its bytes are not.
+        let path = directory.path().join(segment::name(0));
+        let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let record = (HEADER_BYTES + MAX_PAYLOAD_BYTES) as u64;
+        let zeros = vec![0; MAX_PAYLOAD_BYTES];
+        rustix::io::pwrite(&file, &zeros, record + HEADER_BYTES as u64).unwrap();
+        let mut bytes = MAX_PAYLOAD_BYTES as u64;
+        let mut gaps = 0;
+        while let Some(item) = reader.next_item().unwrap() {
+            match item {
+                LogItem::Record(_, payload) => {
+                    assert!(payload.iter().all(|&byte| byte == 7));
+                    bytes += payload.len() as u64;
+                }
+                LogItem::Gap(gap) => (bytes, gaps) = (bytes + gap.bytes, gaps + 1),
+            }
+        }
+        assert_eq!((bytes, gaps), (writer.totals().bytes, 1));
+    }
+
+    #[test]
     fn a_lossless_reader_keeps_its_segments_from_being_dropped() {
         let (_directory, mut writer) = log(1 << 20);
         let chunk = vec![7; MAX_PAYLOAD_BYTES];
