@@ -3,21 +3,20 @@
 //! A request that carries a sandbox is refused: whoever hands it on has decided where it is carried out, and takes the
 //! member away. Nothing that asks for protection is ever passed over.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use sandbar_proto::AbsPath;
+use sandbar_proto::base64;
 use sandbar_proto::exec::{
-    Base64, BlockChunk, CopyParams, CreateDirectoryParams, FileContent, FileHandle, FileSystemSandbox,
-    HandleParams, LegacyPolicy, OpenParams, PathParams, ReadBlockParams, ReadFileParams, RemoveParams,
-    WalkParams, WatchMissingParams, Watching, WriteBlockParams, WriteFileParams, Written, method,
+    CopyParams, CreateDirectoryParams, FileHandle, FileSystemSandbox, HandleParams, LegacyPolicy, OpenParams,
+    PathParams, ReadBlockParams, ReadFileParams, RemoveParams, WalkParams, WatchMissingParams, Watching,
+    WriteBlockParams, WriteFileParams, Written, method,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::{
-    Ancestors, Atomicity, Directories, ErrorKind, Expected, FileError, Files, Handles, Links, RemoveOptions,
-    Watch, WatchKey, Watches, WriteOptions,
+    Ancestors, Atomicity, Directories, ErrorKind, Expected, FileError, FileReader, Files, Handles, Links,
+    RemoveOptions, Watch, WatchKey, Watches, WriteOptions, content,
 };
 
 /// Which part of this crate carries out a method.
@@ -61,8 +60,7 @@ impl Files {
         match method {
             method::FS_READ_FILE => {
                 let (path, links) = read_file_params(params)?;
-                let data_base64 = Base64(self.read_file(&path, links)?);
-                to_json(&FileContent { data_base64 })
+                self.say(FileReader::open(&path, links).and_then(content::whole))
             }
             method::FS_WRITE_FILE => {
                 let (path, options, content) = write_file_params(params)?;
@@ -127,7 +125,7 @@ impl Handles {
             method::FS_READ_BLOCK => {
                 let ReadBlockParams { handle_id, offset, len } = from_json(params)?;
                 let block = self.read_block(&handle_id, offset, len)?;
-                to_json(&BlockChunk { chunk: Base64(block.bytes), eof: block.is_end })
+                content::block(&block)
             }
             method::FS_WRITE_BLOCK => {
                 let WriteBlockParams { handle_id, offset, chunk } = from_json(params)?;
@@ -209,7 +207,7 @@ fn links(follow: Option<bool>) -> Links {
 
 /// Reads content of `fs/writeFile`.
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, FileError> {
-    STANDARD.decode(text).map_err(|error| {
+    base64::decode(text).map_err(|error| {
         let message = format!("fs/writeFile requires valid base64 dataBase64: {error}");
         FileError::new(ErrorKind::InvalidData, None, message)
     })

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod base64;
 mod bytes;
 mod event;
 pub mod exec;

@@ -177,9 +177,9 @@ impl Connection {
         }
         let connection = Arc::clone(self);
         tokio::spawn(async move {
-            match connection.files.call(&connection.shared, &call).await {
+            match connection.files.call(&connection.shared, call).await {
                 // A connection that ended needs no answer.
-                Ok(result) if result.get().len() > SMALL_BYTES => drop(responder.data_ok(&result).await),
+                Ok(result) if result.get().len() > SMALL_BYTES => drop(responder.data_json(result).await),
                 Ok(result) => responder.ok(&result),
                 Err(error) => responder.err(error),
             }

@@ -191,6 +191,26 @@ impl Decoder {
         }
     }
 
+    /// Where the rest of a large payload may be read to directly, and how many bytes that are; what was read is said with
+    /// [`Self::filled`]. `None` where it has to come through [`Self::decode`].
+    pub(crate) fn rest(&mut self) -> Option<(&mut Vec<u8>, u64)> {
+        let frame = self.frame.as_ref().filter(|frame| !frame.opcode.is_control())?;
+        let message = self.message.as_mut().filter(|message| !message.is_too_large)?;
+        // Before the first byte nobody has compared the length with the limit.
+        (frame.read > 0).then_some((&mut message.payload, frame.length - frame.read))
+    }
+
+    /// Takes `count` bytes, at least one, that were read behind the payload that [`Self::rest`] gave.
+    pub(crate) fn filled(&mut self, count: usize) -> Option<Event> {
+        let mut frame = self.frame?;
+        let message = self.message.as_mut()?;
+        let start = message.payload.len().saturating_sub(count);
+        unmask(&mut message.payload[start..], &frame);
+        frame.read += count as u64;
+        self.frame = (frame.read < frame.length).then_some(frame);
+        if self.frame.is_some() { None } else { self.complete(&frame) }
+    }
+
     /// Collects and reads a header.
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
         while let Some((first, rest)) = input.split_first() {
@@ -231,11 +251,17 @@ impl Decoder {
         }
         // `begin` saw to it that there is one.
         let Some(message) = &mut self.message else { return };
-        let expected = message.payload.len() as u64 + (frame.length - frame.read);
+        let left = frame.length - frame.read;
+        let expected = message.payload.len() as u64 + left;
         if !message.is_too_large && expected > limit as u64 {
             message.is_too_large = true;
             message.payload.truncate(FRONT);
             message.payload.shrink_to_fit();
+        }
+        if frame.read == 0 && !message.is_too_large {
+            // Once and exactly, instead of doubling through copies. A peer that announces much and sends little makes us
+            // set aside addresses, not memory: nothing is touched before it comes.
+            message.payload.reserve_exact(usize::try_from(left).unwrap_or(0));
         }
         let room = if message.is_too_large { FRONT - message.payload.len() } else { bytes.len() };
         append(&mut message.payload, &bytes[..room.min(bytes.len())], frame);
@@ -263,9 +289,14 @@ impl Decoder {
 fn append(target: &mut Vec<u8>, bytes: &[u8], frame: &Frame) {
     let start = target.len();
     target.extend_from_slice(bytes);
+    unmask(&mut target[start..], frame);
+}
+
+/// Unmasks what comes next of a frame's payload.
+fn unmask(bytes: &mut [u8], frame: &Frame) {
     if let Some(mask) = frame.mask {
         // Only the offset's last two bits count.
-        apply_mask(&mut target[start..], mask, (frame.read % 4) as usize);
+        apply_mask(bytes, mask, (frame.read % 4) as usize);
     }
 }
 
