@@ -170,6 +170,14 @@ impl Reader {
             Self::Websocket(reader) => reader.next(limit, activity).await,
         }
     }
+
+    /// Takes back a message that was heard, whose memory may serve the next one.
+    pub(crate) fn recycle(&mut self, inbound: Inbound) {
+        if let (Self::Websocket(reader), Inbound::Text(payload) | Inbound::Binary(payload)) = (self, inbound)
+        {
+            reader.recycle(payload);
+        }
+    }
 }
 
 pub(crate) enum Writer {

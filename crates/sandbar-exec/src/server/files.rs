@@ -111,6 +111,10 @@ impl ConnectionFiles {
         let Call { method, params, .. } = call;
         let part = part_for(&method).ok_or_else(|| refusal::unknown_method(&method))?;
         let Some(params) = params else { return Err(refusal::params("missing parameters")) };
+        if part == Part::Handles && method != method::FS_OPEN && lock(&self.routes).is_empty() {
+            // A handle has the sandbox that it was opened with, and none was: nothing more is to be found out.
+            return self.here(part, &method, params).await;
+        }
         // Contents are in there too: they are gone through once, not for each question.
         let front: Front =
             serde_json::from_str(params.get()).map_err(|error| refusal::params(error.to_string()))?;

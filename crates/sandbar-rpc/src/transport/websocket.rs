@@ -79,6 +79,13 @@ impl Reader {
     }
 }
 
+impl Reader {
+    /// Takes back the memory of a message that was read.
+    pub(crate) fn recycle(&mut self, payload: Vec<u8>) {
+        self.decoder.recycle(payload);
+    }
+}
+
 /// What a message of the link is; its end is a reason.
 fn inbound(event: Event) -> Result<Inbound, CloseReason> {
     Ok(match event {

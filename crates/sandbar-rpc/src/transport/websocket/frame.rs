@@ -12,6 +12,13 @@ const HEADER: usize = 14;
 /// Largest payload of a ping, pong or close (5.5).
 const CONTROL: u64 = 125;
 
+/// Size from which the memory of a message is kept for the next one: taking a MiB from the system and giving it back costs
+/// more than reading it.
+const SPARE: usize = 256 * 1024;
+
+/// What is kept at most: a block of a file, as text.
+const MAX_SPARE: usize = 2 * 1024 * 1024;
+
 /// Kind of a frame (5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opcode {
@@ -138,6 +145,8 @@ pub(crate) struct Decoder {
     frame: Option<Frame>,
     message: Option<Message>,
     control: Vec<u8>,
+    /// Memory of a large message that was read, for the next large one.
+    spare: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,7 +168,15 @@ struct Message {
 
 impl Decoder {
     pub(crate) fn new(from: From) -> Self {
-        Self { from, header: [0; HEADER], header_length: 0, frame: None, message: None, control: Vec::new() }
+        Self {
+            from,
+            header: [0; HEADER],
+            header_length: 0,
+            frame: None,
+            message: None,
+            control: Vec::new(),
+            spare: Vec::new(),
+        }
     }
 
     /// Takes bytes from the front of `input` until it is empty or something is complete.
@@ -188,6 +205,13 @@ impl Decoder {
             if let Some(event) = self.complete(&frame) {
                 return Ok(Some(event));
             }
+        }
+    }
+
+    /// Takes back the memory of a message that was read.
+    pub(crate) fn recycle(&mut self, payload: Vec<u8>) {
+        if (SPARE..=MAX_SPARE).contains(&payload.capacity()) {
+            self.spare = payload;
         }
     }
 
@@ -238,7 +262,13 @@ impl Decoder {
             Opcode::Text | Opcode::Binary if self.message.is_some() => return Err(FrameError::Interleaved),
             Opcode::Text | Opcode::Binary => {
                 let is_text = frame.opcode == Opcode::Text;
-                self.message = Some(Message { is_text, payload: Vec::new(), is_too_large: false });
+                let mut payload = std::mem::take(&mut self.spare);
+                payload.clear();
+                if frame.length < SPARE as u64 {
+                    // Whoever sends small messages now pays for no large one.
+                    payload = Vec::new();
+                }
+                self.message = Some(Message { is_text, payload, is_too_large: false });
             }
             Opcode::Close | Opcode::Ping | Opcode::Pong => self.control.clear(),
         }
