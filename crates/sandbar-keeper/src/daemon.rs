@@ -40,7 +40,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::protocol::{
-    self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, Watch,
+    self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, StartFailure,
+    Watch,
 };
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 use crate::transport::{self, Received};
@@ -849,9 +850,10 @@ impl Keeper {
         self.recordings.forget(id);
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         process.directory.discard();
+        let detail = process.holder.complaint.as_ref().map(start::complaint).unwrap_or_default();
         self.wait_for_holder(process.holder);
         if let Phase::Starting { spec, waiting } = phase {
-            let failure = start::setup_failure(&spec, failed);
+            let failure = StartFailure { detail, ..start::setup_failure(&spec, failed) };
             for (client, req) in waiting {
                 let error = Refusal::Start { failure: failure.clone() };
                 self.reply(client, req, Reply::Refused { error });
@@ -910,8 +912,8 @@ impl Keeper {
         let usage = reap(process.holder.pid);
         process.holder_ended = true;
         if matches!(process.phase, Phase::Starting { .. }) {
-            let failed = SetupFailure { step: Step::Holder, index: Step::NO_INDEX, errno: 0 };
-            return self.failed_to_start(id, failed);
+            let step = if process.holder.complaint.is_some() { Step::Bwrap } else { Step::Holder };
+            return self.failed_to_start(id, SetupFailure { step, index: Step::NO_INDEX, errno: 0 });
         }
         self.tree_ended(id, usage);
     }

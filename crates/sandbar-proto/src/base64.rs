@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn large_and_small_contents_have_the_same_text() {
-        let bytes: Vec<u8> = (0..3 * LARGE).map(|at| (at * 31 % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250).cycle().take(3 * LARGE).collect();
         for len in [0, 1, 2, 3, LARGE - 1, LARGE, LARGE + 1, LARGE + 2, bytes.len()] {
             let bytes = &bytes[..len];
             let text = STANDARD.encode(bytes);

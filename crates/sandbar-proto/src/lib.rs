@@ -41,7 +41,7 @@ pub use rollout::{
     TakeoverReason, TaskComplete, TaskStarted, TurnContext,
 };
 pub use sandbox::{
-    ArgTest, BindAccess, CacheMount, CacheWrites, IdRange, Identity, LandlockAccess, LandlockRule,
+    ArgTest, BindAccess, CacheMount, CacheWrites, Executor, IdRange, Identity, LandlockAccess, LandlockRule,
     LandlockSpec, LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox,
     SeccompSpec, SyscallRule, TmpfsAccess, Verdict,
 };

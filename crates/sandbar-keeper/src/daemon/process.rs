@@ -498,7 +498,8 @@ pub(super) struct SavedHolder {
 impl SavedHolder {
     /// Hands a holder over.
     pub(super) fn save(holder: &Holder, kept: &mut Kept) -> Self {
-        let Holder { pid, pidfd, control } = holder;
+        // Once a command runs nobody complains any more.
+        let Holder { pid, pidfd, control, complaint: _ } = holder;
         Self { pid: *pid, pidfd: kept.keep(pidfd), control: kept.keep(control) }
     }
 
@@ -508,7 +509,7 @@ impl SavedHolder {
     /// [`HandoverError`].
     pub(super) fn restore(self, adopted: &mut Adopted) -> Result<Holder, HandoverError> {
         let Self { pid, pidfd, control } = self;
-        Ok(Holder { pid, pidfd: adopted.give(pidfd)?, control: adopted.give(control)? })
+        Ok(Holder { pid, pidfd: adopted.give(pidfd)?, control: adopted.give(control)?, complaint: None })
     }
 }
 

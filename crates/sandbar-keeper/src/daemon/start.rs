@@ -78,6 +78,13 @@ fn shortened(mut text: String) -> String {
     text
 }
 
+/// What a program that was to make a sandbox complained about.
+pub(super) fn complaint(text: &OwnedFd) -> String {
+    let mut bytes = [0; 1024];
+    let count = rustix::io::pread(text, &mut bytes, 0).unwrap_or_default();
+    shortened(String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned())
+}
+
 /// What a start needs of the keeper.
 pub(super) struct Starter<'a> {
     pub(super) home: &'a KeeperDir,
@@ -220,7 +227,8 @@ impl Starter<'_> {
             tree_ended: false,
             after_leader: spec.after_leader,
             network: match &spec.sandbox {
-                Sandbox::Linux(sandbox) => Some(sandbox.network),
+                // A spare is of the native executor.
+                Sandbox::Linux(sandbox) => sandbox.executor.is_native().then_some(sandbox.network),
                 Sandbox::None => None,
             },
             cgroup: None,
@@ -389,6 +397,7 @@ fn spawn_failure(error: &SpawnError) -> StartFailure {
         SpawnError::Landlock { .. } => (StartStep::LandlockAbi, Errno::OPNOTSUPP),
         SpawnError::Channel(errno) => (sandbox(Step::Holder), *errno),
         SpawnError::Namespaces(errno) => (sandbox(Step::Namespaces), *errno),
+        SpawnError::Bwrap { .. } => (sandbox(Step::Bwrap), Errno::OPNOTSUPP),
         SpawnError::Cgroup => (StartStep::Cgroup, Errno::INVAL),
         SpawnError::IdMap(error) => (sandbox(Step::IdMap), Errno::from_io_error(error).unwrap_or(Errno::IO)),
     };
@@ -437,6 +446,7 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
         | Step::Holder
         | Step::Terminal
         | Step::Cgroup
+        | Step::Bwrap
         | Step::Plan => None,
     }
 }

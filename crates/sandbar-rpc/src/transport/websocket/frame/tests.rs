@@ -25,7 +25,7 @@ fn decode_in_pieces(
         if size % 2 == 0
             && let Some((payload, left)) = decoder.rest()
         {
-            let count = size.min(left as usize);
+            let count = size.min(usize::try_from(left).unwrap_or(usize::MAX));
             payload.extend(&rest[..count]);
             rest = &rest[count..];
             events.extend(decoder.filled(count));
