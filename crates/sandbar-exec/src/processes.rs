@@ -9,8 +9,8 @@ use sandbar_keeper::ReadError;
 use sandbar_keeper::protocol::{ProcessState, Refusal, SessionState, StartFailure};
 use sandbar_policy::LaunchPlan;
 use sandbar_proto::{
-    AbsPath, Blob, EndRecord, OutputTotals, Owner, ProcessEvent, RunId, Seq, SessionId, StartRecord, Stream,
-    TerminalSize,
+    AbsPath, Blob, EndRecord, InputId, OutputTotals, Owner, ProcessEvent, RunId, Seq, SessionId, StartRecord,
+    Stream, TerminalSize,
 };
 
 /// A future behind a trait object.
@@ -191,6 +191,14 @@ pub trait ProcessControl: Send + Sync {
     /// Appends what a person types to standard input, behind whatever others typed; returns when everything is
     /// accepted. Not to be mixed with [`ProcessControl::write_stdin`], which counts offsets.
     fn type_input<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, Result<(), ProcessError>>;
+
+    /// The same under a name: what was accepted under it before, from anybody and as far as it came, is not written
+    /// again. A keeper of a release before does not know names, and writes it again.
+    fn type_input_once<'a>(
+        &'a self,
+        name: InputId,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), ProcessError>>;
 
     /// Gives its terminal another size.
     fn resize(&self, size: TerminalSize) -> BoxFuture<'_, Result<(), ProcessError>>;

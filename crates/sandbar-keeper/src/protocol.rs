@@ -8,8 +8,8 @@
 use std::fmt;
 
 use sandbar_proto::{
-    AbsPath, Blob, EndRecord, LimitFacts, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord, Stream,
-    TakeoverReason, TerminalSize,
+    AbsPath, Blob, EndRecord, InputId, LimitFacts, OutputTotals, Owner, RunId, Seq, SessionId, StartRecord,
+    Stream, TakeoverReason, TerminalSize,
 };
 use sandbar_sandbox::report::Step;
 use serde::de::DeserializeOwned;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// Version that peers must share; part of the keeper's directory name.
 pub const MAJOR: u32 = 1;
 /// Version that says which messages a peer understands; grows with every addition.
-pub const MINOR: u32 = 3;
+pub const MINOR: u32 = 4;
 /// First [`MINOR`] with sessions, owners, and processes that can be watched after their end.
 pub const SESSIONS_MINOR: u32 = 2;
 /// First [`MINOR`] of keepers that can replace themselves.
@@ -136,12 +136,15 @@ pub enum Request {
         /// Where in the whole of stdin the body starts; what was accepted before is not written twice.
         offset_bytes: u64,
     },
-    /// Appends the body to a piped stdin or a terminal's input, behind whatever anybody else wrote. Unlike
-    /// [`Request::Write`] it can't be repeated: it is what a person types, and several may type. The answer says how
-    /// many bytes of the body were accepted.
+    /// Appends the body to a piped stdin or a terminal's input, behind whatever anybody else wrote: it is what a person
+    /// types, and several may type. The answer says how many bytes of the body were accepted.
     Input {
         /// The run.
         id: RunId,
+        /// What makes it known when it is repeated, which it can't be without. Since minor 4; a keeper before appends it
+        /// again.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        once: Option<Once>,
     },
     /// Closes a piped stdin behind everything accepted so far. A terminal has no end: it is given its end-of-file key
     /// instead, if it reads by lines.
@@ -192,6 +195,16 @@ pub enum Request {
     /// holds. It must be this user's or root's, and nobody else's to write; of the same [`MAJOR`], and not older. The new
     /// program answers. A keeper that can't be replaced goes on as it is and says why.
     Upgrade,
+}
+
+/// Where the body of a [`Request::Input`] belongs in an input that has a name. What was accepted under that name before
+/// counts as accepted, and is not appended again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Once {
+    /// The name, unique among the inputs of one process.
+    pub name: InputId,
+    /// Where in that input the body begins.
+    pub offset_bytes: u64,
 }
 
 /// What a client hears of a process.
@@ -714,6 +727,15 @@ mod tests {
     }
 
     #[test]
+    fn input_of_an_older_client_has_no_name() {
+        let id = RunId::from_uuid_bytes([7; 16]);
+        let text = format!(r#"{{"req":1,"do":"input","id":"{id}"}}"#);
+        let (header, _) = decode::<RequestHeader>(&packet(&text, "")).unwrap();
+        assert_eq!(header.request, Request::Input { id, once: None });
+        assert_eq!(encode(&header, b"").unwrap(), packet(&text, ""), "and an older keeper is told none");
+    }
+
+    #[test]
     fn a_message_beyond_the_limit_is_refused_before_it_is_sent() {
         let error = encode(&Request::Stop, &vec![0; MAX_PACKET_BYTES]).unwrap_err();
         assert!(matches!(error, PacketError::TooLong { .. }), "{error}");
@@ -743,6 +765,7 @@ mod tests {
             r#"{"req":1,"do":"hello","minor":1,"version":"0.1.0"}"#,
             &format!(r#"{{"req":2,"do":"start","id":"{ID}","watch":"lossless","rollout":"/r"}}"#),
             &format!(r#"{{"req":3,"do":"write","id":"{ID}","offset_bytes":7}}"#),
+            &format!(r#"{{"req":3,"do":"input","id":"{ID}","once":{{"name":"{ID}","offset_bytes":7}}}}"#),
             &format!(r#"{{"req":0,"do":"ack","id":"{ID}","offset_bytes":7,"needed_from":6}}"#),
             &format!(
                 r#"{{"req":4,"do":"resize","id":"{ID}","size":{{"rows":1,"columns":2,"x_pixels":0,"y_pixels":0}}}}"#

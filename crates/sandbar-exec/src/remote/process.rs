@@ -9,8 +9,8 @@ use sandbar_proto::exec::{
     WriteResult, WriteStatus, method,
 };
 use sandbar_proto::{
-    AbsPath, EndRecord, ExitStatus, Gap, Lifetime, OutputTotals, ProcessEvent, ResourceUse, RunId, Seq,
-    StartRecord, Stream, TerminalSize, Timestamp,
+    AbsPath, EndRecord, ExitStatus, Gap, InputId, Lifetime, OutputTotals, ProcessEvent, ResourceUse, RunId,
+    Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use serde::de::IgnoredAny;
 
@@ -386,6 +386,19 @@ impl ProcessControl for RemoteControl {
         Box::pin(async move {
             for portion in bytes.chunks(WRITE_BYTES) {
                 self.write(uuid::Uuid::new_v4().to_string(), portion).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn type_input_once<'a>(
+        &'a self,
+        name: InputId,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        Box::pin(async move {
+            for (portion, number) in bytes.chunks(WRITE_BYTES).zip(0_u64..) {
+                self.write(format!("{name}/{number}"), portion).await?;
             }
             Ok(())
         })

@@ -302,7 +302,8 @@ impl Connection {
             Some(Entry::Starting(_)) => WriteStatus::Starting,
             Some(Entry::Live(live)) => {
                 let mut stdin = live.stdin.lock().await;
-                let written = stdin.write(&*live.control, params.write_id.as_deref(), &params.chunk.0).await;
+                let name = (&session.id, live.id(), params.write_id.as_deref());
+                let written = stdin.write(&*live.control, name, &params.chunk.0).await;
                 match written {
                     Ok(status) => status,
                     // Whoever has ended reads nothing.

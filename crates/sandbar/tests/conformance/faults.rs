@@ -124,6 +124,47 @@ fn every_byte_and_exit_code_outlives_a_killed_server() {
 }
 
 #[test]
+fn a_write_whose_answer_was_lost_with_its_server_is_not_carried_out_again() {
+    let mut server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    client.ask("process/start", &server.shell_with("p", "cat", &json!({"pipeStdin": true})));
+    let write = |text: &str, id: &str| json!({"processId": "p", "chunk": base64(text), "writeId": id});
+    client.send("process/write", &write("one\n", "1"));
+    // It was carried out, and nobody has taken the answer.
+    assert_eq!(client.output_with("p", "one\n"), "one\n");
+    server.kill();
+    server.begin(&[]);
+    let mut client = server.resume(&session);
+    client.ask("process/closeStdin", &json!({"processId": "p"}));
+    let accepted = json!({"status": "accepted"});
+    assert_eq!(client.ask("process/write", &write("one\n", "1")), accepted, "also behind the close");
+    assert_eq!(client.ask("process/write", &write("two\n", "2")), json!({"status": "stdinClosed"}));
+    assert_eq!(client.read_to_end("p", 0), (b"one\n".to_vec(), 0));
+}
+
+#[test]
+fn a_write_that_its_server_did_not_finish_goes_on_where_it_was_cut() {
+    let mut server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    // More than waits for a process, which first takes so much that the beginning has been accepted.
+    let text: String = (0..400_000).map(|number| format!("{number}\n")).collect();
+    let script = "head -c 500000 > first; echo half; until test -e go; do sleep 0.01; done; cat > rest";
+    client.ask("process/start", &server.shell_with("p", script, &json!({"pipeStdin": true})));
+    let write = json!({"processId": "p", "chunk": base64(&text), "writeId": "long"});
+    client.send("process/write", &write);
+    client.output_with("p", "half\n");
+    server.kill();
+    server.begin(&[]);
+    let mut client = server.resume(&session);
+    server.home.write("go", "");
+    assert_eq!(client.ask("process/write", &write), json!({"status": "accepted"}));
+    client.ask("process/closeStdin", &json!({"processId": "p"}));
+    assert_eq!(client.read_to_end("p", 0).1, 0);
+    let read = |name: &str| std::fs::read_to_string(server.home.workspace().join(name)).unwrap();
+    assert!(read("first") + &read("rest") == text, "every byte once");
+}
+
+#[test]
 fn a_killed_server_over_standard_streams_leaves_its_sessions_to_the_next() {
     let server = Server::start(Over::Stdio).unwrap();
     let (mut client, session) = server.ready_with_session();
