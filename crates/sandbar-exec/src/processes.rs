@@ -139,8 +139,8 @@ pub trait Processes: Send + Sync {
 /// whose, renews them, and follows each process with [`Processes::follow_from`] behind what its client has seen.
 ///
 /// A lease that is not renewed in time is over, and so are the processes of the session whose lifetime is
-/// [`sandbar_proto::Lifetime::Session`]: they get SIGTERM, and SIGKILL two seconds later. The other processes of the
-/// session go on. A renewal that comes too late is refused with [`Refusal::SessionExpired`]: the name is not used again.
+/// [`sandbar_proto::Lifetime::Session`]: they are asked to end as by [`ProcessControl::terminate`], with SIGTERM and two
+/// seconds. The other processes of the session go on. A renewal that comes too late is refused with [`Refusal::SessionExpired`]: the name is not used again.
 pub trait Sessions: Send + Sync {
     /// Makes a session with a lease of `ttl` from now on, or renews it and replaces its blob.
     ///
@@ -175,7 +175,8 @@ pub trait ProcessControl: Send + Sync {
     /// Sends a signal to the leader's process group.
     fn signal(&self, signal: i32) -> BoxFuture<'_, Result<(), ProcessError>>;
 
-    /// Sends a signal to the whole tree, and SIGKILL after `grace` to what is left of it.
+    /// Sends a signal to the whole tree, and SIGKILL to what is left of it: as soon as its leader has ended, at the latest
+    /// after `grace`. Where the leader had ended before, what it left behind has the grace.
     fn terminate(&self, signal: i32, grace: Duration) -> BoxFuture<'_, Result<(), ProcessError>>;
 
     /// Tells the process that nobody reads a stream any more.

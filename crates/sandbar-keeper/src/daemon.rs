@@ -897,7 +897,12 @@ impl Keeper {
             return;
         }
         process.record_end(id, status, usage, ended);
+        let is_ending = process.is_ending;
         let Some(end) = process.end.clone() else { return };
+        if is_ending {
+            // What it forked since then has not heard of it, and nobody is left to end it.
+            self.kill_tree(id);
+        }
         self.tell(id, &Event::Exited { id, end });
         self.announce_close(id);
     }
@@ -1046,7 +1051,12 @@ impl Keeper {
         }
     }
 
+    /// Asks a tree to end. What is left of it is killed as soon as its leader has ended, or after the grace; where the
+    /// leader had ended before, that is what the grace is for.
     fn terminate(&mut self, id: RunId, signal: i32, grace: Duration) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.is_ending = true;
+        }
         self.order(id, Order::SignalTree(signal));
         self.timers.push(Reverse((Instant::now() + grace, Timer::Kill(id))));
     }

@@ -173,7 +173,7 @@ pub enum Request {
         /// Number of the signal.
         signal: i32,
     },
-    /// Sends a signal to the whole tree, and SIGKILL after a while to what is left.
+    /// Sends a signal to the whole tree, and SIGKILL to what is left of it once its leader has ended, or after a while.
     Terminate {
         /// The run.
         id: RunId,

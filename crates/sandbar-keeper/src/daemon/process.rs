@@ -64,6 +64,8 @@ pub(super) struct Process {
     pub(super) timed_out: bool,
     /// Whether anybody had it killed.
     pub(super) killed: bool,
+    /// Whether its tree was asked to end: what its leader leaves behind is not to go on.
+    pub(super) is_ending: bool,
     /// What the kernel had killed for lack of memory when it was started, if that is of interest.
     pub(super) host_oom_kills: Option<u64>,
     pub(super) placeholders: Vec<PinnedPath>,
@@ -324,6 +326,8 @@ pub(super) struct SavedProcess {
     held: Vec<Limit>,
     timed_out: bool,
     killed: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_ending: bool,
     host_oom_kills: Option<u64>,
     placeholders: Vec<PinnedPath>,
     leases: SavedLeases,
@@ -380,6 +384,7 @@ impl Process {
             held,
             timed_out,
             killed,
+            is_ending,
             host_oom_kills,
             placeholders,
             leases,
@@ -419,6 +424,7 @@ impl Process {
             held: held.clone(),
             timed_out: *timed_out,
             killed: *killed,
+            is_ending: *is_ending,
             host_oom_kills: *host_oom_kills,
             placeholders: placeholders.clone(),
             leases: leases.save(kept),
@@ -453,6 +459,7 @@ impl Process {
             held,
             timed_out,
             killed,
+            is_ending,
             host_oom_kills,
             placeholders,
             leases,
@@ -485,6 +492,7 @@ impl Process {
             held,
             timed_out,
             killed,
+            is_ending,
             host_oom_kills,
             placeholders,
             leases: Leases::restore(leases, adopted)?,

@@ -229,6 +229,7 @@ impl Starter<'_> {
             held: Vec::new(),
             timed_out: false,
             killed: false,
+            is_ending: false,
             host_oom_kills: None,
             placeholders,
             leases,

@@ -631,6 +631,7 @@ mod tests {
         let mut later = without_cgroups();
         let names = [(InputId::of(&["first"]), 7), (InputId::of(&["second"]), 1)];
         later["processes"][0][1]["stdin"]["named"] = serde_json::to_value(names).unwrap();
+        later["processes"][1][1]["is_ending"] = Value::Bool(true);
         assert_handed_on(later);
     }
 

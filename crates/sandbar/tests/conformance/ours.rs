@@ -40,6 +40,7 @@ everywhere! {[
     a_terminal_is_resized_and_its_end_is_told_truly,
     any_signal_is_sent_by_its_name,
     terminate_asks_first_when_it_is_told_to,
+    terminate_takes_along_what_its_leader_forks_and_leaves,
     terminate_reaches_grandchildren_with_sessions_of_their_own,
     // bounds
     a_long_poll_holds_up_nothing_else,
