@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -303,6 +304,57 @@ fn a_place_has_a_name_and_a_token() {
     assert_eq!(here(&["env", "remove", "box"]).code, Some(0));
     assert_eq!(pwd(&[]), format!("{}\n", machines.here.workspace().display()), "the default went with it");
     machines.server.kill().unwrap();
+}
+
+/// Writes `environments.toml`, with a mode.
+fn places(here: &Home, text: &str, mode: u32) -> std::path::PathBuf {
+    let config = here.sandbar_home().join("config");
+    fs::create_dir_all(&config).unwrap();
+    let file = config.join("environments.toml");
+    fs::write(&file, text).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    file
+}
+
+#[test]
+fn a_token_that_others_may_read_is_said_and_one_that_they_may_write_is_not_used() {
+    let here = home();
+    let nobody = format!("unix:{}/nobody.sock", here.outside().display());
+    let plain = format!("[[environments]]\nid = \"box\"\nurl = {nobody:?}\n");
+    let with_token = format!("{plain}auth_bearer_token = \"secret\"\n");
+    let list = |text: &str, mode| {
+        let file = places(&here, text, mode);
+        (here.finish(&["env", "list"]), file.display().to_string())
+    };
+    for (text, mode) in [(&with_token, 0o600), (&plain, 0o644), (&plain, 0o666)] {
+        let (finished, _) = list(text, mode);
+        assert_eq!((finished.code, finished.err().as_str()), (Some(0), ""), "{mode:o}");
+    }
+    let (finished, file) = list(&with_token, 0o644);
+    let said =
+        format!("sandbar: others may read {file}, which holds a token; `chmod 600 {file}` keeps it yours.\n");
+    assert_eq!((finished.code, finished.err()), (Some(0), said.clone()));
+    let run = here.finish(&["run", "--on", "box", "--", "true"]);
+    assert!(run.code == Some(125) && run.err().starts_with(&said), "{run:?}");
+    assert!(!run.err().contains("secret"), "{run:?}");
+    for mode in [0o620, 0o602] {
+        let (finished, file) = list(&with_token, mode);
+        let err = finished.err();
+        assert!(finished.code == Some(1) && err.contains("others may write the file"), "{finished:?}");
+        assert!(err.contains(&format!("`chmod 600 {file}`")), "{err}");
+        let run = here.finish(&["run", "--on", "box", "--", "true"]);
+        assert_eq!((run.code, run.err()), (Some(125), err));
+    }
+}
+
+#[test]
+fn a_program_on_the_way_has_the_time_that_its_place_gives_it() {
+    let here = home();
+    let text = "[[environments]]\nid = \"box\"\nprogram = \"sleep\"\nargs = [\"86400\"]\nconnect_timeout_sec = 0.2\n";
+    places(&here, text, 0o600);
+    let finished = here.finish(&["run", "--on", "box", "--", "true"]);
+    assert!(finished.code == Some(125), "{finished:?}");
+    assert!(finished.err().contains("the server has not greeted for 200ms"), "{finished:?}");
 }
 
 #[test]

@@ -89,6 +89,12 @@ impl Drop for Apart {
     }
 }
 
+/// The way to it.
+fn at(apart: &Apart) -> AtUrl {
+    let settings = connect::Settings::default();
+    AtUrl { url: apart.1.parse().unwrap(), settings, token: None, deadline: None }
+}
+
 /// What holds wherever it is.
 async fn holds(environment: &Environment, home: &Home) {
     let remote = environment.processes().unwrap();
@@ -159,7 +165,7 @@ async fn another_machine_over_a_socket() {
     need!(need::user_namespaces());
     let home = home();
     let apart = Apart::start(&home);
-    let dial = AtUrl { url: apart.1.parse().unwrap(), settings: connect::Settings::default(), token: None };
+    let dial = at(&apart);
     let remote = Remote::new(dial, "test", Settings::default());
     holds(&Environment::elsewhere("box", remote), &home).await;
 }
@@ -171,7 +177,7 @@ async fn a_server_that_is_not_ours_has_the_dialect_and_says_so_of_the_rest() {
     let codex_home = home.user_home().join("codex");
     std::fs::create_dir(&codex_home).unwrap();
     let apart = Apart::of(home.command(codex).arg("exec-server").env("CODEX_HOME", codex_home));
-    let dial = AtUrl { url: apart.1.parse().unwrap(), settings: connect::Settings::default(), token: None };
+    let dial = at(&apart);
     let remote = Remote::new(dial, "test", Settings::default());
     assert_eq!(remote.records().await.unwrap_err(), RemoteError::NotOurs);
     let params = StartParams {

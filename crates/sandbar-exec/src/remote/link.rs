@@ -168,7 +168,7 @@ async fn converse(
     let greeted = tokio::select! {
         greeted = greet(&sender, &params) => greeted,
         () = tokio::time::sleep(patience) => {
-            Err(Failed::Now(format!("the server has not greeted for {} s", patience.as_secs())))
+            Err(Failed::Now(format!("the server has not greeted for {patience:?}")))
         }
         reason = &mut running => Err(Failed::Now(reason.to_string())),
     };
