@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sandbar_keeper::protocol::{Once, ProcessState, Refusal, Reply, Request, SESSIONS_MINOR, Watch};
-use sandbar_keeper::{Client, Patience, Peer};
+use sandbar_keeper::{Client, Patience, Peer, ReadError};
 use sandbar_policy::LaunchPlan;
 use sandbar_proto::{InputId, RunId, Seq, Stream, TerminalSize};
 
@@ -60,6 +60,14 @@ impl LocalProcesses {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.keeper.is_closed()
+    }
+
+    /// The number behind which the log of a process has its last `bytes`, or all that there is.
+    ///
+    /// # Errors
+    /// The log can't be read, or there is none.
+    pub fn before_tail(&self, id: RunId, bytes: u64) -> Result<Seq, ReadError> {
+        sandbar_keeper::before_tail(&self.log(id), bytes)
     }
 
     fn log(&self, id: RunId) -> PathBuf {

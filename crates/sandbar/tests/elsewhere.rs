@@ -171,6 +171,31 @@ fn a_run_that_is_left_is_listed_shown_joined_and_ended_from_here() {
 }
 
 #[test]
+fn who_joins_a_run_late_gets_its_tail_and_not_its_whole_log() {
+    let (machines, link) = need!(Machines::linked());
+    let script = "seq 1 1500000; echo written; until test -e go; do sleep 0.01; done; echo end; exit 3";
+    let id = machines.sandbar(&["run", "-q", "-d", "--", "sh", "-c", script]).ok();
+    let there = |words: &[&str]| machines.there.finish(words);
+    eventually(patience(), "its output", || {
+        there(&["logs", id.trim()]).out().ends_with("written\n").then_some(())
+    });
+    let before = link.passed_bytes();
+    let mut running = Running::start(&mut machines.command(&["attach", "-q", id.trim()]));
+    let mut seen = vec![running.line()];
+    while seen.last().is_none_or(|line| line != "written") {
+        seen.push(running.line());
+    }
+    let expected: Vec<String> =
+        (1_500_000 - 22..=1_500_000).map(|number| number.to_string()).chain(["written".to_owned()]).collect();
+    assert_eq!(seen, expected, "the last lines, as many as a screen has");
+    let passed = link.passed_bytes() - before;
+    assert!(passed < 3_000_000, "{passed} bytes of 11 million came over");
+    machines.there.write("go", "");
+    let finished = running.finish();
+    assert_eq!((finished.code, finished.out().as_str()), (Some(3), "end\n"), "{finished:?}");
+}
+
+#[test]
 fn a_terminal_elsewhere_has_our_size_and_our_keys() {
     let machines = need!(Machines::new());
     let tmux = need!(Tmux::start(&machines.here));

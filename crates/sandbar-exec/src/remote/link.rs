@@ -15,7 +15,7 @@ use super::{DialError, Dialed, Shared};
 
 /// What of our extensions is asked of every server; others ignore it.
 const WANTED: Extensions =
-    Extensions { binary_output: true, credit: true, records: true, gaps: true, zstd: false };
+    Extensions { binary_output: true, credit: true, records: true, gaps: true, zstd: false, tail: true };
 
 /// How it stands with the connection.
 #[derive(Clone)]

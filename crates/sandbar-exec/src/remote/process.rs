@@ -140,7 +140,8 @@ impl RemoteProcess {
 
     /// The session is a new one: the old one waited too long.
     async fn attach_again(&mut self, run: RunId, after_seq: u64) -> Result<(), ProcessError> {
-        let params = AttachParams { process_id: self.registered.id.clone(), run_id: run, after_seq };
+        let params =
+            AttachParams { process_id: self.registered.id.clone(), run_id: run, after_seq, tail_bytes: None };
         let attached: Result<Started, RemoteError> = self.remote.call(method::PROCESS_ATTACH, &params).await;
         match attached {
             Ok(_) => Ok(()),

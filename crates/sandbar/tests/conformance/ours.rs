@@ -56,6 +56,7 @@ everywhere! {[
     output_comes_in_binary_frames,
     large_messages_come_packed,
     runs_of_others_are_listed_and_attached_to,
+    a_run_is_attached_to_by_its_tail,
     a_session_that_is_taken_over_tells_its_old_owner,
     polls_of_an_owner_that_lost_its_session_are_refused,
     a_peer_that_says_nothing_does_not_keep_its_session,
