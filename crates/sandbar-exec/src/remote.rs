@@ -12,9 +12,10 @@ mod inbox;
 mod link;
 mod process;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -306,7 +307,6 @@ impl Remote {
             let asked = up.sender.data_request(method, params).await;
             match asked {
                 Ok(result) => {
-                    up.was_useful.store(true, Ordering::Relaxed);
                     return serde_json::from_str(result.get()).map_err(|error| RemoteError::Answer {
                         method: method.to_owned(),
                         why: error.to_string(),
@@ -383,6 +383,12 @@ impl Remote {
         self.begin_in_sync(&registered, &up);
         let named = StartParams { process_id: params.process_id, ..StartParams::default() };
         Ok(Box::new(RemoteProcess::new(self.clone(), registered, Some(started), &named, Some(run))))
+    }
+
+    /// A hand on the process that was started under the name `process_id`, or whose start is under way.
+    #[must_use]
+    pub fn control(&self, process_id: &str) -> RemoteControl {
+        RemoteControl::new(self.clone(), process_id.to_owned())
     }
 
     /// Everything on record there, oldest first, and how many keepers of another protocol there are.

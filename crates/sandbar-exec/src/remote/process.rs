@@ -306,7 +306,7 @@ impl Process for RemoteProcess {
     }
 
     fn control(&self) -> Box<dyn ProcessControl> {
-        Box::new(RemoteControl { remote: self.remote.clone(), id: self.registered.id.clone() })
+        Box::new(self.remote.control(&self.registered.id))
     }
 }
 
@@ -318,6 +318,10 @@ pub struct RemoteControl {
 }
 
 impl RemoteControl {
+    pub(super) fn new(remote: Remote, id: String) -> Self {
+        Self { remote, id }
+    }
+
     async fn write(&self, id: String, bytes: &[u8]) -> Result<(), ProcessError> {
         let params =
             WriteParams { process_id: self.id.clone(), chunk: Base64(bytes.to_vec()), write_id: Some(id) };

@@ -339,7 +339,8 @@ impl Connection {
             (None, None) => (SIGKILL, Duration::ZERO),
             (signal, grace) => (signal.unwrap_or(SIGTERM), grace.unwrap_or(GRACE).min(MAX_GRACE)),
         };
-        let Some(Entry::Live(live)) = session.entry(&params.process_id) else {
+        // One whose start is under way ends as soon as it has begun, also when whoever asked is gone by then.
+        let Some(live) = session.settled(&params.process_id).await else {
             return Ok(TerminateResult { running: false });
         };
         let (running, is_over) = {

@@ -52,6 +52,8 @@ everywhere! {[
     a_run_in_a_persons_words_has_their_rules,
     // keeping
     a_start_with_the_same_start_id_is_no_second_one,
+    a_start_that_is_asked_for_again_while_it_is_under_way_is_one,
+    a_process_that_is_to_end_before_it_has_begun_ends_when_it_has,
 ], connections: [
     output_comes_in_binary_frames,
     large_messages_come_packed,
