@@ -321,11 +321,7 @@ impl Connection {
         if let Some(Entry::Live(live)) = session.entry(&params.process_id)
             && live.progress.borrow().exit.is_none()
         {
-            let sent = live.control.signal(number).await;
-            // One that ended meanwhile is as good as unknown, which is no error in the dialect.
-            if live.progress.borrow().exit.is_none() {
-                sent.map_err(|error| refusal::process(&error))?;
-            }
+            live.unless_over(live.control.signal(number).await)?;
         }
         Ok(Nothing {})
     }
@@ -351,20 +347,14 @@ impl Connection {
             return Ok(TerminateResult { running: false });
         }
         // Also where only the leader has ended: what it left behind is what is meant.
-        let ended = live.control.terminate(signal, grace).await;
-        if let Err(error) = ended
-            && !live.progress.borrow().is_over()
-            && running
-        {
-            return Err(refusal::process(&error));
-        }
+        live.unless_over(live.control.terminate(signal, grace).await)?;
         Ok(TerminateResult { running })
     }
 
     async fn resize(&self, session: &Arc<Session>, call: &Call) -> Result<impl Serialize + use<>, RpcError> {
         let params: ResizeParams = call.params()?;
         let live = session.live(&params.process_id)?;
-        live.control.resize(params.size).await.map_err(|error| refusal::process(&error))?;
+        live.unless_over(live.control.resize(params.size).await)?;
         Ok(Nothing {})
     }
 
@@ -387,10 +377,7 @@ impl Connection {
     ) -> Result<impl Serialize + use<>, RpcError> {
         let params: CloseOutputParams = call.params()?;
         let live = session.live(&params.process_id)?;
-        let closed = live.control.close_output(params.stream).await;
-        if live.progress.borrow().exit.is_none() {
-            closed.map_err(|error| refusal::process(&error))?;
-        }
+        live.unless_over(live.control.close_output(params.stream).await)?;
         Ok(Nothing {})
     }
 
@@ -402,7 +389,7 @@ impl Connection {
         let params: CloseStdinParams = call.params::<ProcessParams>()?;
         let live = session.live(&params.process_id)?;
         let mut stdin = live.stdin.lock().await;
-        stdin.close(&*live.control).await.map_err(|error| refusal::process(&error))?;
+        live.unless_over(stdin.close(&*live.control).await)?;
         Ok(Nothing {})
     }
 }

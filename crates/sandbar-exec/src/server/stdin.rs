@@ -4,6 +4,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
+use sandbar_keeper::protocol::Refusal;
 use sandbar_proto::exec::WriteStatus;
 use sandbar_proto::{InputId, SessionId};
 
@@ -51,7 +52,7 @@ impl Stdin {
                 self.remember(id);
                 Ok(WriteStatus::Accepted)
             }
-            Err(ProcessError::StdinClosed) => {
+            Err(ProcessError::StdinClosed | ProcessError::Refused(Refusal::Unknown { .. })) => {
                 self.is_closed = true;
                 Ok(WriteStatus::StdinClosed)
             }
