@@ -17,13 +17,14 @@ pub(super) use refusals::*;
 pub(super) use takeover::*;
 
 /// Cases for every way there is; for those where several connections reach one server; and large ones, which are run once
-/// for lines and once for a websocket.
+/// for lines, once for a websocket and once for one with TLS.
 macro_rules! everywhere {
     ([$($case:ident),* $(,)?], connections: [$($several:ident),* $(,)?], large: [$($large:ident),* $(,)?]) => {
         over!(stdio, $crate::server::Over::Stdio, ours, [$($case,)* $($large),*]);
         over!(unix, $crate::server::Over::Unix, ours, [$($case,)* $($several),*]);
         over!(token, $crate::server::Over::Token, ours, [$($case,)* $($several),*]);
         over!(open, $crate::server::Over::Open, ours, [$($case,)* $($several,)* $($large),*]);
+        over!(tls, $crate::server::Over::Tls, ours, [$($case,)* $($several,)* $($large),*]);
         over!(restarted, $crate::server::Over::Restarted, ours, [$($case,)* $($several),*]);
     };
 }
