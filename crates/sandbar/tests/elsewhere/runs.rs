@@ -82,6 +82,35 @@ fn a_run_that_is_left_is_listed_shown_joined_and_ended_from_here() {
 }
 
 #[test]
+fn a_run_whose_keeper_was_killed_is_lost_and_has_no_exit_code() {
+    let machines = need!(Machines::new());
+    let script = "echo up; exec sleep 86400";
+    let start = |options: &[&str]| {
+        let words = [&["run"], options, &["--", "sh", "-c", script]].concat();
+        let mut running = Running::start(&mut machines.command(&words));
+        let first = running.line();
+        (running, first)
+    };
+    let (plain, first) = start(&["-q"]);
+    assert_eq!(first, "up");
+    let (mut lines, _) = start(&["-q", "--json"]);
+    while !lines.line().contains("up") {}
+    machines.there.end_keepers();
+    let finished = plain.finish();
+    assert_eq!(finished.code, Some(125), "{finished:?}");
+    assert!(finished.err().contains("lost the run: nobody saw how the command ended"), "{finished:?}");
+    let finished = lines.finish();
+    assert_eq!(finished.code, Some(125), "{finished:?}");
+    let told = finished.out();
+    let mut told = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let exited = told.find(|line| line["type"] == "exited").unwrap();
+    assert_eq!((&exited["how"], &exited["exit_code"]), (&json!("lost"), &Value::Null), "{exited}");
+    let listed: Value = serde_json::from_str(&machines.sandbar(&["ps", "-a", "--json"]).ok()).unwrap();
+    let statuses: Vec<&Value> = listed.as_array().unwrap().iter().map(|run| &run["status"]).collect();
+    assert_eq!(statuses, [&json!({"how": "lost"}), &json!({"how": "lost"})]);
+}
+
+#[test]
 fn who_joins_a_run_late_gets_its_tail_and_not_its_whole_log() {
     let (machines, link) = need!(Machines::linked());
     let script = "seq 1 1500000; echo written; until test -e go; do sleep 0.01; done; echo end; exit 3";
