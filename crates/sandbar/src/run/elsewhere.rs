@@ -241,6 +241,9 @@ fn leave(args: &RunArgs, process: &dyn Process, elsewhere: &Elsewhere) -> Result
 /// How long an interrupted start, and the end of what it came to, may take to be answered.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the end of a run whose start is not answered may take to be answered. That it is asked for is what counts.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// Ends what a start came to that was interrupted. Where that can't be known, it is said.
 async fn interrupted(
     wish: Wish,
@@ -262,7 +265,8 @@ async fn interrupted(
     };
     // One whose start is not answered yet ends as soon as it has begun, also when we are gone.
     let control = elsewhere.remote().control(&id.to_string());
-    let ended = tokio::time::timeout(INTERRUPT_PATIENCE, control.terminate(SIGKILL, Duration::ZERO)).await;
+    let patience = if record.is_some() { INTERRUPT_PATIENCE } else { LAST_WORD };
+    let ended = tokio::time::timeout(patience, control.terminate(SIGKILL, Duration::ZERO)).await;
     if let Some(record) = record {
         record.failed_to_start("interrupted", 0, &problem.what);
     }
