@@ -54,7 +54,13 @@ impl Dial for AtUrl {
                 }
                 None => {}
             }
-            let connected = connect::connect(&self.url, &settings).await;
+            let connecting = connect::connect(&self.url, &settings);
+            let connected = match self.deadline {
+                Some(limit) => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+                    Err(ConnectError::TimedOut { url: self.url.clone(), step: "before it greeted", limit })
+                }),
+                None => connecting.await,
+            };
             let is_far = self.url.leaves_this_machine();
             let patience =
                 self.deadline.map_or(GREETING, |deadline| deadline.saturating_sub(begun.elapsed()));

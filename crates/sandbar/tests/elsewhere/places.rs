@@ -88,6 +88,22 @@ fn a_program_on_the_way_has_the_time_that_its_place_gives_it() {
 }
 
 #[test]
+fn an_address_has_the_time_that_its_place_gives_it_whatever_its_server_does_with_it() {
+    let here = home();
+    // It takes connections, and says nothing on them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", silent.local_addr().unwrap());
+    places(
+        &here,
+        &format!("[[environments]]\nid = \"box\"\nurl = {url:?}\nconnect_timeout_sec = 0.2\n"),
+        0o600,
+    );
+    let finished = here.finish(&["run", "--on", "box", "--", "true"]);
+    assert_eq!(finished.code, Some(125), "{finished:?}");
+    assert!(finished.err().contains("did not answer within 200ms, before it greeted"), "{finished:?}");
+}
+
+#[test]
 fn commands_that_are_switched_off_do_not_run_here_instead() {
     let here = home();
     for variable in ["SANDBAR_EXEC_SERVER_URL", "CODEX_EXEC_SERVER_URL"] {
