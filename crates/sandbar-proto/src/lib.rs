@@ -24,7 +24,7 @@ mod terminal;
 pub use bytes::ByteString;
 pub use event::{Gap, ProcessEvent};
 pub use facts::{FactAnswer, FactQuery, Facts, FileFact, GitLinks, HostFacts};
-pub use id::{ParseRunIdError, RunId, Seq};
+pub use id::{InputId, ParseRunIdError, RunId, Seq};
 pub use launch::{
     AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, OutputMode, ProcessAttributes, StdinMode, Stdio,
 };

@@ -17,7 +17,8 @@ use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
 use super::caches::Leases;
 use super::cgroups::{Cgroups, RunCgroup};
 use super::placeholders::{Placeholders, Run};
-use super::process::{Output, Outputs, Phase, Process, Stdin};
+use super::process::{Output, Outputs, Phase, Process};
+use super::stdin::Stdin;
 use crate::log::LogWriter;
 use crate::protocol::{StartFailure, StartStep};
 use crate::records::ProcessDir;
@@ -236,6 +237,7 @@ impl Starter<'_> {
             held: Vec::new(),
             timed_out: false,
             killed: false,
+            is_ending: false,
             host_oom_kills: None,
             placeholders,
             leases,
