@@ -9,6 +9,7 @@
 //! authenticates nobody: that is the caller's part, who hands over connections with the name of their owner.
 
 mod attach;
+mod config;
 mod connection;
 mod environment;
 mod files;
@@ -20,6 +21,7 @@ mod launch;
 mod log;
 mod output;
 mod process;
+mod reading;
 mod refusal;
 mod session;
 mod sessions;

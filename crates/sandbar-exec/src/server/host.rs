@@ -43,6 +43,13 @@ impl Host {
         AbsPath::new(set.value.clone()).ok()
     }
 
+    /// Where Codex keeps this user's configuration: what the client finds here is its own kind's.
+    pub(super) fn codex_home(&self) -> Option<AbsPath> {
+        let set = self.env.iter().find(|var| var.name.as_bytes() == b"CODEX_HOME");
+        let set = set.and_then(|var| AbsPath::new(var.value.clone()).ok());
+        set.or_else(|| self.home.as_ref()?.join(".codex").ok())
+    }
+
     /// What the executor's own environment says to git.
     pub(super) fn git_env(&self) -> Vec<EnvVar> {
         let says = |var: &&EnvVar| {
@@ -74,6 +81,7 @@ impl Host {
                 fs_watch_missing: true,
                 sandboxed_file_streaming: true,
                 file_write_streaming: true,
+                environment_config_read: true,
                 ..Capabilities::default()
             },
         }

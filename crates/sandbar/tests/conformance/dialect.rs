@@ -1,5 +1,6 @@
 //! What Codex 0.169's clients may count on, from both servers.
 
+mod configuration;
 mod files;
 mod first_messages;
 mod input;
@@ -9,6 +10,7 @@ mod start;
 
 use super::over;
 
+pub(super) use configuration::*;
 pub(super) use files::*;
 pub(super) use first_messages::*;
 pub(super) use input::*;
@@ -80,6 +82,10 @@ everywhere! {[
     a_watch_tells_once_that_what_was_missing_is_there,
     only_regular_files_are_read,
     paths_become_canonical,
+    // configuration
+    configuration_tells_only_what_is_asked_for,
+    only_projects_that_the_user_trusts_configure,
+    configuration_that_cannot_be_read_is_an_error,
     // sessions
     an_unknown_session_is_refused,
 ], dropping: [
