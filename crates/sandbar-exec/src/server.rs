@@ -11,6 +11,7 @@
 mod attach;
 mod config;
 mod connection;
+mod discovery;
 mod environment;
 mod files;
 mod follower;

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sandbar_proto::exec::{
-    CloseOutputParams, CloseStdinParams, ConfigRead, ConfigReadParams, Credit, EnvironmentStatus, Extensions,
-    InitializeParams, InitializeResult, ListParams, ProcessParams, ReadParams, ResizeParams, SignalParams,
-    StartParams, TerminateParams, TerminateResult, WaitParams, WriteParams, WriteResult, WriteStatus, method,
+    CloseOutputParams, CloseStdinParams, ConfigRead, ConfigReadParams, Credit, DiscoverParams, Discovered,
+    EnvironmentStatus, Extensions, InitializeParams, InitializeResult, ListParams, ProcessParams, ReadParams,
+    ResizeParams, SignalParams, StartParams, TerminateParams, TerminateResult, WaitParams, WriteParams,
+    WriteResult, WriteStatus, method,
 };
 use sandbar_proto::rpc::RpcError;
 use sandbar_rpc::auth::Principal;
@@ -19,7 +20,7 @@ use super::files::ConnectionFiles;
 use super::process::{Known, Live};
 use super::reading::Reading;
 use super::session::{Attachment, Entry, Session};
-use super::{Shared, attach, config, launch, refusal};
+use super::{Shared, attach, config, discovery, launch, refusal};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -187,27 +188,41 @@ impl Connection {
         });
     }
 
-    /// Tells of this machine what needs several of its files.
-    fn describe(self: &Arc<Self>, call: Call, responder: Responder) {
-        let kind = "environment config";
+    /// Tells of this machine what lies in its files.
+    fn describe(self: &Arc<Self>, kind: &str, call: Call, responder: Responder) {
         if let Err(error) = self.ready(kind) {
             return responder.err(error);
         }
         let connection = Arc::clone(self);
         tokio::spawn(async move {
-            match connection.described(&call).await {
-                // A connection that ended needs no answer.
-                Ok(read) => drop(responder.data_ok(&read).await),
-                Err(error) => responder.err(error),
-            }
+            // A connection that ended needs no answer.
+            let answered = if call.method == method::CAPABILITIES_DISCOVER_V2 {
+                match connection.discover(&call).await {
+                    Ok(found) => responder.data_ok(&found).await,
+                    Err(error) => return responder.err(error),
+                }
+            } else {
+                match connection.read_config(&call).await {
+                    Ok(read) => responder.data_ok(&read).await,
+                    Err(error) => return responder.err(error),
+                }
+            };
+            drop(answered);
         });
     }
 
-    async fn described(&self, call: &Call) -> Result<ConfigRead, RpcError> {
+    async fn read_config(&self, call: &Call) -> Result<ConfigRead, RpcError> {
         let params: ConfigReadParams = call.params()?;
         let (sandbox, legacy) = (params.sandbox.as_ref(), params.sandbox_policy.as_ref());
         let reading = Reading::new(&self.files, &self.shared, sandbox, legacy)?;
         config::read(&self.shared.host, &reading, &params).await
+    }
+
+    async fn discover(&self, call: &Call) -> Result<Discovered, RpcError> {
+        let params: DiscoverParams = call.params()?;
+        let (sandbox, legacy) = (params.sandbox.as_ref(), params.sandbox_policy.as_ref());
+        let reading = Reading::new(&self.files, &self.shared, sandbox, legacy)?;
+        discovery::discover(&self.shared.host, &reading).await
     }
 
     async fn carry_out(&self, session: &Arc<Session>, call: &Call, responder: Responder) {
@@ -454,7 +469,8 @@ impl Service for Connection {
                 "disabled",
                 "http/request is off on this exec server: it would let every client use its network",
             )),
-            method::ENVIRONMENT_CONFIG_READ => self.describe(call, responder),
+            method::ENVIRONMENT_CONFIG_READ => self.describe("environment config", call, responder),
+            method::CAPABILITIES_DISCOVER_V2 => self.describe("capability discovery", call, responder),
             name if name.starts_with("fs/") => self.file(call, responder),
             name if name.starts_with("process/") => self.process(call, responder),
             name => responder.err(refusal::unknown_method(name)),

@@ -82,6 +82,7 @@ impl Host {
                 sandboxed_file_streaming: true,
                 file_write_streaming: true,
                 environment_config_read: true,
+                capability_discovery_v2: true,
                 ..Capabilities::default()
             },
         }

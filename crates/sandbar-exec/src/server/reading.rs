@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use sandbar_proto::AbsPath;
 use sandbar_proto::exec::{
-    CanonicalPath, FileContent, FileSystemSandbox, LegacyPolicy, Metadata, WirePath, method,
+    CanonicalPath, FileContent, FileSystemSandbox, LegacyPolicy, Metadata, WalkOptions, Walked, WirePath,
+    method,
 };
 use sandbar_proto::rpc::{RpcError, code};
 use serde::Serialize;
@@ -92,6 +93,14 @@ impl<'a> Reading<'a> {
             return Err(Unread::TooLarge { limit });
         }
         String::from_utf8(data_base64.0).map(Some).map_err(|_| Unread::NoText)
+    }
+
+    /// Everything below a directory; nothing if it is missing or no directory.
+    ///
+    /// # Errors
+    /// It can't be entered.
+    pub(super) async fn walk(&self, path: &AbsPath, options: WalkOptions) -> Result<Option<Walked>, Unread> {
+        present(self.ask(method::FS_WALK, &json!({"path": WirePath(path.clone()), "options": options})).await)
     }
 
     /// The path without symbolic links; itself if it can't be had.

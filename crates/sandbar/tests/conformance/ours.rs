@@ -54,6 +54,8 @@ everywhere! {[
     // environment
     configuration_is_read_under_the_sandbox_that_a_request_carries,
     configuration_has_bounds,
+    skills_are_looked_for_under_the_sandbox_that_a_request_carries,
+    what_is_discovered_has_bounds,
     // keeping
     a_start_with_the_same_start_id_is_no_second_one,
 ], connections: [

@@ -41,3 +41,26 @@ pub(crate) fn configuration_has_bounds(server: &Server) {
     let refused = client.refused("environmentConfig/read", &ask(json!([["a"]])));
     assert!(refused.message.ends_with("it has more than 1048576 bytes"), "{}", refused.message);
 }
+
+pub(crate) fn skills_are_looked_for_under_the_sandbox_that_a_request_carries(server: &Server) {
+    let mut client = server.ready();
+    server.home.write_home(".codex/skills/one/SKILL.md", "---\nname: one\ndescription: d\n---\n");
+    server.home.write_home(".agents/skills/two/SKILL.md", "---\nname: two\ndescription: d\n---\n");
+    let mut names = |sandbox: Value| {
+        let found = client.ask("capabilities/discoverV2", &json!({"cwd": server.cwd(), "sandbox": sandbox}));
+        let skills = found["skills"].as_array().unwrap();
+        skills.iter().map(|skill| skill["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(Value::Null), ["one", "two"]);
+    assert_eq!(names(without_codex_home(server)), ["two"]);
+}
+
+pub(crate) fn what_is_discovered_has_bounds(server: &Server) {
+    let front = format!("---\nname: a\ndescription: {}\n---\n", "d".repeat(1000 * 1024));
+    for number in 0..8 {
+        server.home.write_home(&format!(".codex/skills/{number}/SKILL.md"), &front);
+    }
+    let found = server.ready().ask("capabilities/discoverV2", &json!({"cwd": server.cwd()}));
+    assert_eq!(found["skills"].as_array().unwrap().len(), 4);
+    assert_eq!(found["warnings"], json!(["capability discovery size limit reached"]));
+}

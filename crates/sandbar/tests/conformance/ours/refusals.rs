@@ -78,7 +78,13 @@ pub(crate) fn only_what_there_is_is_announced(server: &Server) {
         capabilities.iter().filter(|(_, is_there)| **is_there == json!(true)).map(|(name, _)| name).collect();
     assert_eq!(
         announced,
-        ["environmentConfigRead", "fileWriteStreaming", "fsWatchMissing", "sandboxedFileStreaming"]
+        [
+            "capabilityDiscoveryV2",
+            "environmentConfigRead",
+            "fileWriteStreaming",
+            "fsWatchMissing",
+            "sandboxedFileStreaming"
+        ]
     );
 }
 
