@@ -17,6 +17,7 @@ mod files;
 mod follower;
 mod helper;
 mod host;
+mod http;
 mod keeper;
 mod launch;
 mod log;
@@ -37,6 +38,8 @@ use sandbar_rpc::auth::Principal;
 use crate::ProcessError;
 pub use connection::Connection;
 pub use host::Host;
+use http::Http;
+pub use http::allow::{AllowedHost, AllowedHostError};
 use keeper::Keeper;
 pub use keeper::{Connect, Connections};
 pub use log::{Entry, Log};
@@ -76,6 +79,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     host: Host,
+    http: Http,
     keeper: Arc<Keeper>,
     sessions: Arc<Sessions>,
     log: Option<Log>,
@@ -96,7 +100,8 @@ impl Server {
     ) -> std::io::Result<Self> {
         let keeper = Arc::new(Keeper::new(connections, connect));
         let sessions = Sessions::new(Arc::clone(&keeper), &host.servers, settings)?;
-        Ok(Self { shared: Arc::new(Shared { host, keeper, sessions, log }) })
+        let http = Http::new(host.http_allow.clone());
+        Ok(Self { shared: Arc::new(Shared { host, http, keeper, sessions, log }) })
     }
 
     /// Takes over the sessions of servers that were killed; a resume does so as well.

@@ -61,6 +61,7 @@ fn within(home: &Home) -> Server {
         limits: limits.unwrap(),
         runtime,
         servers,
+        http_allow: Vec::new(),
     };
     Server::new(host, connections, connect, server::Settings::default(), None).unwrap()
 }

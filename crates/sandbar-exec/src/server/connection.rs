@@ -17,6 +17,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::files::ConnectionFiles;
+use super::http::ConnectionHttp;
 use super::process::{Known, Live};
 use super::reading::Reading;
 use super::session::{Attachment, Entry, Session};
@@ -46,6 +47,7 @@ pub struct Connection {
     sender: Sender,
     number: u64,
     files: ConnectionFiles,
+    http: ConnectionHttp,
     phase: Mutex<Phase>,
     /// See [`Attachment::answering`].
     answering: Arc<watch::Sender<()>>,
@@ -68,8 +70,9 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, principal: Principal, sender: Sender) -> Arc<Self> {
         let number = shared.sessions.number();
         let files = ConnectionFiles::new(number, sender.clone());
+        let http = ConnectionHttp::new(sender.clone());
         let phase = Mutex::new(Phase::New);
-        Arc::new(Self { shared, principal, sender, number, files, phase, answering: Arc::default() })
+        Arc::new(Self { shared, principal, sender, number, files, http, phase, answering: Arc::default() })
     }
 
     fn phase(&self) -> Phase {
@@ -185,6 +188,24 @@ impl Connection {
                 Ok(result) => responder.ok(&result),
                 Err(error) => responder.err(error),
             }
+        });
+    }
+
+    fn http(self: &Arc<Self>, call: Call, responder: Responder) {
+        // Whoever may connect could reach whatever this machine reaches.
+        if !self.shared.http.is_on() {
+            return responder.err(refusal::invalid(
+                "disabled",
+                "http/request is off on this exec server: it would let every client use its network",
+            ));
+        }
+        if let Err(error) = self.ready("http") {
+            return responder.err(error);
+        }
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            let Shared { http, host, .. } = &*connection.shared;
+            connection.http.request(http, &host.env, call.params(), responder).await;
         });
     }
 
@@ -464,11 +485,7 @@ impl Service for Connection {
             method::ENVIRONMENT_STATUS => {
                 responder.answer(self.ready("exec").map(|_| EnvironmentStatus::Ready));
             }
-            // Whoever may connect could reach whatever this machine reaches.
-            method::HTTP_REQUEST => responder.err(refusal::invalid(
-                "disabled",
-                "http/request is off on this exec server: it would let every client use its network",
-            )),
+            method::HTTP_REQUEST => self.http(call, responder),
             method::ENVIRONMENT_CONFIG_READ => self.describe("environment config", call, responder),
             method::CAPABILITIES_DISCOVER_V2 => self.describe("capability discovery", call, responder),
             name if name.starts_with("fs/") => self.file(call, responder),

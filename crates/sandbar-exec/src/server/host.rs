@@ -7,6 +7,8 @@ use sandbar_policy::OwnDirectories;
 use sandbar_proto::exec::{Capabilities, EnvironmentInfo, Shell, WirePath};
 use sandbar_proto::{AbsPath, EnvVar, LimitFacts, ProcessAttributes};
 
+use super::http::allow::AllowedHost;
+
 /// The executor.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -34,6 +36,8 @@ pub struct Host {
     pub runtime: RuntimeDir,
     /// Where servers tell each other which of them live. Made by the caller, for this user alone.
     pub servers: PathBuf,
+    /// What `http/request` may reach; nothing if this is empty.
+    pub http_allow: Vec<AllowedHost>,
 }
 
 impl Host {
@@ -83,6 +87,7 @@ impl Host {
                 file_write_streaming: true,
                 environment_config_read: true,
                 capability_discovery_v2: true,
+                http_header_env_vars: !self.http_allow.is_empty(),
                 ..Capabilities::default()
             },
         }
