@@ -33,6 +33,7 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     Need { program: "top", packages: &["procps"] },
     Need { program: "ssh", packages: &["openssh-client"] },
     Need { program: "sshd", packages: &["openssh-server"] },
+    Need { program: "bwrap", packages: &["bubblewrap"] },
 ];
 
 /// What the peers of `bench --peers` need.

@@ -18,10 +18,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sandbar_keeper::protocol::{ProcessState, Refusal, Reply, Request, SESSIONS_MINOR, Watch};
-use sandbar_keeper::{Client, Patience, Peer};
+use sandbar_keeper::protocol::{Once, ProcessState, Refusal, Reply, Request, SESSIONS_MINOR, Watch};
+use sandbar_keeper::{Client, Patience, Peer, ReadError};
 use sandbar_policy::LaunchPlan;
-use sandbar_proto::{RunId, Seq, Stream, TerminalSize};
+use sandbar_proto::{InputId, RunId, Seq, Stream, TerminalSize};
 
 use crate::processes::{
     BoxFuture, Process, ProcessControl, ProcessError, Processes, StartError, StartOptions, Watching,
@@ -60,6 +60,14 @@ impl LocalProcesses {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.keeper.is_closed()
+    }
+
+    /// The number behind which the log of a process has its last `bytes`, or all that there is.
+    ///
+    /// # Errors
+    /// The log can't be read, or there is none.
+    pub fn before_tail(&self, id: RunId, bytes: u64) -> Result<Seq, ReadError> {
+        sandbar_keeper::before_tail(&self.log(id), bytes)
     }
 
     fn log(&self, id: RunId) -> PathBuf {
@@ -267,18 +275,21 @@ impl LocalControl {
         Ok(())
     }
 
-    async fn append(&self, mut bytes: &[u8]) -> Result<(), ProcessError> {
+    async fn append(&self, name: Option<InputId>, mut bytes: &[u8]) -> Result<(), ProcessError> {
+        let mut offset_bytes = 0;
         // Asked for only when it is needed: a keystroke finds room. What was asked for before a request that found
         // none hears of the room that comes after it.
         let mut room = None;
         while !bytes.is_empty() {
             let chunk = &bytes[..bytes.len().min(sandbar_keeper::protocol::MAX_WRITE_BYTES)];
-            let request = Request::Input { id: self.id };
+            let once = name.map(|name| Once { name, offset_bytes });
+            let request = Request::Input { id: self.id, once };
             let outgoing = Outgoing { request, body: chunk.to_vec(), fds: Vec::new() };
             match self.keeper.request(outgoing).await? {
                 Reply::Written { accepted_bytes } => {
                     let accepted = usize::try_from(accepted_bytes).unwrap_or(usize::MAX).min(chunk.len());
                     bytes = &bytes[accepted..];
+                    offset_bytes += accepted as u64;
                     if accepted < chunk.len() {
                         match room.take() {
                             None => room = Some(self.keeper.stdin_room(self.id).await),
@@ -317,7 +328,15 @@ impl ProcessControl for LocalControl {
     }
 
     fn type_input<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, Result<(), ProcessError>> {
-        Box::pin(self.append(bytes))
+        Box::pin(self.append(None, bytes))
+    }
+
+    fn type_input_once<'a>(
+        &'a self,
+        name: InputId,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        Box::pin(self.append(Some(name), bytes))
     }
 
     fn resize(&self, size: TerminalSize) -> BoxFuture<'_, Result<(), ProcessError>> {

@@ -9,8 +9,8 @@ use sandbar_keeper::ReadError;
 use sandbar_keeper::protocol::{ProcessState, Refusal, SessionState, StartFailure};
 use sandbar_policy::LaunchPlan;
 use sandbar_proto::{
-    AbsPath, Blob, EndRecord, OutputTotals, Owner, ProcessEvent, RunId, Seq, SessionId, StartRecord, Stream,
-    TerminalSize,
+    AbsPath, Blob, EndRecord, InputId, OutputTotals, Owner, ProcessEvent, RunId, Seq, SessionId, StartRecord,
+    Stream, TerminalSize,
 };
 
 /// A future behind a trait object.
@@ -139,8 +139,8 @@ pub trait Processes: Send + Sync {
 /// whose, renews them, and follows each process with [`Processes::follow_from`] behind what its client has seen.
 ///
 /// A lease that is not renewed in time is over, and so are the processes of the session whose lifetime is
-/// [`sandbar_proto::Lifetime::Session`]: they get SIGTERM, and SIGKILL two seconds later. The other processes of the
-/// session go on. A renewal that comes too late is refused with [`Refusal::SessionExpired`]: the name is not used again.
+/// [`sandbar_proto::Lifetime::Session`]: they are asked to end as by [`ProcessControl::terminate`], with SIGTERM and two
+/// seconds. The other processes of the session go on. A renewal that comes too late is refused with [`Refusal::SessionExpired`]: the name is not used again.
 pub trait Sessions: Send + Sync {
     /// Makes a session with a lease of `ttl` from now on, or renews it and replaces its blob.
     ///
@@ -175,7 +175,8 @@ pub trait ProcessControl: Send + Sync {
     /// Sends a signal to the leader's process group.
     fn signal(&self, signal: i32) -> BoxFuture<'_, Result<(), ProcessError>>;
 
-    /// Sends a signal to the whole tree, and SIGKILL after `grace` to what is left of it.
+    /// Sends a signal to the whole tree, and SIGKILL to what is left of it: as soon as its leader has ended, at the latest
+    /// after `grace`. Where the leader had ended before, what it left behind has the grace.
     fn terminate(&self, signal: i32, grace: Duration) -> BoxFuture<'_, Result<(), ProcessError>>;
 
     /// Tells the process that nobody reads a stream any more.
@@ -191,6 +192,14 @@ pub trait ProcessControl: Send + Sync {
     /// Appends what a person types to standard input, behind whatever others typed; returns when everything is
     /// accepted. Not to be mixed with [`ProcessControl::write_stdin`], which counts offsets.
     fn type_input<'a>(&'a self, bytes: &'a [u8]) -> BoxFuture<'a, Result<(), ProcessError>>;
+
+    /// The same under a name: what was accepted under it before, from anybody and as far as it came, is not written
+    /// again. A keeper of a release before does not know names, and writes it again.
+    fn type_input_once<'a>(
+        &'a self,
+        name: InputId,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), ProcessError>>;
 
     /// Gives its terminal another size.
     fn resize(&self, size: TerminalSize) -> BoxFuture<'_, Result<(), ProcessError>>;

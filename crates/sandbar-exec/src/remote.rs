@@ -12,18 +12,19 @@ mod inbox;
 mod link;
 mod process;
 mod service;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sandbar_proto::RunId;
 use sandbar_proto::exec::{
     AttachParams, EnvironmentInfo, Extensions, RecordsPage, RecordsParams, RunRecord, StartParams,
     StartResult, Started, method,
 };
 use sandbar_proto::rpc::RpcError;
+use sandbar_proto::{RunId, Seq};
 use sandbar_rpc::{RequestError, Transport};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -186,6 +187,15 @@ impl Drop for Registered {
 /// Runs of a list; no machine keeps so many on record.
 const MOST_RECORDS: usize = 1_000_000;
 
+/// Where somebody who comes later begins with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// Behind the event with this number; `Seq(0)` is the beginning.
+    Behind(Seq),
+    /// With so many bytes of its last output, or some more; a server that can't begin there begins with all of it.
+    Tail(u64),
+}
+
 /// Whether a request may be made again on another connection when its answer got lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Again {
@@ -297,7 +307,6 @@ impl Remote {
             let asked = up.sender.data_request(method, params).await;
             match asked {
                 Ok(result) => {
-                    up.was_useful.store(true, Ordering::Relaxed);
                     return serde_json::from_str(result.get()).map_err(|error| RemoteError::Answer {
                         method: method.to_owned(),
                         why: error.to_string(),
@@ -355,20 +364,31 @@ impl Remote {
         }
     }
 
-    /// Follows a run behind the event with the number `after_seq`, 0 for all of it.
+    /// Follows a run from there on.
     ///
     /// # Errors
     /// [`RemoteError`].
-    pub async fn attach(&self, run: RunId, after_seq: u64) -> Result<Box<dyn Process>, RemoteError> {
+    pub async fn attach(&self, run: RunId, from: Beginning) -> Result<Box<dyn Process>, RemoteError> {
         let up = self.up_with_ours().await?;
         // One run may be looked at several times.
         let id = format!("{run}/{}", uuid::Uuid::new_v4());
+        let (after_seq, tail_bytes) = match from {
+            Beginning::Behind(seq) => (seq.0, None),
+            Beginning::Tail(bytes) => (0, Some(bytes).filter(|_| up.extensions.tail)),
+        };
         let registered = Registered::new(&self.shared, &id, after_seq);
-        let params = AttachParams { process_id: id, run_id: run, after_seq };
+        let params = AttachParams { process_id: id, run_id: run, after_seq, tail_bytes };
         let started: Started = self.request(method::PROCESS_ATTACH, &params, Again::Twice).await?;
+        registered.inbox.with(|order| order.begin_behind(started.after_seq.unwrap_or(after_seq)));
         self.begin_in_sync(&registered, &up);
         let named = StartParams { process_id: params.process_id, ..StartParams::default() };
         Ok(Box::new(RemoteProcess::new(self.clone(), registered, Some(started), &named, Some(run))))
+    }
+
+    /// A hand on the process that was started under the name `process_id`, or whose start is under way.
+    #[must_use]
+    pub fn control(&self, process_id: &str) -> RemoteControl {
+        RemoteControl::new(self.clone(), process_id.to_owned())
     }
 
     /// Everything on record there, oldest first, and how many keepers of another protocol there are.

@@ -1,7 +1,7 @@
 //! Starting a request: plans it again when the world changed between plan and start.
 
 use sandbar_keeper::protocol::{StartFailure, StartStep};
-use sandbar_policy::{CacheMode, Compiled, RunRequest};
+use sandbar_policy::{CacheMode, Compiled, ExecutorWish, RunRequest};
 use sandbar_proto::LimitFacts;
 use sandbar_sandbox::report::Step;
 
@@ -30,8 +30,8 @@ pub enum NotStarted<E> {
 }
 
 /// Starts the plan of `compiled`, or another one of `request` if the host changed in between. Where caches can't be
-/// mounted copy-on-write they are left read-only, which is stricter, and `told` hears why. `options` is asked for each
-/// attempt.
+/// mounted copy-on-write they are left read-only, which is stricter; where only the system's bubblewrap may make
+/// namespaces, it makes them. `told` hears why. `options` is asked for each attempt.
 ///
 /// # Errors
 /// [`NotStarted`].
@@ -55,6 +55,13 @@ pub async fn start<E>(
         } else if request.caches == CacheMode::CopyOnWrite && is_about_caches(failure) {
             told(failure);
             request.caches = CacheMode::Off;
+        } else if request.executor == ExecutorWish::Any && is_about_namespaces(failure) {
+            let by_bwrap = RunRequest { executor: ExecutorWish::Bwrap, ..request };
+            // Without one that can be trusted, the kernel's refusal is what there is to say.
+            let Ok(planned) = facts::plan(&by_bwrap, limits) else { return Err(NotStarted::Start(error)) };
+            told(failure);
+            (request, compiled) = (by_bwrap, planned);
+            continue;
         } else {
             return Err(NotStarted::Start(error));
         }
@@ -70,6 +77,11 @@ fn is_about_a_change(failure: &StartFailure) -> bool {
         Some(_other) => false,
         None => failure.step == StartStep::Placeholder && failure.errno == ESTALE,
     }
+}
+
+/// Whether a start failed because this program may not make namespaces, or not use them.
+pub fn is_about_namespaces(failure: &StartFailure) -> bool {
+    matches!(failure.step.in_sandbox(), Some(Step::Namespaces | Step::IdMap))
 }
 
 /// Whether a start failed because caches can't be mounted here.

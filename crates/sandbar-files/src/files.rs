@@ -127,7 +127,7 @@ impl Files {
         self.say(copy::copy(from, to, directories))
     }
 
-    fn say<T>(&self, answer: Result<T, FileError>) -> Result<T, FileError> {
+    pub(crate) fn say<T>(&self, answer: Result<T, FileError>) -> Result<T, FileError> {
         answer.map_err(|error| error.within(self.surroundings))
     }
 }

@@ -9,12 +9,13 @@ use std::collections::HashMap;
 use std::fs::File;
 
 use rustix::buffer::spare_capacity;
-use sandbar_proto::AbsPath;
 use sandbar_proto::exec::OpenMode;
+use sandbar_proto::{AbsPath, base64};
+use serde_json::value::RawValue;
 
 use crate::read::{Links, open_regular, retry};
 use crate::replace::{Beginning, Replacement, WriteOptions};
-use crate::{ErrorKind, FileError, Surroundings};
+use crate::{ErrorKind, FileError, Surroundings, content};
 
 /// Most handles of a connection; one more is refused.
 pub const MAX_HANDLES: usize = 128;
@@ -27,6 +28,8 @@ pub const MAX_BLOCK_BYTES: u64 = 1024 * 1024;
 pub struct Handles {
     open: HashMap<String, Handle>,
     surroundings: Surroundings,
+    /// Memory of a block, kept from one to the next while something is open.
+    scratch: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Handles {
     /// None, for files in `surroundings`.
     #[must_use]
     pub fn new(surroundings: Surroundings) -> Self {
-        Self { open: HashMap::new(), surroundings }
+        Self { open: HashMap::new(), surroundings, scratch: Vec::new() }
     }
 
     /// Opens a file under the name `id`, which may be any text.
@@ -86,23 +89,65 @@ impl Handles {
     /// [`ErrorKind::UnknownHandle`]; [`ErrorKind::OutOfRange`] unless `len_bytes` is 1 to [`MAX_BLOCK_BYTES`];
     /// [`ErrorKind::WrongMode`] on a handle for writing; what pread(2) says.
     pub fn read_block(&mut self, id: &str, offset: u64, len_bytes: u64) -> Result<Block, FileError> {
+        let mut block = Block { bytes: Vec::new(), is_end: false };
+        self.read_into(&mut block, id, offset, len_bytes)?;
+        Ok(block)
+    }
+
+    fn read_into(
+        &mut self,
+        block: &mut Block,
+        id: &str,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<(), FileError> {
         let handle = self.get(id)?;
         let path = &handle.path;
         let len = block_len(path, "fs/readBlock len", len_bytes)?;
         in_range(path, offset, len_bytes)?;
         let What::Reads(file) = &handle.what else { return Err(wrong_mode(path)) };
+        let bytes = &mut block.bytes;
+        bytes.clear();
         // One byte more tells whether the file goes on.
-        let mut bytes = Vec::with_capacity(len + 1);
+        bytes.reserve_exact(len + 1);
         while bytes.len() <= len {
             let at = offset + bytes.len() as u64;
-            let got = retry(|| rustix::io::pread(file, spare_capacity(&mut bytes), at));
+            let got = retry(|| rustix::io::pread(file, spare_capacity(bytes), at));
             if got.map_err(|errno| FileError::at(path, errno))? == 0 {
                 break;
             }
         }
-        let is_end = bytes.len() <= len;
+        block.is_end = bytes.len() <= len;
         bytes.truncate(len);
-        Ok(Block { bytes, is_end })
+        Ok(())
+    }
+
+    /// As [`Handles::read_block`], as the result of the method.
+    pub(crate) fn read_block_json(
+        &mut self,
+        id: &str,
+        offset: u64,
+        len_bytes: u64,
+    ) -> Result<Box<RawValue>, FileError> {
+        let mut block = Block { bytes: std::mem::take(&mut self.scratch), is_end: false };
+        let read = self.read_into(&mut block, id, offset, len_bytes);
+        let json = read.and_then(|()| content::block(&block));
+        self.scratch = block.bytes;
+        json
+    }
+
+    /// As [`Handles::write_block`], of base64 text.
+    ///
+    /// # Errors
+    /// Also [`ErrorKind::InvalidParams`] where it is none.
+    pub(crate) fn write_block_text(&mut self, id: &str, offset: u64, text: &str) -> Result<(), FileError> {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        let decoded = base64::append_decoded(text, &mut bytes)
+            .map_err(|error| FileError::new(ErrorKind::InvalidParams, None, error.to_string()));
+        let written = decoded.and_then(|()| self.write_block(id, offset, &bytes));
+        self.scratch = bytes;
+        written
     }
 
     /// Writes `bytes` at `offset`; what lies before it and was never written reads as zeros.
@@ -125,7 +170,11 @@ impl Handles {
     /// # Errors
     /// The content could not be put in place. The handle is closed all the same.
     pub fn close(&mut self, id: &str) -> Result<(), FileError> {
-        match self.open.remove(id) {
+        let closed = self.open.remove(id);
+        if self.open.is_empty() {
+            self.scratch = Vec::new();
+        }
+        match closed {
             None | Some(Handle { what: What::Reads(_), .. }) => Ok(()),
             Some(Handle { what: What::Writes(replacement), .. }) => {
                 let finished = replacement.commit();

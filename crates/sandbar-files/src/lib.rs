@@ -8,6 +8,7 @@
 
 mod at;
 mod attributes;
+mod content;
 mod copy;
 mod directory;
 mod error;

@@ -3,21 +3,21 @@
 //! A request that carries a sandbox is refused: whoever hands it on has decided where it is carried out, and takes the
 //! member away. Nothing that asks for protection is ever passed over.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use std::borrow::Cow;
+
 use sandbar_proto::AbsPath;
+use sandbar_proto::base64;
 use sandbar_proto::exec::{
-    Base64, BlockChunk, CopyParams, CreateDirectoryParams, FileContent, FileHandle, FileSystemSandbox,
-    HandleParams, LegacyPolicy, OpenParams, PathParams, ReadBlockParams, ReadFileParams, RemoveParams,
-    WalkParams, WatchMissingParams, Watching, WriteBlockParams, WriteFileParams, Written, method,
+    CopyParams, CreateDirectoryParams, FileHandle, FileSystemSandbox, LegacyPolicy, OpenParams, PathParams,
+    ReadFileParams, RemoveParams, WalkParams, WatchMissingParams, Watching, WriteFileParams, Written, method,
 };
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    Ancestors, Atomicity, Directories, ErrorKind, Expected, FileError, Files, Handles, Links, RemoveOptions,
-    Watch, WatchKey, Watches, WriteOptions,
+    Ancestors, Atomicity, Directories, ErrorKind, Expected, FileError, FileReader, Files, Handles, Links,
+    RemoveOptions, Watch, WatchKey, Watches, WriteOptions, content,
 };
 
 /// Which part of this crate carries out a method.
@@ -61,8 +61,7 @@ impl Files {
         match method {
             method::FS_READ_FILE => {
                 let (path, links) = read_file_params(params)?;
-                let data_base64 = Base64(self.read_file(&path, links)?);
-                to_json(&FileContent { data_base64 })
+                self.say(FileReader::open(&path, links).and_then(content::whole))
             }
             method::FS_WRITE_FILE => {
                 let (path, options, content) = write_file_params(params)?;
@@ -125,16 +124,17 @@ impl Handles {
                 to_json(&FileHandle { handle_id })
             }
             method::FS_READ_BLOCK => {
-                let ReadBlockParams { handle_id, offset, len } = from_json(params)?;
-                let block = self.read_block(&handle_id, offset, len)?;
-                to_json(&BlockChunk { chunk: Base64(block.bytes), eof: block.is_end })
+                let BlockPlace { handle_id, offset, len, .. } =
+                    from_json::<BlockPlace<'_>>(params)?.without_sandbox()?;
+                self.read_block_json(&handle_id, offset, len)
             }
             method::FS_WRITE_BLOCK => {
-                let WriteBlockParams { handle_id, offset, chunk } = from_json(params)?;
-                to_json(&self.write_block(&handle_id, offset, &chunk.0).map(|()| Nothing {})?)
+                let BlockText { handle_id, offset, chunk, .. } =
+                    from_json::<BlockText<'_>>(params)?.without_sandbox()?;
+                to_json(&self.write_block_text(&handle_id, offset, &chunk).map(|()| Nothing {})?)
             }
             method::FS_CLOSE => {
-                let HandleParams { handle_id } = from_json(params)?;
+                let OfHandle { handle_id, .. } = from_json::<OfHandle<'_>>(params)?.without_sandbox()?;
                 to_json(&self.close(&handle_id).map(|()| Nothing {})?)
             }
             _ => Err(unknown_method(method)),
@@ -163,6 +163,50 @@ impl Watches {
         let watch = self.watch(key, &missing, present.as_ref().map(|path| &path.0))?;
         Ok((to_json(&Watching { watching: true })?, key, watch))
     }
+}
+
+/// What the parameters of a handle's methods have besides: `None` unless somebody thinks that a handle could get another
+/// sandbox than the one that it was opened with.
+macro_rules! of_handle {
+    ($(#[$meta:meta])* struct $name:ident<$life:lifetime> { $($(#[$field_meta:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct $name<$life> {
+            #[serde(borrow)]
+            handle_id: Cow<$life, str>,
+            $($(#[$field_meta])* $field: $kind,)*
+            #[serde(default)]
+            sandbox: Option<IgnoredAny>,
+            #[serde(default)]
+            sandbox_policy: Option<IgnoredAny>,
+        }
+
+        impl $name<'_> {
+            fn without_sandbox(self) -> Result<Self, FileError> {
+                if self.sandbox.is_none() && self.sandbox_policy.is_none() {
+                    return Ok(self);
+                }
+                let message = "a handle has the sandbox that it was opened with, and can't be given another";
+                Err(FileError::new(ErrorKind::InvalidInput, None, message))
+            }
+        }
+    };
+}
+
+of_handle! {
+    /// `HandleParams`.
+    struct OfHandle<'a> {}
+}
+
+of_handle! {
+    /// `ReadBlockParams`.
+    struct BlockPlace<'a> { offset: u64, len: u64, }
+}
+
+of_handle! {
+    /// `WriteBlockParams` whose content is not decoded yet.
+    struct BlockText<'a> { offset: u64, #[serde(borrow)] chunk: Cow<'a, str>, }
 }
 
 /// An object without members, the dialect's result of what succeeded.
@@ -209,13 +253,13 @@ fn links(follow: Option<bool>) -> Links {
 
 /// Reads content of `fs/writeFile`.
 pub(crate) fn decode(text: &str) -> Result<Vec<u8>, FileError> {
-    STANDARD.decode(text).map_err(|error| {
+    base64::decode(text).map_err(|error| {
         let message = format!("fs/writeFile requires valid base64 dataBase64: {error}");
         FileError::new(ErrorKind::InvalidData, None, message)
     })
 }
 
-pub(crate) fn from_json<T: DeserializeOwned>(params: &RawValue) -> Result<T, FileError> {
+pub(crate) fn from_json<'a, T: Deserialize<'a>>(params: &'a RawValue) -> Result<T, FileError> {
     serde_json::from_str(params.get())
         .map_err(|error| FileError::new(ErrorKind::InvalidParams, None, error.to_string()))
 }

@@ -18,6 +18,7 @@ mod recordings;
 mod sessions;
 mod spares;
 mod start;
+mod stdin;
 mod terminal;
 mod upgrade;
 
@@ -40,7 +41,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::protocol::{
-    self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, Watch,
+    self, Event, MAX_PACKET_BYTES, MINOR, ProcessState, Refusal, Reply, Request, RequestHeader, StartFailure,
+    Watch,
 };
 use crate::runtime_dir::{KeeperDir, RuntimeDirError};
 use crate::transport::{self, Received};
@@ -50,7 +52,7 @@ use connection::Connection;
 use peer::Confinement;
 pub use peer::Gate;
 use placeholders::Placeholders;
-use process::{Accepted, Phase, Process, Pumped, READ_BYTES, Watcher};
+use process::{Phase, Process, Pumped, READ_BYTES, Watcher};
 use recordings::Recordings;
 use sessions::Sessions;
 use spares::Spares;
@@ -543,7 +545,7 @@ impl Keeper {
                 Ok(None)
             }
             Request::Write { id, offset_bytes } => self.write(id, offset_bytes, body).map(Some),
-            Request::Input { id } => self.input(client, id, body).map(Some),
+            Request::Input { id, once } => self.input(client, id, once, body).map(Some),
             Request::Resize { id, size } => self.resize(id, size).map(|()| Some(Reply::Done)),
             Request::CloseStdin { id } => {
                 self.process(id)?.stdin.close();
@@ -849,9 +851,10 @@ impl Keeper {
         self.recordings.forget(id);
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         process.directory.discard();
+        let detail = process.holder.complaint.as_ref().map(start::complaint).unwrap_or_default();
         self.wait_for_holder(process.holder);
         if let Phase::Starting { spec, waiting } = phase {
-            let failure = start::setup_failure(&spec, failed);
+            let failure = StartFailure { detail, ..start::setup_failure(&spec, failed) };
             for (client, req) in waiting {
                 let error = Refusal::Start { failure: failure.clone() };
                 self.reply(client, req, Reply::Refused { error });
@@ -896,7 +899,12 @@ impl Keeper {
             return;
         }
         process.record_end(id, status, usage, ended);
+        let is_ending = process.is_ending;
         let Some(end) = process.end.clone() else { return };
+        if is_ending {
+            // What it forked since then has not heard of it, and nobody is left to end it.
+            self.kill_tree(id);
+        }
         self.tell(id, &Event::Exited { id, end });
         self.announce_close(id);
     }
@@ -910,8 +918,8 @@ impl Keeper {
         let usage = reap(process.holder.pid);
         process.holder_ended = true;
         if matches!(process.phase, Phase::Starting { .. }) {
-            let failed = SetupFailure { step: Step::Holder, index: Step::NO_INDEX, errno: 0 };
-            return self.failed_to_start(id, failed);
+            let step = if process.holder.complaint.is_some() { Step::Bwrap } else { Step::Holder };
+            return self.failed_to_start(id, SetupFailure { step, index: Step::NO_INDEX, errno: 0 });
         }
         self.tree_ended(id, usage);
     }
@@ -1036,37 +1044,7 @@ impl Keeper {
         }
     }
 
-    // --- stdin, signals, ends ---
-
-    fn write(&mut self, id: RunId, offset: u64, bytes: &[u8]) -> Result<Reply, Refusal> {
-        match self.process(id)?.stdin.accept(offset, bytes) {
-            Accepted::UpTo(accepted_bytes) => {
-                self.pump_stdin(id);
-                Ok(Reply::Written { accepted_bytes })
-            }
-            Accepted::Closed => Err(Refusal::StdinClosed),
-            Accepted::Gap(accepted_bytes) => Err(Refusal::StdinGap { accepted_bytes }),
-        }
-    }
-
-    fn pump_stdin(&mut self, id: RunId) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let waits = process.stdin.pump();
-        let room = process.stdin.has_room_again();
-        if waits && !self.targets.values().any(|target| *target == Target::Stdin(id)) {
-            let token = self.token(Target::Stdin(id));
-            if let Some(pipe) = self.processes.get(&id).and_then(|process| process.stdin.pipe.as_ref()) {
-                let flags = EventFlags::OUT | EventFlags::ONESHOT;
-                let data = EventData::new_u64(token);
-                if epoll::add(&self.epoll, pipe, data, flags) == Err(Errno::EXIST) {
-                    let _ = epoll::modify(&self.epoll, pipe, data, flags);
-                }
-            }
-        }
-        if room {
-            self.tell(id, &Event::StdinReady { id });
-        }
-    }
+    // --- signals, ends ---
 
     fn order(&mut self, id: RunId, order: Order) {
         if let Some(process) = self.processes.get(&id) {
@@ -1075,7 +1053,12 @@ impl Keeper {
         }
     }
 
+    /// Asks a tree to end. What is left of it is killed as soon as its leader has ended, or after the grace; where the
+    /// leader had ended before, that is what the grace is for.
     fn terminate(&mut self, id: RunId, signal: i32, grace: Duration) {
+        if let Some(process) = self.processes.get_mut(&id) {
+            process.is_ending = true;
+        }
         self.order(id, Order::SignalTree(signal));
         self.timers.push(Reverse((Instant::now() + grace, Timer::Kill(id))));
     }

@@ -21,7 +21,7 @@ pub use launcher::{
     ATTENDANT_ARGUMENT, ConnectError, KEEPER_ARGUMENT, Knock, connect, connect_or_start, keeper_main, knock,
     limits, upgrade,
 };
-pub use log::{LogItem, LogReader, ReadError, RecordError, RecordHeader};
+pub use log::{LogItem, LogReader, ReadError, RecordError, RecordHeader, before_tail};
 pub use patience::{Patience, Unanswered};
 pub use records::{Record, RecordsError, keeper_is_alive, read, read_all};
 pub use runtime_dir::{Distrust, KeeperDir, RuntimeDir, RuntimeDirError};

@@ -11,6 +11,6 @@ mod segment;
 mod writer;
 
 pub(crate) use reader::last_record;
-pub use reader::{LogItem, LogReader, ReadError};
+pub use reader::{LogItem, LogReader, ReadError, before_tail};
 pub use record::{RecordError, RecordHeader};
 pub(crate) use writer::{AppendError, Keep, LogWriter, SavedLog};

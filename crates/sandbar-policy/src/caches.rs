@@ -130,6 +130,12 @@ pub(crate) fn add(draft: &mut Draft<'_>, home: &AbsPath, env: &[EnvVar], private
             Found::Missing
         };
         match found {
+            // Bubblewrap mounts nothing copy-on-write: an empty cache is one that tools work with.
+            Found::File(_) if draft.request.executor.is_bwrap() => {
+                if let (Some(variable), Some(private), false) = (cache.redirect, private, is_moved) {
+                    redirect(draft, env, variable, &below(&below(private, REDIRECTED), cache.name));
+                }
+            }
             Found::File(fact) if fact.pinned.identity.kind == FileKind::Directory => {
                 if !home.starts_with(&fact.pinned.path) {
                     draft.grant(

@@ -19,7 +19,7 @@ use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
     Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, ProcessCount, Profile,
-    RunRequest, StricterBecause, caches, carve, limits, own, secrets, syscalls, workspace,
+    RunRequest, StricterBecause, caches, carve, executor, limits, own, secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -436,8 +436,10 @@ fn finish(
     refuse_hidden_cwd(&settled, &permissions, &cwd.pinned.path)?;
     tell(&mut draft, &settled, &permissions);
     let network = request.network.unwrap_or(request.profile.network());
+    let executor = executor::choose(request.executor, &request.search, reader, &settled)?;
     let sandbox = LinuxSandbox {
-        identity: identity::identity(reader, subject),
+        executor,
+        identity: identity::identity(request, reader, subject),
         network,
         landlock: landlock(&mut draft, &mut arrangement),
         mounts: arrangement.mounts,

@@ -34,6 +34,8 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         carve_outs: Vec::new(),
         git: GitMode::Commit,
         caches: crate::CacheMode::CopyOnWrite,
+        executor: crate::ExecutorWish::Any,
+        search: vec![],
         env: vec![],
         git_env: vec![],
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
@@ -67,6 +69,7 @@ enum Node {
 pub(crate) struct FakeHost {
     nodes: BTreeMap<AbsPath, Node>,
     owners: BTreeMap<AbsPath, u32>,
+    modes: BTreeMap<AbsPath, u32>,
     host: HostFacts,
     limits: LimitFacts,
 }
@@ -85,8 +88,13 @@ impl FakeHost {
             kernel: (6, 18),
             outer_root: None,
         };
-        let mut made =
-            Self { nodes: BTreeMap::new(), owners: BTreeMap::new(), host, limits: LimitFacts::default() };
+        let mut made = Self {
+            nodes: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            modes: BTreeMap::new(),
+            host,
+            limits: LimitFacts::default(),
+        };
         made.nodes.insert(AbsPath::root(), Node::Directory);
         for directory in ["/tmp", "/var/tmp", "/run/user/1000/sandbar", "/proc", "/dev/shm", "/etc"] {
             made = made.dir(directory);
@@ -122,6 +130,11 @@ impl FakeHost {
 
     pub(crate) fn owned_by(mut self, at: &str, uid: u32) -> Self {
         self.owners.insert(path(at), uid);
+        self
+    }
+
+    pub(crate) fn mode(mut self, at: &str, mode: u32) -> Self {
+        self.modes.insert(path(at), mode);
         self
     }
 
@@ -196,7 +209,12 @@ impl FakeHost {
         let owner = |at: &AbsPath| self.owners.iter().rfind(|(above, _)| at.starts_with(above));
         let uid = owner(real).map_or(self.host.uid, |(_, uid)| *uid);
         let pinned = PinnedPath { path: shown.clone(), ..self.pinned(real) };
-        FactAnswer::File(FileFact { pinned, uid, gid: uid, mode: 0o755 })
+        FactAnswer::File(FileFact {
+            pinned,
+            uid,
+            gid: uid,
+            mode: self.modes.get(real).copied().unwrap_or(0o755),
+        })
     }
 
     fn names(&self, at: &AbsPath) -> FactAnswer {

@@ -3,11 +3,11 @@
 //! An unprivileged caller maps itself and nobody else. A privileged one maps every id it has, and in a workspace
 //! of another user the command runs as that user: files it makes then belong to the person whose workspace it is.
 
-use sandbar_proto::{AbsPath, ByteString, EnvVar, FileFact, IdRange, Identity, RunAs};
+use sandbar_proto::{AbsPath, ByteString, EnvVar, FileFact, HostFacts, IdRange, Identity, RunAs};
 
-use crate::Note;
 use crate::grants::Draft;
 use crate::reader::Reader;
+use crate::{Note, RunRequest};
 
 /// The user that a command runs as instead of the caller.
 pub(crate) struct Subject {
@@ -26,7 +26,7 @@ pub(crate) fn subject(draft: &mut Draft<'_>, place: &FileFact) -> Option<Subject
     let own_group = user.as_ref().map(|user| user.gid).filter(|gid| contains(&host.groups, *gid));
     let gid = own_group.unwrap_or(place.gid);
     let owner_of = place.pinned.path.clone();
-    if !host.may_map_ids || !contains(&host.users, place.uid) || !contains(&host.groups, gid) {
+    if !may_map(draft.request, host) || !contains(&host.users, place.uid) || !contains(&host.groups, gid) {
         draft.notes.push(Note::OwnerNotMapped { uid: place.uid, owner_of });
         return None;
     }
@@ -36,14 +36,19 @@ pub(crate) fn subject(draft: &mut Draft<'_>, place: &FileFact) -> Option<Subject
     Some(Subject { run_as: RunAs { uid: place.uid, gid }, name, home })
 }
 
+/// Whether the executor can map other ids than the caller's own.
+fn may_map(request: &RunRequest, host: &HostFacts) -> bool {
+    host.may_map_ids && !request.executor.is_bwrap()
+}
+
 fn contains(ranges: &[IdRange], id: u32) -> bool {
     ranges.iter().any(|range| id >= range.first && id - range.first < range.count)
 }
 
 /// The identity for a plan.
-pub(crate) fn identity(reader: &Reader<'_>, subject: Option<&Subject>) -> Identity {
+pub(crate) fn identity(request: &RunRequest, reader: &Reader<'_>, subject: Option<&Subject>) -> Identity {
     let host = reader.host();
-    if host.may_map_ids {
+    if may_map(request, host) {
         let run_as = subject.map(|subject| subject.run_as);
         return Identity { users: host.users.clone(), groups: host.groups.clone(), run_as };
     }

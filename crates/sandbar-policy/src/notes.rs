@@ -50,6 +50,12 @@ pub enum CompileError {
         /// What hides it.
         hidden_by: Origin,
     },
+    /// No bubblewrap can be trusted to make the sandbox.
+    #[error("no bubblewrap on PATH that only root could have put there{}", passed_over_words(passed_over.as_ref()))]
+    NoBwrap {
+        /// The first one that was found and passed over.
+        passed_over: Option<AbsPath>,
+    },
     /// A path of a flag cannot be used.
     #[error("{flag} {} {problem}", path.to_display())]
     Allowed {
@@ -132,6 +138,11 @@ pub enum CompileError {
         /// errno(3), 0 when it is not what it has to be.
         errno: i32,
     },
+}
+
+fn passed_over_words(path: Option<&AbsPath>) -> String {
+    path.map(|path| format!("; {} is writable by others, or lies where others may write", path.to_display()))
+        .unwrap_or_default()
 }
 
 /// What would be opened by making a directory writable.

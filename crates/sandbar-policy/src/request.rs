@@ -6,7 +6,7 @@ use sandbar_proto::{
 };
 use serde::Serialize;
 
-use crate::Profile;
+use crate::{ExecutorWish, Profile};
 
 /// How much of git a run may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -101,6 +101,10 @@ pub struct RunRequest {
     pub git: GitMode,
     /// Whether the host's caches are offered.
     pub caches: CacheMode,
+    /// Who is to make the sandbox.
+    pub executor: ExecutorWish,
+    /// Where programs are looked for that make one: the directories of the caller's `PATH`.
+    pub search: Vec<AbsPath>,
     /// The environment, resolved; see [`crate::env_policy`].
     pub env: Vec<EnvVar>,
     /// What the caller's own environment says to git: the variables whose names begin with `GIT_`, and

@@ -6,8 +6,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::de::{self, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -102,7 +100,7 @@ impl Serialize for ByteString {
             Some(text) => serializer.serialize_str(text),
             None => {
                 let mut map = serializer.serialize_map(Some(1))?;
-                map.serialize_entry("bytes", &STANDARD.encode(&self.0))?;
+                map.serialize_entry("bytes", &crate::base64::encode(&self.0))?;
                 map.end()
             }
         }
@@ -137,7 +135,7 @@ impl<'de> Visitor<'de> for ByteStringVisitor {
         while let Some(key) = map.next_key::<String>()? {
             if key == "bytes" && bytes.is_none() {
                 let encoded: String = map.next_value()?;
-                bytes = Some(STANDARD.decode(encoded).map_err(de::Error::custom)?);
+                bytes = Some(crate::base64::decode(encoded).map_err(de::Error::custom)?);
             } else {
                 return Err(de::Error::unknown_field(&key, &["bytes"]));
             }

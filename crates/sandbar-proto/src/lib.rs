@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod base64;
 mod bytes;
 mod event;
 pub mod exec;
@@ -23,7 +24,7 @@ mod terminal;
 pub use bytes::ByteString;
 pub use event::{Gap, ProcessEvent};
 pub use facts::{FactAnswer, FactQuery, Facts, FileFact, GitLinks, HostFacts};
-pub use id::{ParseRunIdError, RunId, Seq};
+pub use id::{InputId, ParseRunIdError, RunId, Seq};
 pub use launch::{
     AfterLeader, Direct, EnvVar, LaunchSpec, Lifetime, OutputMode, ProcessAttributes, StdinMode, Stdio,
 };
@@ -40,7 +41,7 @@ pub use rollout::{
     TakeoverReason, TaskComplete, TaskStarted, TurnContext,
 };
 pub use sandbox::{
-    ArgTest, BindAccess, CacheMount, CacheWrites, IdRange, Identity, LandlockAccess, LandlockRule,
+    ArgTest, BindAccess, CacheMount, CacheWrites, Executor, IdRange, Identity, LandlockAccess, LandlockRule,
     LandlockSpec, LinuxSandbox, MountOp, NetworkMode, Placeholder, PlaceholderKind, RunAs, Sandbox,
     SeccompSpec, SyscallRule, TmpfsAccess, Verdict,
 };

@@ -21,9 +21,34 @@ pub enum Sandbox {
     Linux(Box<LinuxSandbox>),
 }
 
-/// The native Linux sandbox of one run.
+/// Who makes the namespaces and mounts of a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Executor {
+    /// Sandbar itself.
+    #[default]
+    Native,
+    /// The system's bubblewrap, which inside starts Sandbar's own holder.
+    Bwrap {
+        /// The program, executed only as long as it is this file.
+        program: PinnedPath,
+    },
+}
+
+impl Executor {
+    /// Whether it is Sandbar itself.
+    #[must_use]
+    pub fn is_native(&self) -> bool {
+        *self == Self::Native
+    }
+}
+
+/// The Linux sandbox of one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinuxSandbox {
+    /// Who makes it.
+    #[serde(default, skip_serializing_if = "Executor::is_native")]
+    pub executor: Executor,
     /// Users inside.
     pub identity: Identity,
     /// Network.

@@ -178,9 +178,10 @@ async fn read<S: Service>(mut reader: Reader, hearing: Hearing<'_, S>, activity:
             if hearing.shared.outbox.is_closed() {
                 continue;
             }
-            if let Err(reason) = hearing.hear(inbound) {
+            if let Err(reason) = hearing.hear(&inbound) {
                 return reason;
             }
+            reader.recycle(inbound);
         }
         tokio::task::yield_now().await;
     }
@@ -197,16 +198,16 @@ struct Hearing<'a, S> {
 }
 
 impl<S: Service> Hearing<'_, S> {
-    fn hear(&self, inbound: Inbound) -> Result<(), CloseReason> {
+    fn hear(&self, inbound: &Inbound) -> Result<(), CloseReason> {
         match inbound {
-            Inbound::Text(text) => self.message(&text),
-            Inbound::Binary(bytes) => self.binary(&bytes),
+            Inbound::Text(text) => self.message(text),
+            Inbound::Binary(bytes) => self.binary(bytes),
             Inbound::Ping(payload) => {
-                self.shared.outbox.pong(payload);
+                self.shared.outbox.pong(payload.clone());
                 Ok(())
             }
             Inbound::Pong => Ok(()),
-            Inbound::TooLarge { front } => self.too_large(&front),
+            Inbound::TooLarge { front } => self.too_large(front),
         }
     }
 

@@ -5,6 +5,7 @@ use std::fmt;
 use sandbar_proto::rpc::{Message, RequestId, RpcError, Trace};
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 #[derive(Serialize)]
 struct Request<'a, P: ?Sized> {
@@ -49,6 +50,12 @@ pub(crate) fn notification(method: &str, params: &(impl Serialize + ?Sized)) -> 
 
 pub(crate) fn response(id: &RequestId, result: &(impl Serialize + ?Sized)) -> serde_json::Result<String> {
     serde_json::to_string(&Response { id, result })
+}
+
+/// A result that is JSON already, with what stands before and behind it.
+pub(crate) fn response_around(id: &RequestId, result: Box<RawValue>) -> serde_json::Result<Vec<String>> {
+    let head = format!(r#"{{"id":{},"result":"#, serde_json::to_string(id)?);
+    Ok(vec![head, String::from(Box::<str>::from(result)), "}".to_owned()])
 }
 
 pub(crate) fn refusal(id: &RequestId, error: &RpcError) -> String {

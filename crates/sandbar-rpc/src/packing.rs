@@ -52,13 +52,18 @@ impl Packing {
 
     /// The frame to send instead: packed where that was agreed on and makes it smaller.
     pub(crate) fn pack(&self, frame: Frame) -> Frame {
+        if !self.sends.load(Ordering::Relaxed) || frame.len() < LEAST_BYTES {
+            return frame;
+        }
+        let frame = match frame {
+            Frame::Pieces(pieces) => Frame::Text(pieces.concat()),
+            frame @ (Frame::Text(_) | Frame::Binary(_)) => frame,
+        };
         let bytes = match &frame {
             Frame::Text(text) => text.as_bytes(),
             Frame::Binary(bytes) => bytes,
+            Frame::Pieces(_) => return frame,
         };
-        if !self.sends.load(Ordering::Relaxed) || bytes.len() < LEAST_BYTES {
-            return frame;
-        }
         match zstd::bulk::compress(bytes, LEVEL) {
             Ok(packed) if packed.len() < bytes.len() => Frame::Binary(packed),
             // What can't be packed goes as it is.

@@ -22,6 +22,7 @@ struct State {
     last: i64,
     /// `None` when whoever asked has gone.
     waiting: HashMap<i64, Option<oneshot::Sender<Answer>>>,
+    results: u64,
     is_closed: bool,
 }
 
@@ -61,12 +62,20 @@ impl Pending {
     /// Hands an answer to whoever asked; false when nobody ever did.
     pub(crate) fn answer(&self, id: &RequestId, answer: Answer) -> bool {
         let RequestId::Number(id) = id else { return false };
-        let Some(waiting) = self.state().waiting.remove(id) else { return false };
+        let mut state = self.state();
+        let Some(waiting) = state.waiting.remove(id) else { return false };
+        state.results += u64::from(answer.is_ok());
+        drop(state);
         if let Some(waiting) = waiting {
             // Whoever asked may have gone just now.
             let _ = waiting.send(answer);
         }
         true
+    }
+
+    /// Requests that had a result.
+    pub(crate) fn results(&self) -> u64 {
+        self.state().results
     }
 
     /// Lets everybody know, by dropping what they wait for, that no answer will come.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sandbar_proto::rpc::{RequestId, RpcError, code};
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::close::Closed;
 use crate::envelope;
@@ -111,19 +112,30 @@ impl Responder {
     ///
     /// # Errors
     /// The connection has ended.
-    pub async fn data_ok(mut self, result: &(impl Serialize + ?Sized)) -> Result<(), Closed> {
-        match envelope::response(&self.id, result) {
-            Ok(text) => {
-                self.shared.data(Frame::Text(text)).await?;
+    pub async fn data_ok(self, result: &(impl Serialize + ?Sized)) -> Result<(), Closed> {
+        let frame = envelope::response(&self.id, result).map(Frame::Text);
+        self.data_frame(frame).await
+    }
+
+    /// As [`Self::data_ok`], for a result that is JSON already: it is written from where it lies.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn data_json(self, result: Box<RawValue>) -> Result<(), Closed> {
+        let frame = envelope::response_around(&self.id, result).map(Frame::Pieces);
+        self.data_frame(frame).await
+    }
+
+    async fn data_frame(mut self, frame: serde_json::Result<Frame>) -> Result<(), Closed> {
+        match frame {
+            Ok(frame) => {
+                self.shared.data(frame).await?;
                 self.is_answered = true;
                 self.tell(None);
-                Ok(())
             }
-            Err(error) => {
-                self.err(no_json(&error));
-                Ok(())
-            }
+            Err(error) => self.err(no_json(&error)),
         }
+        Ok(())
     }
 
     /// Waits until the connection ends, when no answer is of use any more: as long as it lives.

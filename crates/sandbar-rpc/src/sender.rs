@@ -80,6 +80,13 @@ enum Lane {
 }
 
 impl Sender {
+    /// How many of our requests have had a result on this connection so far. A refusal is none. It counts when it comes,
+    /// not when whoever asked gets to it.
+    #[must_use]
+    pub fn results(&self) -> u64 {
+        self.shared.pending.results()
+    }
+
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }

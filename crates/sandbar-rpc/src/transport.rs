@@ -26,6 +26,8 @@ use crate::close::CloseReason;
 pub enum Frame {
     /// JSON.
     Text(String),
+    /// JSON in pieces, one message all the same: what is large in it is never copied into its envelope.
+    Pieces(Vec<String>),
     /// Anything. The first byte is a kind below 0x20 that is no tab or line break, so that it can't be mistaken for JSON,
     /// which some peers send in binary frames.
     Binary(Vec<u8>),
@@ -37,6 +39,7 @@ impl Frame {
     pub fn len(&self) -> usize {
         match self {
             Self::Text(text) => text.len(),
+            Self::Pieces(pieces) => pieces.iter().map(String::len).sum(),
             Self::Binary(bytes) => bytes.len(),
         }
     }
@@ -104,6 +107,7 @@ impl Transport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wire {
     Text(String),
+    Pieces(Vec<String>),
     Binary(Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
@@ -113,6 +117,7 @@ impl From<Frame> for Wire {
     fn from(frame: Frame) -> Self {
         match frame {
             Frame::Text(text) => Self::Text(text),
+            Frame::Pieces(pieces) => Self::Pieces(pieces),
             Frame::Binary(bytes) => Self::Binary(bytes),
         }
     }
@@ -163,6 +168,14 @@ impl Reader {
             Self::Memory(reader) => reader.next(limit, activity).await,
             Self::Lines(reader) => reader.next(limit, activity).await,
             Self::Websocket(reader) => reader.next(limit, activity).await,
+        }
+    }
+
+    /// Takes back a message that was heard, whose memory may serve the next one.
+    pub(crate) fn recycle(&mut self, inbound: Inbound) {
+        if let (Self::Websocket(reader), Inbound::Text(payload) | Inbound::Binary(payload)) = (self, inbound)
+        {
+            reader.recycle(payload);
         }
     }
 }

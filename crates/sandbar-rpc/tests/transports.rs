@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod certificate;
 mod support;
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use sandbar_rpc::connect::{self, ConnectUrl, Program, connect, spawn};
 use sandbar_rpc::listen::{ListenError, ListenUrl, Listener, Settings};
 use sandbar_rpc::tls::TlsFiles;
 use sandbar_rpc::{CloseReason, Frame, Limits, Side, blocking_lines};
+use sandbar_testkit::{Certificate, certificate};
 use serde_json::json;
 use support::{Peer, run};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -370,6 +371,12 @@ async fn names_are_resolved_by_whoever_is_given_for_it() {
     assert!(error("unknown.example").await.contains("there is none"));
 }
 
+/// A new certificate, as a server is given it.
+fn tls_files(folder: &Path, name: &str) -> TlsFiles {
+    let Certificate { cert, key } = certificate(folder, name);
+    TlsFiles { cert, key }
+}
+
 #[tokio::test]
 async fn wss_and_certificates_belong_together() {
     let bind = |url: &str, tls| {
@@ -391,7 +398,7 @@ async fn wss_and_certificates_belong_together() {
 #[tokio::test]
 async fn a_websocket_over_tls_carries_all_there_is_to_whoever_trusts_it() {
     let home = tempfile::tempdir().unwrap();
-    let files = certificate::write(home.path(), "localhost");
+    let files = tls_files(home.path(), "localhost");
     let mut settings = Settings::new("test", Auth::None);
     settings.tls = Some(files.clone());
     let mut listener = Listener::bind(&"wss://127.0.0.1:0".parse().unwrap(), settings).await.unwrap();
@@ -399,7 +406,7 @@ async fn a_websocket_over_tls_carries_all_there_is_to_whoever_trusts_it() {
     let port = url.rsplit_once(':').unwrap().1.to_owned();
     let accepting = tokio::spawn(async move { listener.accept().await });
     let trusting = connect::Settings { authorities: Some(files.cert), ..connect::Settings::default() };
-    let other = certificate::write(&home.path().join("other"), "localhost");
+    let other = tls_files(&home.path().join("other"), "localhost");
     let doubting = connect::Settings { authorities: Some(other.cert), ..connect::Settings::default() };
 
     let by_name: ConnectUrl = format!("wss://localhost:{port}").parse().unwrap();

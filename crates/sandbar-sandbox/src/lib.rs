@@ -20,7 +20,7 @@ pub mod terminal;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
-pub use linux::{Spare, Spawner, harden_self};
+pub use linux::{HOLDER_ARGUMENT, Spare, Spawner, harden_self, holder_main};
 
 use std::fmt;
 use std::io;
@@ -70,6 +70,8 @@ pub struct Holder {
     pub pidfd: OwnedFd,
     /// Non-blocking SOCK_SEQPACKET carrying `crate::report` packets. Closing it ends the tree.
     pub control: OwnedFd,
+    /// What a program that makes the sandbox complains about, as text; read when there was no report.
+    pub complaint: Option<OwnedFd>,
 }
 
 /// Why no holder could be started.
@@ -92,6 +94,11 @@ pub enum SpawnError {
     Namespaces(Errno),
     /// The id maps of the user namespace could not be written.
     IdMap(io::Error),
+    /// Bubblewrap can't carry the plan out.
+    Bwrap {
+        /// Why not.
+        obstacle: &'static str,
+    },
     /// The plan has a limit that a cgroup enforces and there is no cgroup, or the other way round.
     Cgroup,
 }
@@ -107,6 +114,7 @@ impl fmt::Display for SpawnError {
             Self::Channel(errno) => write!(f, "no channel to the sandbox: {errno}"),
             Self::Namespaces(errno) => write!(f, "the kernel refused the namespaces: {errno}"),
             Self::IdMap(error) => write!(f, "the id maps could not be written: {error}"),
+            Self::Bwrap { obstacle } => write!(f, "bubblewrap can't carry it out: {obstacle}"),
             Self::Cgroup => f.write_str("the plan and its cgroup do not fit together"),
         }
     }

@@ -3,6 +3,7 @@
 //! [`Spawner`] prepares everything in the calling process, forks the holder into its namespaces and returns at
 //! once; what happens next arrives as packets on the control channel (`crate::report`).
 
+mod bwrap;
 mod exec;
 mod holder;
 mod landlock;
@@ -21,10 +22,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
-use sandbar_proto::{FileIdentity, LaunchSpec, MountOp, NetworkMode, Sandbox};
+use sandbar_proto::{Executor, FileIdentity, LaunchSpec, MountOp, NetworkMode, Sandbox};
 
 use crate::report::Order;
 use crate::{CacheLayer, Holder, SpawnError};
+pub use bwrap::{HOLDER_ARGUMENT, main as holder_main};
 use prepare::{FilterCache, Launch, MapWriter, Maps};
 
 impl From<exec::NulByte> for SpawnError {
@@ -59,6 +61,15 @@ impl Spawner {
         caches: &[CacheLayer],
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Holder, SpawnError> {
+        if let Sandbox::Linux(sandbox) = &spec.sandbox
+            && let Executor::Bwrap { program } = &sandbox.executor
+        {
+            if prepare::joins_cgroup(spec) != cgroup.is_some() {
+                return Err(SpawnError::Cgroup);
+            }
+            // SAFETY: the caller has one thread.
+            return unsafe { bwrap::spawn(program, spec, sandbox, stdio, caches, cgroup) };
+        }
         let mut launch = Launch::new(spec, caches, &mut self.filters)?;
         if launch.joins_cgroup != cgroup.is_some() {
             return Err(SpawnError::Cgroup);
@@ -72,7 +83,7 @@ impl Spawner {
                 holder::main(&mut launch, &inherited)
             }
             sys::Fork::Parent { pid, pidfd } => {
-                let holder = Holder { pid, pidfd, control: ours };
+                let holder = Holder { pid, pidfd, control: ours, complaint: None };
                 if let Some(walls) = &launch.walls
                     && walls.maps.writer == MapWriter::Keeper
                 {
@@ -105,7 +116,8 @@ impl Spare {
     #[must_use]
     pub fn fits(&self, spec: &LaunchSpec) -> bool {
         !prepare::joins_cgroup(spec)
-            && matches!(&spec.sandbox, Sandbox::Linux(sandbox) if sandbox.network == self.network)
+            && matches!(&spec.sandbox, Sandbox::Linux(sandbox)
+                if sandbox.executor.is_native() && sandbox.network == self.network)
     }
 
     /// The holder, to wait for its end; it ends when its channel is closed.
@@ -136,7 +148,7 @@ impl Spawner {
             }
             sys::Fork::Parent { pid, pidfd } => {
                 memory::populate();
-                Ok(Spare { holder: Holder { pid, pidfd, control: ours }, network })
+                Ok(Spare { holder: Holder { pid, pidfd, control: ours, complaint: None }, network })
             }
         }
     }

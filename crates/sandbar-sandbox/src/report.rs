@@ -67,13 +67,15 @@ pub enum Step {
     Terminal = 25,
     /// Entering the run's cgroup.
     Cgroup = 26,
+    /// Bubblewrap made no sandbox.
+    Bwrap = 27,
 }
 
 impl Step {
     /// The index of a step that has none.
     pub const NO_INDEX: u32 = u32::MAX;
 
-    const ALL: [Self; 26] = [
+    const ALL: [Self; 27] = [
         Self::Namespaces,
         Self::IdMap,
         Self::Source,
@@ -100,6 +102,7 @@ impl Step {
         Self::Plan,
         Self::Terminal,
         Self::Cgroup,
+        Self::Bwrap,
     ];
 
     fn from_u8(value: u8) -> Option<Self> {
@@ -136,6 +139,7 @@ impl Step {
             Self::Plan => "plan",
             Self::Terminal => "terminal",
             Self::Cgroup => "cgroup",
+            Self::Bwrap => "bwrap",
         }
     }
 

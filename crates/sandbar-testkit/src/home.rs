@@ -22,6 +22,9 @@ const KEEPER: &str = "--sandbar-run-as-keeper";
 /// Names the program to test instead of the one that was built with the test.
 const PROGRAM: &str = "SANDBAR_BIN";
 
+/// The variable that names an executor for the runs of a test, so that one suite is a suite for each of them.
+pub(crate) const EXECUTOR: &str = "SANDBAR_TEST_EXECUTOR";
+
 /// Directories, environment and keeper of one test. Dropping it ends the keeper and all that it holds.
 ///
 /// ```text
@@ -111,10 +114,15 @@ impl Home {
         command
     }
 
-    /// The program under test with `arguments`.
+    /// The program under test with `arguments`. Runs have the executor that [`EXECUTOR`] names, if it names one.
     pub fn sandbar(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(&self.program);
-        command.args(arguments);
+        match (arguments, std::env::var_os(EXECUTOR)) {
+            (["run", rest @ ..], Some(executor)) => {
+                command.args(["run", "--sandbox"]).arg(executor).args(rest)
+            }
+            (arguments, _) => command.args(arguments),
+        };
         command
     }
 

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod fuzz;
 mod home;
 mod link;
@@ -18,6 +19,7 @@ mod terminal;
 mod tmux;
 mod wait;
 
+pub use certificate::{Certificate, certificate};
 pub use fuzz::{Samples, Took, fuzz};
 pub use home::{Home, PATH};
 pub use link::Link;

@@ -71,6 +71,15 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
+/// An executor that can do something that not all of them can; `which` can.
+///
+/// # Errors
+/// The tests run with another one.
+pub fn executor_that(does: &str, which: &[&str]) -> Need<()> {
+    let executor = std::env::var(crate::home::EXECUTOR).unwrap_or_else(|_| "native".to_owned());
+    that(which.contains(&executor.as_str()), &format!("an executor that {does}, and this is {executor}"))
+}
+
 /// Another requirement, in words.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sandbar_exec::server::AllowedHost;
-use sandbar_policy::{Glob, Profile};
+use sandbar_policy::{ExecutorWish, Glob, Profile};
 use sandbar_proto::{ByteString, EnvVar, Limit, Limits, NetworkMode};
 
 use crate::render::Problem;
@@ -77,9 +77,18 @@ pub(crate) struct SandboxArgs {
         hide_possible_values = true
     )]
     pub(crate) git: Git,
+    /// Who makes it: native is sandbar itself, bwrap the system's bubblewrap
+    #[arg(long = "sandbox", value_enum, value_name = "native|bwrap", hide_possible_values = true)]
+    pub(crate) executor: Option<Executor>,
     /// Working directory, instead of the current one
     #[arg(short = 'C', long = "cwd", value_name = "DIR", value_parser = values::path())]
     pub(crate) cwd: Option<OsString>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Executor {
+    Native,
+    Bwrap,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -474,6 +483,15 @@ impl SandboxArgs {
                 .advise(format!("use one of {}", error.known.join(", ")))
                 .status(exit::CANNOT_RUN)
         })
+    }
+
+    /// Who is to make the sandbox.
+    pub(crate) fn executor(&self) -> ExecutorWish {
+        match self.executor {
+            None => ExecutorWish::Any,
+            Some(Executor::Native) => ExecutorWish::Native,
+            Some(Executor::Bwrap) => ExecutorWish::Bwrap,
+        }
     }
 
     /// The network that was chosen.

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use sandbar_files::{HELPER_ARGUMENT as FILES_ARGUMENT, helper_main as files_main};
 use sandbar_keeper::{ATTENDANT_ARGUMENT, KEEPER_ARGUMENT, keeper_main};
+use sandbar_sandbox::{HOLDER_ARGUMENT, holder_main};
 
 /// Runs the role that the arguments name, if they name one.
 pub(crate) fn helper() -> Option<ExitCode> {
@@ -17,6 +18,7 @@ pub(crate) fn helper() -> Option<ExitCode> {
         Role::Keeper => Some(code(keeper_main())),
         Role::Attendant => Some(code(crate::attend::main())),
         Role::Files => Some(code(files_main())),
+        Role::Holder => Some(code(holder_main())),
     }
 }
 
@@ -29,6 +31,8 @@ enum Role {
     Attendant,
     /// The one that touches files inside a sandbox.
     Files,
+    /// The one that holds a command inside a sandbox that another program made.
+    Holder,
 }
 
 fn role(_argv0: &OsStr, argv1: Option<&OsStr>) -> Option<Role> {
@@ -36,6 +40,7 @@ fn role(_argv0: &OsStr, argv1: Option<&OsStr>) -> Option<Role> {
         (KEEPER_ARGUMENT, Role::Keeper),
         (ATTENDANT_ARGUMENT, Role::Attendant),
         (FILES_ARGUMENT, Role::Files),
+        (HOLDER_ARGUMENT, Role::Holder),
     ];
     let argument = argv1?;
     roles.into_iter().find(|(name, _)| argument == *name).map(|(_, role)| role)

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 
 use sandbar_exec::Process;
-use sandbar_exec::remote::Remote;
+use sandbar_exec::remote::{Beginning, Remote};
 use sandbar_keeper::{KeeperDir, Record};
 use sandbar_proto::exec::RunRecord;
 
@@ -64,12 +64,12 @@ impl Elsewhere {
         keepers::pick(|| Ok(all), prefix, format!("{} ({})", self.place.name, self.place.reach))
     }
 
-    /// Follows a run from its beginning.
+    /// Follows a run from its beginning, or from its last output on.
     ///
     /// # Errors
     /// It is not held there any more.
-    pub(crate) async fn attach(&self, known: &Known) -> Result<Box<dyn Process>, Problem> {
-        let attached = self.remote.attach(known.id(), 0).await;
+    pub(crate) async fn attach(&self, known: &Known, from: Beginning) -> Result<Box<dyn Process>, Problem> {
+        let attached = self.remote.attach(known.id(), from).await;
         attached.map_err(|error| places::problem("follow the run", &self.place, &error))
     }
 

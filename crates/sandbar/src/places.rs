@@ -140,13 +140,20 @@ pub(crate) fn remote(place: &Place) -> Remote {
                 (None, Some(file)) => Some(Token::File(file.clone())),
                 (None, None) => None,
             };
-            Remote::new(AtUrl { url: url.clone(), settings: settings_of_link, token }, CLIENT, settings)
+            let dial = AtUrl {
+                url: url.clone(),
+                settings: settings_of_link,
+                token,
+                deadline: place.connect_timeout,
+            };
+            Remote::new(dial, CLIENT, settings)
         }
         Reach::Program { program, args, env } => {
             let mut all: Vec<(OsString, OsString)> = std::env::vars_os().collect();
             all.extend(env.iter().map(|(name, value)| (name.into(), value.into())));
             let args = args.iter().map(OsString::from).collect();
-            Remote::new(ByProgram { program: program.into(), args, env: all }, CLIENT, settings)
+            let dial = ByProgram { program: program.into(), args, env: all, deadline: place.connect_timeout };
+            Remote::new(dial, CLIENT, settings)
         }
     }
 }

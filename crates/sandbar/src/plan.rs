@@ -45,6 +45,8 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
             Git::Protect => GitMode::Protect,
         },
         caches: CacheMode::CopyOnWrite,
+        executor: args.executor(),
+        search: search_path(),
         env: Vec::new(),
         git_env: environment::of_git(std::env::vars_os()),
         stdio: NO_STREAMS,
@@ -59,6 +61,15 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         runtime_roots: directories.runtime_roots.clone(),
         cwd: abs_path("--cwd", &cwd)?,
     })
+}
+
+/// The directories of `PATH`, where programs that make sandboxes are looked for. Relative ones mean whatever directory
+/// somebody stands in, and are left out.
+pub(crate) fn search_path() -> Vec<AbsPath> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .filter_map(|directory| AbsPath::new(directory.into_os_string()).ok())
+        .collect()
 }
 
 /// Compiles a request on this machine. `limits` is what its keeper can enforce; the default where nothing is limited.
@@ -137,6 +148,7 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         CompileError::CwdHidden { .. } => {
             Some("change to another folder, or reopen this one with --allow-read")
         }
+        CompileError::NoBwrap { .. } => Some("install bubblewrap, or leave --sandbox bwrap out"),
         CompileError::Allowed { problem: PathProblem::Missing, .. } => {
             Some("create it first, or correct the path")
         }

@@ -203,7 +203,14 @@ async fn start(
         })
     };
     let told = |failure: &StartFailure| {
-        note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
+        if sandbar_exec::start::is_about_namespaces(failure) {
+            note(
+                "only the system's bubblewrap may make namespaces here, so it makes this sandbox; caches are \
+                 read-only in it.",
+            );
+        } else {
+            note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
+        }
     };
     match sandbar_exec::start::start(processes, (request, &limits), compiled, options, told).await {
         Ok(process) => Ok(Ok(process)),

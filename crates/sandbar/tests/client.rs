@@ -103,6 +103,7 @@ fn changed(home: &Home) -> Sandbox {
     let (users, groups) =
         (own(rustix::process::geteuid().as_raw()), own(rustix::process::getegid().as_raw()));
     Sandbox::Linux(Box::new(LinuxSandbox {
+        executor: sandbar_proto::Executor::Native,
         identity: Identity { users, groups, run_as: None },
         network: NetworkMode::Off,
         mounts: vec![MountOp::Bind { target: source.path.clone(), source, access: BindAccess::Read }],

@@ -2,69 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
+mod within;
+
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use sandbar_exec::environment::Environment;
-use sandbar_exec::local::LocalProcesses;
 use sandbar_exec::remote::dial::AtUrl;
 use sandbar_exec::remote::{Remote, RemoteError, Settings};
-use sandbar_exec::server::{self, Connect, Connections, Host, Server};
-use sandbar_keeper::{Patience, RuntimeDir};
-use sandbar_policy::OwnDirectories;
+use sandbar_exec::server;
 use sandbar_proto::exec::{Base64, PathParams, ReadFileParams, RunIntent, StartParams, WirePath};
-use sandbar_proto::{AbsPath, ExitStatus, ProcessEvent, Stream};
+use sandbar_proto::{ExitStatus, ProcessEvent, Stream};
 use sandbar_rpc::connect;
 use sandbar_testkit::{Home, need};
 
-fn path(path: std::path::PathBuf) -> AbsPath {
-    AbsPath::new(path.into_os_string()).unwrap()
-}
-
-/// A server within this process, with a keeper of its own.
-fn within(home: &Home) -> Server {
-    let own = |name: &str| path(home.sandbar_home().join(name));
-    let runtime = RuntimeDir::open(&home.sandbar_home().join("run")).unwrap();
-    let attributes = sandbar_sandbox::caller::attributes();
-    let keeper = runtime.keeper(&attributes).unwrap();
-    let patience = || Patience::new(keeper.clone(), Duration::from_secs(60), |_| {});
-    let mut limits = None;
-    let mut connect = || {
-        let knock = sandbar_keeper::knock(&keeper).unwrap();
-        let mut client = knock.enter(&keeper, home.program(), &patience()).unwrap();
-        limits = Some(sandbar_keeper::limits(&keeper, &mut client, &patience()).unwrap());
-        LocalProcesses::new(client, keeper.processes(), patience()).unwrap()
-    };
-    let connections = Connections { processes: connect(), readers: connect() };
-    let connect: Connect = std::sync::Arc::new(|| {
-        Box::pin(std::future::ready(Err("its keeper does not end before it".to_owned())))
-    });
-    let servers = home.sandbar_home().join("run/servers");
-    std::fs::create_dir_all(&servers).unwrap();
-    let host = Host {
-        version: "test".to_owned(),
-        program: path(home.program().to_owned()),
-        env: vec![],
-        cwd: path(home.workspace()),
-        home: Some(path(home.user_home())),
-        own: OwnDirectories {
-            runtime: own("run"),
-            state: own("state"),
-            config: own("config"),
-            cache: own("cache"),
-            home: Some(path(home.sandbar_home())),
-            elsewhere: vec![],
-        },
-        runtime_roots: vec![],
-        attributes,
-        shell: path("/bin/sh".into()),
-        limits: limits.unwrap(),
-        runtime,
-        servers,
-        http_allow: Vec::new(),
-    };
-    Server::new(host, connections, connect, server::Settings::default(), None).unwrap()
-}
+use within::{path, within};
 
 /// A server of its own process.
 struct Apart(Child, String);
@@ -88,6 +39,12 @@ impl Drop for Apart {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The way to it.
+fn at(apart: &Apart) -> AtUrl {
+    let settings = connect::Settings::default();
+    AtUrl { url: apart.1.parse().unwrap(), settings, token: None, deadline: None }
 }
 
 /// What holds wherever it is.
@@ -150,7 +107,7 @@ fn home() -> Home {
 async fn this_machine_within_the_program() {
     need!(need::user_namespaces());
     let home = home();
-    let server = within(&home);
+    let server = within(&home, server::Settings::default());
     holds(&Environment::local("local", &server), &home).await;
     server.shut_down().await;
 }
@@ -160,7 +117,7 @@ async fn another_machine_over_a_socket() {
     need!(need::user_namespaces());
     let home = home();
     let apart = Apart::start(&home);
-    let dial = AtUrl { url: apart.1.parse().unwrap(), settings: connect::Settings::default(), token: None };
+    let dial = at(&apart);
     let remote = Remote::new(dial, "test", Settings::default());
     holds(&Environment::elsewhere("box", remote), &home).await;
 }
@@ -172,7 +129,7 @@ async fn a_server_that_is_not_ours_has_the_dialect_and_says_so_of_the_rest() {
     let codex_home = home.user_home().join("codex");
     std::fs::create_dir(&codex_home).unwrap();
     let apart = Apart::of(home.command(codex).arg("exec-server").env("CODEX_HOME", codex_home));
-    let dial = AtUrl { url: apart.1.parse().unwrap(), settings: connect::Settings::default(), token: None };
+    let dial = at(&apart);
     let remote = Remote::new(dial, "test", Settings::default());
     assert_eq!(remote.records().await.unwrap_err(), RemoteError::NotOurs);
     let params = StartParams {

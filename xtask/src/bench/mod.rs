@@ -36,6 +36,9 @@ pub(crate) struct Options {
     /// Rounds of the short measurements
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// Of the exec server, measure only these rows: E1, E4, …
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    only: Vec<String>,
     /// Commands that write while the server is killed (E7); its target speaks of 100
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     writers: u32,
@@ -52,6 +55,20 @@ enum Area {
     Memory,
     /// K1: a key typed to a command on a terminal, until its echo
     Keys,
+}
+
+/// What of the exec server is measured, and how often.
+struct Chosen<'a> {
+    runs: u32,
+    writers: u32,
+    only: &'a [String],
+}
+
+impl Chosen<'_> {
+    /// Whether the row with this id is wanted.
+    fn has(&self, id: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only.eq_ignore_ascii_case(id))
+    }
 }
 
 /// What an area comes to.
@@ -81,7 +98,11 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
         let world = World::new(root)?;
         match area {
             Area::Run => rows.extend(run::rows(&world, &peers, options.runs)?.into_iter().map(Found::Row)),
-            Area::Exec => rows.extend(exec::measure(&world, &peers, options.runs, options.writers)?),
+            Area::Exec => rows.extend(exec::measure(
+                &world,
+                &peers,
+                &Chosen { runs: options.runs, writers: options.writers, only: &options.only },
+            )?),
             Area::Memory => {
                 rows.extend(memory::amounts(&world)?.into_iter().map(Found::Amount));
                 drop(world);

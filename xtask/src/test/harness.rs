@@ -1,16 +1,55 @@
 //! Single tests of a libtest binary, each in a process of its own and within a deadline.
 
+use std::collections::VecDeque;
 use std::io::{Read, Seek};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
+use super::SUITE_LIMIT;
 use super::report::{Outcome, Tally, skips};
 use super::suites::libtest_counts;
+use crate::command::output;
 
 /// How often a running test is looked at; well below what a person would notice over a suite.
 const POLL: Duration = Duration::from_millis(2);
+
+/// Runs every test of the binary that `command` starts, as many at a time as there are processors, within
+/// [`SUITE_LIMIT`], and says how that went. `whose` tells this run of the suite from others.
+///
+/// # Errors
+/// The binary does not list its tests.
+pub(super) fn run_suite(name: &str, whose: &str, command: impl Fn() -> Command + Sync) -> Result<Outcome> {
+    let started = Instant::now();
+    let list = output(command().args(["--list", "--format", "terse"]))?;
+    let tests: Mutex<VecDeque<&str>> = Mutex::new(tests(&list).collect());
+    let deadline = started + SUITE_LIMIT;
+    let outcome = Mutex::new(Outcome::default());
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(test) = tests.lock().ok().and_then(|mut tests| tests.pop_front()) {
+                    let ran = run_test(command().args(["--exact", test, "--nocapture"]), deadline);
+                    if let Ok(mut outcome) = outcome.lock() {
+                        enter(&mut outcome, &format!("{name} {test}"), whose, ran);
+                    }
+                }
+            });
+        }
+    });
+    let Ok(outcome) = outcome.into_inner() else { bail!("a worker of {name} panicked") };
+    println!(
+        "{name}{whose}: {} passed, {} failed, {} skipped in {:.1} s",
+        outcome.tally.passed,
+        outcome.tally.failed,
+        outcome.tally.skipped,
+        started.elapsed().as_secs_f64()
+    );
+    Ok(outcome)
+}
 
 /// Enters one test's end; a failure's output is printed at once. `whose` tells this run of it from others.
 pub(crate) fn enter(outcome: &mut Outcome, test: &str, whose: &str, ran: Result<Ran>) {

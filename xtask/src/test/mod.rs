@@ -1,8 +1,10 @@
-//! Everything that has to pass: format, lints, rules, tests, and the kernel's tests again as an ordinary user.
+//! Everything that has to pass: format, lints, rules, tests, the sandbox's tests again with other executors, and the
+//! kernel's as an ordinary user.
 //!
 //! All steps run even when one failed, so that one run tells everything. What was not tested is named with its
 //! reason at the end; counts are those of the test runners, never of steps.
 
+mod executors;
 pub(crate) mod harness;
 pub(crate) mod report;
 mod suites;
@@ -45,6 +47,8 @@ enum Step {
     Tests,
     /// Examples in documentation
     Doc,
+    /// The sandbox's tests with every other executor
+    Executors,
     /// The kernel's tests as an ordinary user
     Unprivileged,
 }
@@ -96,6 +100,10 @@ impl Step {
             }
             Self::Tests => suites::run(root, sandbar(&cargo::build_tests(root)?)?),
             Self::Doc => suites::run_doc(root),
+            Self::Executors => {
+                let built = cargo::build_tests(root)?;
+                executors::run(&built, sandbar(&built)?)
+            }
             Self::Unprivileged => unprivileged::run(&cargo::build_tests(root)?, context.install),
         }
     }

@@ -52,6 +52,15 @@ impl Outcome {
         Self { skips: vec![reason.into()], ..Self::default() }
     }
 
+    /// Counts another one in.
+    pub(super) fn add(&mut self, other: Self) {
+        let Self { tally, failures, skips, notes } = other;
+        self.tally = self.tally.and(tally);
+        self.failures.extend(failures);
+        self.skips.extend(skips);
+        self.notes.extend(notes);
+    }
+
     /// One word for the progress line.
     pub(crate) fn word(&self) -> &'static str {
         if !self.failures.is_empty() || self.tally.failed > 0 {

@@ -4,21 +4,18 @@
 //! the suites that touch the kernel run twice. The test binaries are copied to a folder that everybody can reach:
 //! the work tree may lie in somebody's home. Each test gets a process of its own and an exact environment.
 
-use std::collections::VecDeque;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use tempfile::TempDir;
 
-use super::SUITE_LIMIT;
-use super::harness::{enter, run_test, tests};
+use super::executors::{EXECUTOR, executors_for};
+use super::harness::run_suite;
 use super::report::Outcome;
 use crate::cargo::{Executable, ExecutableKind, is_sandbar};
-use crate::command::{SYSTEM_PATH, check, output, quiet};
+use crate::command::{SYSTEM_PATH, check, quiet};
 use crate::packages::{Install, is_root};
 
 /// Packages whose tests ask the kernel.
@@ -60,18 +57,16 @@ pub(super) fn run(built: &[Executable], install: Install) -> Result<Outcome> {
     let stage = stage(built)?;
     let mut outcome = Outcome::default();
     for (name, path) in &stage.suites {
-        let started = Instant::now();
-        let suite = run_suite(name, path, &stage, &user)?;
-        println!(
-            "{name}: {} passed, {} failed, {} skipped in {:.1} s",
-            suite.tally.passed,
-            suite.tally.failed,
-            suite.tally.skipped,
-            started.elapsed().as_secs_f64()
-        );
-        outcome.tally = outcome.tally.and(suite.tally);
-        outcome.failures.extend(suite.failures);
-        outcome.skips.extend(suite.skips);
+        let command = || as_user(&user, &stage, path);
+        outcome.add(run_suite(name, &format!(" (as {USER})"), command)?);
+        for executor in executors_for(name) {
+            let command = || {
+                let mut command = as_user(&user, &stage, path);
+                command.env(EXECUTOR, executor);
+                command
+            };
+            outcome.add(run_suite(name, &format!(" (as {USER}, by {executor})"), command)?);
+        }
     }
     outcome.notes = end_leftovers(stage.folder.path());
     Ok(outcome)
@@ -134,32 +129,6 @@ fn stage(built: &[Executable]) -> Result<Stage> {
 fn open_to_all(path: &Path) -> Result<()> {
     std::fs::set_permissions(path, PermissionsExt::from_mode(0o755))
         .with_context(|| format!("could not open {} to all", path.display()))
-}
-
-/// Runs every test of one binary, as many at a time as there are processors, within [`SUITE_LIMIT`].
-fn run_suite(name: &str, path: &Path, stage: &Stage, user: &User) -> Result<Outcome> {
-    let list = output(as_user(user, stage, path).args(["--list", "--format", "terse"]))?;
-    let tests: Mutex<VecDeque<&str>> = Mutex::new(tests(&list).collect());
-    let deadline = Instant::now() + SUITE_LIMIT;
-    let outcome = Mutex::new(Outcome::default());
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(test) = tests.lock().ok().and_then(|mut tests| tests.pop_front()) {
-                    let ran =
-                        run_test(as_user(user, stage, path).args(["--exact", test, "--nocapture"]), deadline);
-                    if let Ok(mut outcome) = outcome.lock() {
-                        enter(&mut outcome, &format!("{name} {test}"), &format!(" (as {USER})"), ran);
-                    }
-                }
-            });
-        }
-    });
-    match outcome.into_inner() {
-        Ok(outcome) => Ok(outcome),
-        Err(_) => bail!("a worker of {name} panicked"),
-    }
 }
 
 /// A test binary as the user, with nothing of this process's environment.

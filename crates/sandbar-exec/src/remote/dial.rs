@@ -6,6 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use sandbar_rpc::connect::{self, ConnectError, ConnectUrl, Program};
+use tokio::time::Instant;
 
 use super::{Dial, DialError, Dialed};
 use crate::BoxFuture;
@@ -33,11 +34,14 @@ pub struct AtUrl {
     pub settings: connect::Settings,
     /// What it wants to see.
     pub token: Option<Token>,
+    /// By when it must have greeted, from the first packet on. Without one the greeting has a time of its own.
+    pub deadline: Option<Duration>,
 }
 
 impl Dial for AtUrl {
     fn dial(&self) -> BoxFuture<'_, Result<Dialed, DialError>> {
         Box::pin(async move {
+            let begun = Instant::now();
             let mut settings = self.settings.clone();
             match &self.token {
                 Some(Token::Value(token)) => settings.bearer = Some(token.clone()),
@@ -50,10 +54,18 @@ impl Dial for AtUrl {
                 }
                 None => {}
             }
-            let connected = connect::connect(&self.url, &settings).await;
+            let connecting = connect::connect(&self.url, &settings);
+            let connected = match self.deadline {
+                Some(limit) => tokio::time::timeout(limit, connecting).await.unwrap_or_else(|_| {
+                    Err(ConnectError::TimedOut { url: self.url.clone(), step: "before it greeted", limit })
+                }),
+                None => connecting.await,
+            };
             let is_far = self.url.leaves_this_machine();
+            let patience =
+                self.deadline.map_or(GREETING, |deadline| deadline.saturating_sub(begun.elapsed()));
             connected
-                .map(|transport| Dialed { transport, patience: GREETING, is_far, guard: None })
+                .map(|transport| Dialed { transport, patience, is_far, guard: None })
                 .map_err(|error| refused(&error))
         })
     }
@@ -81,6 +93,8 @@ pub struct ByProgram {
     pub args: Vec<OsString>,
     /// Its whole environment.
     pub env: Vec<(OsString, OsString)>,
+    /// By when the server must have greeted. Without one there is time to type a password.
+    pub deadline: Option<Duration>,
 }
 
 /// Whether a program can be found, by its path or on `PATH`.
@@ -115,7 +129,8 @@ impl Dial for ByProgram {
             let (transport, running) =
                 spawned.map_err(|error| DialError { message: error.to_string(), is_final: true })?;
             // Its streams carry no binary frames.
-            Ok(Dialed { transport, patience: TYPING, is_far: false, guard: Some(Box::new(running)) })
+            let patience = self.deadline.unwrap_or(TYPING);
+            Ok(Dialed { transport, patience, is_far: false, guard: Some(Box::new(running)) })
         })
     }
 }

@@ -119,12 +119,23 @@ impl Order {
         self.told_exit |= matches!(news, News::Exited(_));
         self.told_close |= matches!(news, News::Closed);
         // Only behind a gap can there be some.
-        while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() < self.next) {
-            let covered = entry.remove();
-            self.waiting_bytes -= cost(&covered);
-            self.unneeded_bytes = self.unneeded_bytes.saturating_add(size(&covered));
-        }
+        self.drop_passed();
         Some((seq, news))
+    }
+
+    /// Begins behind `after`, where that is further on: the other end was asked where to begin.
+    pub(super) fn begin_behind(&mut self, after: u64) {
+        self.next = self.next.max(after.min(MAX_SEQ) + 1);
+        self.drop_passed();
+    }
+
+    /// Lets go of what waits and is not to be given out.
+    fn drop_passed(&mut self) {
+        while let Some(entry) = self.waiting.first_entry().filter(|entry| *entry.key() < self.next) {
+            let passed = entry.remove();
+            self.waiting_bytes -= cost(&passed);
+            self.unneeded_bytes = self.unneeded_bytes.saturating_add(size(&passed));
+        }
     }
 
     /// Bytes of output that came and were not needed, since it was asked last.

@@ -15,7 +15,7 @@ use super::{DialError, Dialed, Shared};
 
 /// What of our extensions is asked of every server; others ignore it.
 const WANTED: Extensions =
-    Extensions { binary_output: true, credit: true, records: true, gaps: true, zstd: false };
+    Extensions { binary_output: true, credit: true, records: true, gaps: true, zstd: false, tail: true };
 
 /// How it stands with the connection.
 #[derive(Clone)]
@@ -45,8 +45,6 @@ pub(super) struct Up {
     pub(super) sender: Sender,
     pub(super) extensions: Extensions,
     pub(super) info: Option<EnvironmentInfo>,
-    /// Whether anything was answered or told since the greeting.
-    pub(super) was_useful: Arc<AtomicBool>,
 }
 
 /// Why a connection came to nothing.
@@ -162,13 +160,13 @@ async fn converse(
     drop(shared);
     // The first packed message may come right behind the answer.
     sender.take_packed();
-    let was_useful = Arc::new(AtomicBool::new(false));
-    let running = connection.run(Notices::new(client.clone(), Arc::clone(&was_useful)));
+    let has_told = Arc::new(AtomicBool::new(false));
+    let running = connection.run(Notices::new(client.clone(), Arc::clone(&has_told)));
     tokio::pin!(running);
     let greeted = tokio::select! {
         greeted = greet(&sender, &params) => greeted,
         () = tokio::time::sleep(patience) => {
-            Err(Failed::Now(format!("the server has not greeted for {} s", patience.as_secs())))
+            Err(Failed::Now(format!("the server has not greeted for {patience:?}")))
         }
         reason = &mut running => Err(Failed::Now(reason.to_string())),
     };
@@ -188,7 +186,6 @@ async fn converse(
         sender: sender.clone(),
         extensions: result.extensions.unwrap_or_default(),
         info: result.environment_info,
-        was_useful: Arc::clone(&was_useful),
     };
     let Some(shared) = client.upgrade() else { return Ended::Abandoned };
     shared.link.send_replace(Link::Up(Arc::new(up)));
@@ -202,7 +199,8 @@ async fn converse(
             return Ended::Abandoned;
         }
     };
-    let was_useful = was_useful.load(Ordering::Relaxed);
+    // The greeting is a result as well. Counted here, since whoever asked last may not have looked at the answer yet.
+    let was_useful = has_told.load(Ordering::Relaxed) || sender.results() > 1;
     Ended::Lost { session, why: reason.to_string(), was_useful }
 }
 

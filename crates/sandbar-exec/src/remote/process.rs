@@ -9,8 +9,8 @@ use sandbar_proto::exec::{
     WriteResult, WriteStatus, method,
 };
 use sandbar_proto::{
-    AbsPath, EndRecord, ExitStatus, Gap, Lifetime, OutputTotals, ProcessEvent, ResourceUse, RunId, Seq,
-    StartRecord, Stream, TerminalSize, Timestamp,
+    AbsPath, EndRecord, ExitStatus, Gap, InputId, Lifetime, OutputTotals, ProcessEvent, ResourceUse, RunId,
+    Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use serde::de::IgnoredAny;
 
@@ -140,7 +140,8 @@ impl RemoteProcess {
 
     /// The session is a new one: the old one waited too long.
     async fn attach_again(&mut self, run: RunId, after_seq: u64) -> Result<(), ProcessError> {
-        let params = AttachParams { process_id: self.registered.id.clone(), run_id: run, after_seq };
+        let params =
+            AttachParams { process_id: self.registered.id.clone(), run_id: run, after_seq, tail_bytes: None };
         let attached: Result<Started, RemoteError> = self.remote.call(method::PROCESS_ATTACH, &params).await;
         match attached {
             Ok(_) => Ok(()),
@@ -305,7 +306,7 @@ impl Process for RemoteProcess {
     }
 
     fn control(&self) -> Box<dyn ProcessControl> {
-        Box::new(RemoteControl { remote: self.remote.clone(), id: self.registered.id.clone() })
+        Box::new(self.remote.control(&self.registered.id))
     }
 }
 
@@ -317,6 +318,10 @@ pub struct RemoteControl {
 }
 
 impl RemoteControl {
+    pub(super) fn new(remote: Remote, id: String) -> Self {
+        Self { remote, id }
+    }
+
     async fn write(&self, id: String, bytes: &[u8]) -> Result<(), ProcessError> {
         let params =
             WriteParams { process_id: self.id.clone(), chunk: Base64(bytes.to_vec()), write_id: Some(id) };
@@ -386,6 +391,19 @@ impl ProcessControl for RemoteControl {
         Box::pin(async move {
             for portion in bytes.chunks(WRITE_BYTES) {
                 self.write(uuid::Uuid::new_v4().to_string(), portion).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn type_input_once<'a>(
+        &'a self,
+        name: InputId,
+        bytes: &'a [u8],
+    ) -> BoxFuture<'a, Result<(), ProcessError>> {
+        Box::pin(async move {
+            for (portion, number) in bytes.chunks(WRITE_BYTES).zip(0_u64..) {
+                self.write(format!("{name}/{number}"), portion).await?;
             }
             Ok(())
         })

@@ -17,19 +17,19 @@ use super::inbox::{Ended, News};
 /// The reader's side of one connection.
 pub(super) struct Notices {
     client: Weak<Shared>,
-    was_useful: Arc<AtomicBool>,
+    has_told: Arc<AtomicBool>,
 }
 
 impl Notices {
-    /// `was_useful` is set once something is told of a process that is known.
-    pub(super) fn new(client: Weak<Shared>, was_useful: Arc<AtomicBool>) -> Arc<Self> {
-        Arc::new(Self { client, was_useful })
+    /// `has_told` is set once something is told of a process that is known.
+    pub(super) fn new(client: Weak<Shared>, has_told: Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self { client, has_told })
     }
 
     fn tell(&self, process: &str, seq: u64, news: News) {
         // What nobody waits for is over, or was never ours.
         if let Some(inbox) = self.client.upgrade().and_then(|client| client.inbox(process)) {
-            self.was_useful.store(true, Ordering::Relaxed);
+            self.has_told.store(true, Ordering::Relaxed);
             inbox.push(seq, news);
         }
     }

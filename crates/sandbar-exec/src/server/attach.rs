@@ -33,6 +33,7 @@ pub(super) fn started(process: &dyn Process) -> Started {
         terminal: process.terminal(),
         stopped: process.was_stopped(),
         lowered: process.lowered().to_vec(),
+        after_seq: None,
         plan: None,
     }
 }
@@ -48,34 +49,45 @@ pub(super) async fn attach(
 ) -> Result<(Started, Begin), RpcError> {
     session.reserve(&params.process_id, params.run_id)?;
     let reserved = Reserved::new(session, &params.process_id);
-    let (process, processes) = follow(shared, params.run_id, Seq(params.after_seq)).await?;
+    let (process, processes, after) = follow(shared, &params).await?;
     let memo = Memo {
         process_id: params.process_id.clone(),
         sandbox_type: String::new(),
         has_input: true,
         is_viewed: true,
     };
-    let told = started(&*process);
+    let told = Started { after_seq: params.tail_bytes.map(|_| after.0), ..started(&*process) };
     Ok((told, reserved.settle(memo, (process, processes), None).1))
 }
 
+/// Where a client wants to begin. A log that can't be read is said by whoever follows it.
+fn beginning(processes: &LocalProcesses, params: &AttachParams) -> Seq {
+    match params.tail_bytes {
+        Some(bytes) => processes.before_tail(params.run_id, bytes).unwrap_or_default(),
+        None => Seq(params.after_seq),
+    }
+}
+
+/// The run, what holds it, and the number behind which it is followed.
 async fn follow(
     shared: &Arc<Shared>,
-    run: RunId,
-    after: Seq,
-) -> Result<(Box<dyn Process>, LocalProcesses), RpcError> {
+    params: &AttachParams,
+) -> Result<(Box<dyn Process>, LocalProcesses, Seq), RpcError> {
+    let run = params.run_id;
     let held = shared.keeper.alive().await.map_err(|error| refusal::process(&error))?;
     let readers = held.to.readers;
+    let after = beginning(&readers, params);
     match readers.follow_from(run, Watching::Output, after).await {
-        Ok(process) => return Ok((process, readers)),
+        Ok(process) => return Ok((process, readers, after)),
         Err(ProcessError::Refused(Refusal::Unknown { .. })) => {}
         Err(error) => return Err(refusal::process(&error)),
     }
     let Some(processes) = holder(shared.host.runtime.clone(), run).await? else {
         return Err(refusal::invalid("unknown_run", format!("no run {run} is held here")));
     };
+    let after = beginning(&processes, params);
     match processes.follow_from(run, Watching::Output, after).await {
-        Ok(process) => Ok((process, processes)),
+        Ok(process) => Ok((process, processes, after)),
         Err(error) => Err(refusal::process(&error)),
     }
 }

@@ -182,9 +182,9 @@ impl Connection {
         }
         let connection = Arc::clone(self);
         tokio::spawn(async move {
-            match connection.files.call(&connection.shared, &call).await {
+            match connection.files.call(&connection.shared, call).await {
                 // A connection that ended needs no answer.
-                Ok(result) if result.get().len() > SMALL_BYTES => drop(responder.data_ok(&result).await),
+                Ok(result) if result.get().len() > SMALL_BYTES => drop(responder.data_json(result).await),
                 Ok(result) => responder.ok(&result),
                 Err(error) => responder.err(error),
             }
@@ -362,7 +362,8 @@ impl Connection {
             Some(Entry::Starting(_)) => WriteStatus::Starting,
             Some(Entry::Live(live)) => {
                 let mut stdin = live.stdin.lock().await;
-                let written = stdin.write(&*live.control, params.write_id.as_deref(), &params.chunk.0).await;
+                let name = (&session.id, live.id(), params.write_id.as_deref());
+                let written = stdin.write(&*live.control, name, &params.chunk.0).await;
                 match written {
                     Ok(status) => status,
                     // Whoever has ended reads nothing.
@@ -380,11 +381,7 @@ impl Connection {
         if let Some(Entry::Live(live)) = session.entry(&params.process_id)
             && live.progress.borrow().exit.is_none()
         {
-            let sent = live.control.signal(number).await;
-            // One that ended meanwhile is as good as unknown, which is no error in the dialect.
-            if live.progress.borrow().exit.is_none() {
-                sent.map_err(|error| refusal::process(&error))?;
-            }
+            live.unless_over(live.control.signal(number).await)?;
         }
         Ok(Nothing {})
     }
@@ -398,7 +395,8 @@ impl Connection {
             (None, None) => (SIGKILL, Duration::ZERO),
             (signal, grace) => (signal.unwrap_or(SIGTERM), grace.unwrap_or(GRACE).min(MAX_GRACE)),
         };
-        let Some(Entry::Live(live)) = session.entry(&params.process_id) else {
+        // One whose start is under way ends as soon as it has begun, also when whoever asked is gone by then.
+        let Some(live) = session.settled(&params.process_id).await else {
             return Ok(TerminateResult { running: false });
         };
         let (running, is_over) = {
@@ -409,20 +407,14 @@ impl Connection {
             return Ok(TerminateResult { running: false });
         }
         // Also where only the leader has ended: what it left behind is what is meant.
-        let ended = live.control.terminate(signal, grace).await;
-        if let Err(error) = ended
-            && !live.progress.borrow().is_over()
-            && running
-        {
-            return Err(refusal::process(&error));
-        }
+        live.unless_over(live.control.terminate(signal, grace).await)?;
         Ok(TerminateResult { running })
     }
 
     async fn resize(&self, session: &Arc<Session>, call: &Call) -> Result<impl Serialize + use<>, RpcError> {
         let params: ResizeParams = call.params()?;
         let live = session.live(&params.process_id)?;
-        live.control.resize(params.size).await.map_err(|error| refusal::process(&error))?;
+        live.unless_over(live.control.resize(params.size).await)?;
         Ok(Nothing {})
     }
 
@@ -445,10 +437,7 @@ impl Connection {
     ) -> Result<impl Serialize + use<>, RpcError> {
         let params: CloseOutputParams = call.params()?;
         let live = session.live(&params.process_id)?;
-        let closed = live.control.close_output(params.stream).await;
-        if live.progress.borrow().exit.is_none() {
-            closed.map_err(|error| refusal::process(&error))?;
-        }
+        live.unless_over(live.control.close_output(params.stream).await)?;
         Ok(Nothing {})
     }
 
@@ -460,7 +449,7 @@ impl Connection {
         let params: CloseStdinParams = call.params::<ProcessParams>()?;
         let live = session.live(&params.process_id)?;
         let mut stdin = live.stdin.lock().await;
-        stdin.close(&*live.control).await.map_err(|error| refusal::process(&error))?;
+        live.unless_over(stdin.close(&*live.control).await)?;
         Ok(Nothing {})
     }
 }

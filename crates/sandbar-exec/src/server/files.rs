@@ -51,17 +51,32 @@ pub(super) struct Key {
 /// The part of any request that says where it is carried out.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Sandboxed {
+struct Front {
     #[serde(default)]
     sandbox: Option<FileSystemSandbox>,
     #[serde(default)]
     sandbox_policy: Option<LegacyPolicy>,
+    /// Of whatever shape: who carries it out says what is wrong with it.
+    #[serde(default)]
+    handle_id: Option<Box<RawValue>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct HandleName {
-    handle_id: String,
+impl Front {
+    fn handle_id(&self) -> Option<String> {
+        serde_json::from_str(self.handle_id.as_ref()?.get()).ok()
+    }
+
+    /// The parameters without what has been decided. A member that is `null` asks for nothing and may stay.
+    fn without_sandbox(&self, params: Box<RawValue>) -> Result<Box<RawValue>, RpcError> {
+        if self.sandbox.is_none() && self.sandbox_policy.is_none() {
+            return Ok(params);
+        }
+        let wrong = |error: serde_json::Error| refusal::params(error.to_string());
+        let mut members: HashMap<&str, &RawValue> = serde_json::from_str(params.get()).map_err(wrong)?;
+        members.remove("sandbox");
+        members.remove("sandboxPolicy");
+        to_raw_value(&members).map_err(wrong)
+    }
 }
 
 impl std::fmt::Debug for ConnectionFiles {
@@ -92,27 +107,35 @@ impl ConnectionFiles {
     ///
     /// # Errors
     /// Those of the method, and of the sandbox.
-    pub(super) async fn call(&self, shared: &Arc<Shared>, call: &Call) -> Result<Box<RawValue>, RpcError> {
-        let part = part_for(&call.method).ok_or_else(|| refusal::unknown_method(&call.method))?;
-        let Some(params) = &call.params else { return Err(refusal::params("missing parameters")) };
-        if let Some(helper) = self.helper_of_handle(&call.method, params) {
-            let answer = helper.call(self.connection, &call.method, params.clone()).await;
-            if call.method == method::FS_CLOSE
+    pub(super) async fn call(&self, shared: &Arc<Shared>, call: Call) -> Result<Box<RawValue>, RpcError> {
+        let Call { method, params, .. } = call;
+        let part = part_for(&method).ok_or_else(|| refusal::unknown_method(&method))?;
+        let Some(params) = params else { return Err(refusal::params("missing parameters")) };
+        if part == Part::Handles && method != method::FS_OPEN && lock(&self.routes).is_empty() {
+            // A handle has the sandbox that it was opened with, and none was: nothing more is to be found out.
+            return self.here(part, &method, params).await;
+        }
+        // Contents are in there too: they are gone through once, not for each question.
+        let front: Front =
+            serde_json::from_str(params.get()).map_err(|error| refusal::params(error.to_string()))?;
+        if let Some(helper) = self.helper_of_handle(part, &method, &front) {
+            let answer = helper.call(self.connection, &method, params).await;
+            if method == method::FS_CLOSE
                 && answer.is_ok()
-                && let Ok(HandleName { handle_id }) = serde_json::from_str(params.get())
+                && let Some(handle_id) = front.handle_id()
             {
                 lock(&self.routes).remove(&handle_id);
             }
             return answer;
         }
-        match Self::sandbox(shared, params)? {
-            None => self.here(part, &call.method, without_sandbox(params)?).await,
+        match Self::key(shared, front.sandbox.as_ref(), front.sandbox_policy.as_ref())? {
+            None => self.here(part, &method, front.without_sandbox(params)?).await,
             Some(key) => {
                 let helper = self.helper(shared, key).await?;
-                let answer = helper.call(self.connection, &call.method, without_sandbox(params)?).await?;
-                if call.method == method::FS_OPEN
-                    && let Ok(HandleName { handle_id }) = serde_json::from_str(params.get())
-                {
+                let handle_id = (method == method::FS_OPEN).then(|| front.handle_id()).flatten();
+                let params = front.without_sandbox(params)?;
+                let answer = helper.call(self.connection, &method, params).await?;
+                if let Some(handle_id) = handle_id {
                     lock(&self.routes).insert(handle_id, helper);
                 }
                 Ok(answer)
@@ -138,21 +161,13 @@ impl ConnectionFiles {
     }
 
     /// Where a handle is that was opened under a sandbox; also for another `fs/open` of its name, which is refused there.
-    fn helper_of_handle(&self, method: &str, params: &RawValue) -> Option<Arc<Helper>> {
-        if part_for(method) != Some(Part::Handles) {
+    fn helper_of_handle(&self, part: Part, method: &str, front: &Front) -> Option<Arc<Helper>> {
+        if part != Part::Handles {
             return None;
         }
-        let HandleName { handle_id } = serde_json::from_str(params.get()).ok()?;
-        let helper = lock(&self.routes).get(&handle_id).cloned()?;
+        let helper = lock(&self.routes).get(&front.handle_id()?).cloned()?;
         // A handle that is open in one place is taken in every other.
         (method != method::FS_OPEN || helper.is_alive()).then_some(helper)
-    }
-
-    /// The sandbox of a request, if it has one.
-    fn sandbox(shared: &Shared, params: &RawValue) -> Result<Option<Key>, RpcError> {
-        let Sandboxed { sandbox, sandbox_policy } =
-            serde_json::from_str(params.get()).map_err(|error| refusal::params(error.to_string()))?;
-        Self::key(shared, sandbox.as_ref(), sandbox_policy.as_ref())
     }
 
     /// The sandbox that a request asks for, if it asks for one.
@@ -273,28 +288,26 @@ async fn blocking<T: Send + 'static>(
     result.map_err(|error| error.to_rpc())
 }
 
-/// The parameters without what has been decided.
-fn without_sandbox(params: &RawValue) -> Result<Box<RawValue>, RpcError> {
-    let wrong = |error: serde_json::Error| refusal::params(error.to_string());
-    if !params.get().contains("\"sandbox") {
-        return Ok(params.to_owned());
-    }
-    let mut members: HashMap<&str, &RawValue> = serde_json::from_str(params.get()).map_err(wrong)?;
-    members.remove("sandbox");
-    members.remove("sandboxPolicy");
-    to_raw_value(&members).map_err(wrong)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_sandbox_is_taken_out_and_nothing_else() {
-        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
-        let plain = r#"{"path":"/a","followSymlinks":false}"#;
-        assert_eq!(without_sandbox(&raw(plain)).unwrap().get(), plain);
-        let both = r#"{"sandbox":{"x":1},"path":"/a","sandboxPolicy":null}"#;
-        assert_eq!(without_sandbox(&raw(both)).unwrap().get(), r#"{"path":"/a"}"#);
+        let without = |text: &str| {
+            let front: Front = serde_json::from_str(text).unwrap();
+            front.without_sandbox(RawValue::from_string(text.to_owned()).unwrap()).unwrap().get().to_owned()
+        };
+        for untouched in [
+            r#"{"path":"/a","followSymlinks":false}"#,
+            r#"{"path":"/a","sandbox":null,"sandboxPolicy":null}"#,
+        ] {
+            assert_eq!(without(untouched), untouched);
+        }
+        let policy = r#"{"type":"danger-full-access"}"#;
+        assert_eq!(
+            without(&format!(r#"{{"sandbox":null,"path":"/a","sandboxPolicy":{policy}}}"#)),
+            r#"{"path":"/a"}"#
+        );
     }
 }

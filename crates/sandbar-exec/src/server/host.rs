@@ -54,6 +54,15 @@ impl Host {
         set.or_else(|| self.home.as_ref()?.join(".codex").ok())
     }
 
+    /// The directories of `PATH`; relative ones are left out.
+    pub(super) fn search_path(&self) -> Vec<AbsPath> {
+        let set = self.env.iter().find(|var| var.name.as_bytes() == b"PATH");
+        let path = set.map(|set| set.value.as_bytes()).unwrap_or_default();
+        path.split(|byte| *byte == b':')
+            .filter_map(|directory| AbsPath::new(directory.to_vec()).ok())
+            .collect()
+    }
+
     /// What the executor's own environment says to git.
     pub(super) fn git_env(&self) -> Vec<EnvVar> {
         let says = |var: &&EnvVar| {

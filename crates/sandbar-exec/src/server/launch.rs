@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use sandbar_keeper::protocol::StartFailure;
 use sandbar_policy::managed::{self, Places, Wanted};
-use sandbar_policy::{Access, CacheMode, Compiled, GitMode, Note, Profile, RunRequest, UnknownProfile};
+use sandbar_policy::{
+    Access, CacheMode, Compiled, ExecutorWish, GitMode, Note, Profile, RunRequest, UnknownProfile,
+};
 use sandbar_proto::exec::{
     FileSystemSandbox, LegacyPolicy, PlanNote, PlanSummary, RunIntent, StartParams, StartResult, Started,
     WirePath,
@@ -214,6 +216,7 @@ async fn carry_out(
     };
     let (request, compiled) = plan(request, shared.host.limits.clone()).await?;
     let mut summary = summary(&compiled, network, withheld_env);
+    // That bubblewrap makes the sandbox is nothing that a client misses, except for the caches.
     let told = |_: &StartFailure| summary.notes.push(without_caches());
     let started = start::start(processes, (request, &shared.host.limits), compiled, options, told).await;
     let process = started.map_err(|error| match error {
@@ -305,6 +308,8 @@ pub(super) fn request(host: &Host, cwd: AbsPath, wanted: Wanted) -> RunRequest {
             GitMode::Protect => GitMode::Protect,
         },
         caches: CacheMode::CopyOnWrite,
+        executor: ExecutorWish::Any,
+        search: host.search_path(),
         git_env: host.git_env(),
         env: Vec::new(),
         stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },

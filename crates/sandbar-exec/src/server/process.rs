@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sandbar_keeper::protocol::Refusal;
 use sandbar_proto::exec::{
     ExitCode, ProcessPhase, ProcessSummary, ReadParams, ReadResult, StartResult, Started,
 };
@@ -16,7 +17,7 @@ use super::output::{Cursor, Found};
 use super::refusal;
 use super::stdin::Stdin;
 use crate::local::LocalProcesses;
-use crate::{ProcessControl, signals};
+use crate::{ProcessControl, ProcessError, signals};
 
 /// How long a read waits for what its client knows already.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -210,6 +211,20 @@ impl Live {
                 *known = asked_or_read;
             }
         });
+    }
+
+    /// What became of something that was asked of the process. To one that has ended nothing happens any more, which is no
+    /// error: whoever asks may do so again, since the answer got lost.
+    ///
+    /// # Errors
+    /// It runs, and can't be reached or refuses.
+    pub(super) fn unless_over(&self, done: Result<(), ProcessError>) -> Result<(), RpcError> {
+        match done {
+            // Its keeper holds it no more; the news of that may still be on their way.
+            Err(ProcessError::Refused(Refusal::Unknown { .. })) => Ok(()),
+            Err(_) if self.progress.borrow().exit.is_some() => Ok(()),
+            other => other.map_err(|error| refusal::process(&error)),
+        }
     }
 
     pub(super) fn id(&self) -> &str {

@@ -256,6 +256,19 @@ impl Session {
         }
     }
 
+    /// The process of that name, once a start of it that is under way has come to something.
+    pub(super) async fn settled(&self, id: &str) -> Option<Arc<Live>> {
+        let mut settled = self.settled.subscribe();
+        loop {
+            match self.entry(id)? {
+                Entry::Live(live) => return Some(live),
+                Entry::Starting(_) => {}
+            }
+            // The sender lives as long as the session.
+            settled.changed().await.ok()?;
+        }
+    }
+
     /// Gives a place up: the start failed, and the name is free.
     pub(super) fn release(&self, id: &str) {
         self.state().processes.remove(id);

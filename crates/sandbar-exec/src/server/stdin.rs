@@ -1,8 +1,12 @@
 //! Writes to a process's standard input, each carried out once however often it is asked for.
+//!
+//! What this server carried out it remembers; what a server before it did, the keeper remembers.
 
 use std::collections::{HashSet, VecDeque};
 
+use sandbar_keeper::protocol::Refusal;
 use sandbar_proto::exec::WriteStatus;
+use sandbar_proto::{InputId, SessionId};
 
 use crate::{ProcessControl, ProcessError};
 
@@ -23,31 +27,36 @@ impl Stdin {
         Self { is_closed: true, ..Self::default() }
     }
 
-    /// Writes, unless that was done before. Waits while the process does not read and the queue before it is full.
+    /// Writes, unless that was done before: `id` is what the client calls it, among what it calls the process by the name
+    /// `process` in the session `session`. Waits while the process does not read and the queue before it is full.
     ///
     /// # Errors
     /// The process can't be reached.
     pub(super) async fn write(
         &mut self,
         control: &dyn ProcessControl,
-        id: Option<&str>,
+        (session, process, id): (&SessionId, &str, Option<&str>),
         bytes: &[u8],
     ) -> Result<WriteStatus, ProcessError> {
         if id.is_some_and(|id| self.done.contains(id)) {
             return Ok(WriteStatus::Accepted);
         }
-        if self.is_closed {
-            return Ok(WriteStatus::StdinClosed);
-        }
-        match control.type_input(bytes).await {
+        let written = match id {
+            // One that was carried out before the close was, whoever carried it out: the keeper is asked.
+            Some(id) => control.type_input_once(InputId::of(&[session.as_str(), process, id]), bytes).await,
+            None if self.is_closed => return Ok(WriteStatus::StdinClosed),
+            None => control.type_input(bytes).await,
+        };
+        match written {
             Ok(()) => {
                 self.remember(id);
                 Ok(WriteStatus::Accepted)
             }
-            Err(ProcessError::StdinClosed) => {
+            Err(ProcessError::StdinClosed | ProcessError::Refused(Refusal::Unknown { .. })) => {
                 self.is_closed = true;
                 Ok(WriteStatus::StdinClosed)
             }
+            Err(_) if self.is_closed => Ok(WriteStatus::StdinClosed),
             Err(error) => Err(error),
         }
     }

@@ -2,12 +2,12 @@
 
 use std::io::{self, Write};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use sandbar_proto::base64;
 use sandbar_proto::exec::{DirectoryEntries, Walked};
 use serde::Serialize;
 
 use super::codec::PIECE_BYTES;
+use crate::content::LEAST_PIECE_BYTES;
 use crate::{FileError, FileReader};
 
 /// Why a result could not be written: the method failed, or the caller is gone.
@@ -28,25 +28,22 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// The first piece of a file whose size is said to be smaller, as that of files in /proc is.
-const LEAST_PIECE_BYTES: usize = 16 * 1024 / 3 * 3;
-
 /// Writes a file's content as the result of `fs/readFile`.
 pub(super) fn content(output: &mut impl Write, id: u64, mut reader: FileReader) -> Result<(), Failure> {
     // One byte more than the file has, so that its last piece is seen to be the last.
     let wanted = usize::try_from(reader.size_bytes()).unwrap_or(PIECE_BYTES).saturating_add(1);
     let wanted = wanted.clamp(LEAST_PIECE_BYTES, PIECE_BYTES).next_multiple_of(3);
     let mut bytes = vec![0; wanted];
-    let mut line = String::new();
+    let mut line = Vec::new();
     loop {
         let got = reader.read(&mut bytes)?;
         let is_last = got < bytes.len();
         let member = if is_last { "result" } else { "part" };
         line.clear();
-        line.push_str(&format!("{{\"id\":{id},\"{member}\":{{\"dataBase64\":\""));
-        STANDARD.encode_string(&bytes[..got], &mut line);
-        line.push_str("\"}}\n");
-        output.write_all(line.as_bytes())?;
+        write!(line, "{{\"id\":{id},\"{member}\":{{\"dataBase64\":\"")?;
+        base64::append(&bytes[..got], &mut line);
+        line.extend(b"\"}}\n");
+        output.write_all(&line)?;
         if is_last {
             return Ok(());
         }

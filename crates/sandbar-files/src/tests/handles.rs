@@ -3,6 +3,8 @@
 use sandbar_proto::exec::OpenMode;
 
 use super::{Folder, seen};
+use serde_json::json;
+
 use crate::{Block, ErrorKind, Handles, MAX_BLOCK_BYTES, MAX_HANDLES};
 
 #[test]
@@ -99,4 +101,31 @@ fn a_connection_has_a_bounded_number_of_handles() {
     handles.close("7").unwrap();
     handles.open("one more", &path, OpenMode::Read).unwrap();
     assert_eq!(handles.len(), MAX_HANDLES);
+}
+
+#[test]
+fn a_handle_keeps_the_sandbox_that_it_was_opened_with() {
+    let folder = Folder::new();
+    let path = folder.write("file", "content");
+    let mut handles = Handles::default();
+    handles.open("r", &path, OpenMode::Read).unwrap();
+    let mut call = |method, params: serde_json::Value| {
+        handles.call(method, &serde_json::value::to_raw_value(&params).unwrap())
+    };
+    let plain = [
+        ("fs/readBlock", json!({"handleId": "r", "offset": 0, "len": 3, "sandbox": null})),
+        ("fs/writeBlock", json!({"handleId": "r", "offset": 0, "chunk": "eA=="})),
+        ("fs/close", json!({"handleId": "r"})),
+    ];
+    for (method, mut params) in plain.clone() {
+        for member in ["sandbox", "sandboxPolicy"] {
+            params[member] = json!({"type": "read-only"});
+            assert_eq!(seen(call(method, params.clone())).0, ErrorKind::InvalidInput, "{method} {member}");
+            params.as_object_mut().unwrap().remove(member);
+        }
+    }
+    let [read, write, close] = plain.map(|(method, params)| call(method, params));
+    assert_eq!(read.unwrap().get(), r#"{"chunk":"Y29u","eof":false}"#);
+    assert_eq!(seen(write).0, ErrorKind::WrongMode, "it was open for reading");
+    assert_eq!(close.unwrap().get(), "{}");
 }

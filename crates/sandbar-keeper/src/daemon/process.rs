@@ -3,11 +3,10 @@
 //! A process is announced as exited when its leader ended and as closed when nothing can come any more. Who
 //! watches hears both once, in this order, after the record is written.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::termios::{LocalModes, SpecialCodeIndex};
 use sandbar_proto::{
     AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
     ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::caches::{Leases, SavedLeases};
 use super::cgroups::{RunCgroup, SavedRunCgroup};
+use super::stdin::{SavedStdin, Stdin};
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::log::{AppendError, Keep, LogWriter, SavedLog};
 use crate::protocol::{ProcessState, Watch};
@@ -24,9 +24,6 @@ use crate::records::{ProcessDir, SavedDir};
 
 /// Bytes that a lossless reader may be behind before the process waits.
 const LOSSLESS_BOUND_BYTES: u64 = 4 * 1024 * 1024;
-
-/// Stdin bytes that wait for the process to read them.
-const STDIN_BOUND_BYTES: usize = 1024 * 1024;
 
 /// One read from a stream: the default size of a pipe (pipe(7)). Reading less doubles the wake-ups of a flood.
 pub(super) const READ_BYTES: usize = 64 * 1024;
@@ -67,6 +64,8 @@ pub(super) struct Process {
     pub(super) timed_out: bool,
     /// Whether anybody had it killed.
     pub(super) killed: bool,
+    /// Whether its tree was asked to end: what its leader leaves behind is not to go on.
+    pub(super) is_ending: bool,
     /// What the kernel had killed for lack of memory when it was started, if that is of interest.
     pub(super) host_oom_kills: Option<u64>,
     pub(super) placeholders: Vec<PinnedPath>,
@@ -135,161 +134,6 @@ impl Outputs {
 
     fn all_closed(&self) -> bool {
         self.stdout.is_none() && self.stderr.is_none() && self.pty.is_none()
-    }
-}
-
-/// Standard input as clients see it.
-#[derive(Debug, Default)]
-pub(super) struct Stdin {
-    pub(super) pipe: Option<OwnedFd>,
-    queue: VecDeque<Vec<u8>>,
-    queued_bytes: usize,
-    accepted_bytes: u64,
-    close_after: bool,
-    /// Whether the pipe is a terminal, and what its end is then.
-    terminal: Option<LineState>,
-    /// Whether a client was told that the queue is full and waits for room.
-    pub(super) refused: bool,
-}
-
-/// Where a terminal's input stands.
-#[derive(Debug, Default)]
-struct LineState {
-    /// Whether something was typed behind the last end of a line.
-    is_open: bool,
-}
-
-/// What became of a write to stdin.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Accepted {
-    /// This many bytes are accepted in total.
-    UpTo(u64),
-    /// Nothing takes them any more.
-    Closed,
-    /// The write starts behind what was accepted.
-    Gap(u64),
-}
-
-impl Stdin {
-    pub(super) fn piped(pipe: OwnedFd) -> Self {
-        Self { pipe: Some(pipe), ..Self::default() }
-    }
-
-    /// The input of the terminal whose other end this is.
-    pub(super) fn terminal(master: OwnedFd) -> Self {
-        Self { pipe: Some(master), terminal: Some(LineState::default()), ..Self::default() }
-    }
-
-    /// Accepts what there is room for of `bytes`, behind everything else; returns how many, or `None` when nothing
-    /// takes them any more.
-    pub(super) fn append(&mut self, bytes: &[u8]) -> Option<u64> {
-        if self.pipe.is_none() || self.close_after {
-            return None;
-        }
-        let taken = self.enqueue(bytes);
-        self.refused |= taken < bytes.len();
-        Some(taken as u64)
-    }
-
-    /// Accepts what is new of `bytes`, which start at `offset` of the whole.
-    pub(super) fn accept(&mut self, offset: u64, bytes: &[u8]) -> Accepted {
-        if self.pipe.is_none() || self.close_after {
-            return Accepted::Closed;
-        }
-        if offset > self.accepted_bytes {
-            return Accepted::Gap(self.accepted_bytes);
-        }
-        let known = usize::try_from(self.accepted_bytes - offset).unwrap_or(usize::MAX);
-        let new = bytes.get(known..).unwrap_or_default();
-        let taken = self.enqueue(new);
-        self.accepted_bytes += taken as u64;
-        self.refused |= taken < new.len();
-        Accepted::UpTo(self.accepted_bytes)
-    }
-
-    fn enqueue(&mut self, bytes: &[u8]) -> usize {
-        // What was taken over may be more than this program's bound.
-        let room = STDIN_BOUND_BYTES.saturating_sub(self.queued_bytes);
-        let taken = &bytes[..bytes.len().min(room)];
-        if let (Some(last), Some(line)) = (taken.last(), &mut self.terminal) {
-            line.is_open = !matches!(last, b'\n' | b'\r');
-        }
-        if !taken.is_empty() {
-            self.queue.push_back(taken.to_vec());
-            self.queued_bytes += taken.len();
-        }
-        taken.len()
-    }
-
-    /// Closes the pipe once everything accepted is in it.
-    pub(super) fn close(&mut self) {
-        self.close_after = true;
-    }
-
-    /// Writes what the pipe takes; `true` if more waits for it.
-    pub(super) fn pump(&mut self) -> bool {
-        let waits = self.pump_queue();
-        if waits || !self.close_after {
-            return waits;
-        }
-        let keys = self.end_keys();
-        self.terminal = None;
-        if !keys.is_empty() {
-            self.queued_bytes += keys.len();
-            self.queue.push_back(keys);
-            if self.pump_queue() {
-                return true;
-            }
-        }
-        self.pipe = None;
-        false
-    }
-
-    /// The keys that end a terminal's input: its end-of-file key, which ends a line that is open first and the input
-    /// then (termios(3)). A terminal that does not read by lines has no such key.
-    fn end_keys(&self) -> Vec<u8> {
-        let (Some(pipe), Some(line)) = (&self.pipe, &self.terminal) else { return Vec::new() };
-        match rustix::termios::tcgetattr(pipe) {
-            Ok(termios) if termios.local_modes.contains(LocalModes::ICANON) => {
-                vec![termios.special_codes[SpecialCodeIndex::VEOF]; if line.is_open { 2 } else { 1 }]
-            }
-            Ok(_) | Err(_) => Vec::new(),
-        }
-    }
-
-    fn pump_queue(&mut self) -> bool {
-        while let (Some(pipe), Some(chunk)) = (&self.pipe, self.queue.front_mut()) {
-            match rustix::io::write(pipe, chunk) {
-                Ok(count) => {
-                    self.queued_bytes -= count;
-                    chunk.drain(..count);
-                    if chunk.is_empty() {
-                        self.queue.pop_front();
-                    }
-                }
-                Err(Errno::AGAIN) => return true,
-                Err(Errno::INTR) => {}
-                // EPIPE: nobody reads it any more, and nobody will.
-                Err(_) => self.abandon(),
-            }
-        }
-        false
-    }
-
-    /// Whether half of the queue is free again for a client that waits for it.
-    pub(super) fn has_room_again(&mut self) -> bool {
-        let room = self.refused && self.queued_bytes <= STDIN_BOUND_BYTES / 2;
-        if room {
-            self.refused = false;
-        }
-        room
-    }
-
-    /// Lets go of the pipe and of what waits for it.
-    pub(super) fn abandon(&mut self) {
-        self.pipe = None;
-        self.queue.clear();
-        self.queued_bytes = 0;
     }
 }
 
@@ -482,6 +326,8 @@ pub(super) struct SavedProcess {
     held: Vec<Limit>,
     timed_out: bool,
     killed: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    is_ending: bool,
     host_oom_kills: Option<u64>,
     placeholders: Vec<PinnedPath>,
     leases: SavedLeases,
@@ -498,7 +344,8 @@ pub(super) struct SavedHolder {
 impl SavedHolder {
     /// Hands a holder over.
     pub(super) fn save(holder: &Holder, kept: &mut Kept) -> Self {
-        let Holder { pid, pidfd, control } = holder;
+        // Once a command runs nobody complains any more.
+        let Holder { pid, pidfd, control, complaint: _ } = holder;
         Self { pid: *pid, pidfd: kept.keep(pidfd), control: kept.keep(control) }
     }
 
@@ -508,46 +355,7 @@ impl SavedHolder {
     /// [`HandoverError`].
     pub(super) fn restore(self, adopted: &mut Adopted) -> Result<Holder, HandoverError> {
         let Self { pid, pidfd, control } = self;
-        Ok(Holder { pid, pidfd: adopted.give(pidfd)?, control: adopted.give(control)? })
-    }
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct SavedStdin {
-    pipe: Option<Fd>,
-    queue: VecDeque<Blob>,
-    accepted_bytes: u64,
-    close_after: bool,
-    /// Whether the pipe is a terminal, and whether its line is open then.
-    terminal: Option<bool>,
-    refused: bool,
-}
-
-impl Stdin {
-    fn save(&self, kept: &mut Kept) -> SavedStdin {
-        let Self { pipe, queue, queued_bytes: _, accepted_bytes, close_after, terminal, refused } = self;
-        SavedStdin {
-            pipe: pipe.as_ref().map(|pipe| kept.keep(pipe)),
-            queue: queue.iter().map(|chunk| chunk.as_slice().into()).collect(),
-            accepted_bytes: *accepted_bytes,
-            close_after: *close_after,
-            terminal: terminal.as_ref().map(|LineState { is_open }| *is_open),
-            refused: *refused,
-        }
-    }
-
-    fn restore(saved: SavedStdin, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let SavedStdin { pipe, queue, accepted_bytes, close_after, terminal, refused } = saved;
-        let queue: VecDeque<Vec<u8>> = queue.into_iter().map(Blob::into_bytes).collect();
-        Ok(Self {
-            pipe: pipe.map(|pipe| adopted.give(pipe)).transpose()?,
-            queued_bytes: queue.iter().map(Vec::len).sum(),
-            queue,
-            accepted_bytes,
-            close_after,
-            terminal: terminal.map(|is_open| LineState { is_open }),
-            refused,
-        })
+        Ok(Holder { pid, pidfd: adopted.give(pidfd)?, control: adopted.give(control)?, complaint: None })
     }
 }
 
@@ -577,6 +385,7 @@ impl Process {
             held,
             timed_out,
             killed,
+            is_ending,
             host_oom_kills,
             placeholders,
             leases,
@@ -616,6 +425,7 @@ impl Process {
             held: held.clone(),
             timed_out: *timed_out,
             killed: *killed,
+            is_ending: *is_ending,
             host_oom_kills: *host_oom_kills,
             placeholders: placeholders.clone(),
             leases: leases.save(kept),
@@ -650,6 +460,7 @@ impl Process {
             held,
             timed_out,
             killed,
+            is_ending,
             host_oom_kills,
             placeholders,
             leases,
@@ -682,6 +493,7 @@ impl Process {
             held,
             timed_out,
             killed,
+            is_ending,
             host_oom_kills,
             placeholders,
             leases: Leases::restore(leases, adopted)?,
@@ -701,72 +513,4 @@ fn read(stream: Stream, fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize, 
         }
     }
     Ok(done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn stdin() -> (Stdin, OwnedFd) {
-        let (read, write) =
-            rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)
-                .unwrap();
-        (Stdin::piped(write), read)
-    }
-
-    fn read_all(fd: &OwnedFd) -> Vec<u8> {
-        let mut buffer = vec![0; 4096];
-        let count = rustix::io::read(fd, &mut buffer).unwrap_or(0);
-        buffer.truncate(count);
-        buffer
-    }
-
-    #[test]
-    fn a_repeated_write_is_delivered_once() {
-        let (mut stdin, read) = stdin();
-        assert_eq!(stdin.accept(0, b"hello"), Accepted::UpTo(5));
-        assert_eq!(stdin.accept(0, b"hello"), Accepted::UpTo(5));
-        assert_eq!(stdin.accept(3, b"lo world"), Accepted::UpTo(11));
-        stdin.pump();
-        assert_eq!(read_all(&read), b"hello world");
-    }
-
-    #[test]
-    fn a_write_that_would_leave_a_hole_is_refused() {
-        let (mut stdin, _read) = stdin();
-        assert_eq!(stdin.accept(1, b"x"), Accepted::Gap(0));
-    }
-
-    #[test]
-    fn a_full_queue_accepts_a_part_and_says_when_there_is_room() {
-        let (mut stdin, read) = stdin();
-        let flood = vec![7; STDIN_BOUND_BYTES + 10];
-        assert_eq!(stdin.accept(0, &flood), Accepted::UpTo(STDIN_BOUND_BYTES as u64));
-        assert!(!stdin.has_room_again());
-        while stdin.queued_bytes > STDIN_BOUND_BYTES / 2 {
-            assert!(stdin.pump(), "the pipe is smaller than the queue");
-            while !read_all(&read).is_empty() {}
-        }
-        assert!(stdin.has_room_again() && !stdin.has_room_again(), "told once");
-    }
-
-    #[test]
-    fn close_comes_behind_what_was_accepted() {
-        let (mut stdin, read) = stdin();
-        stdin.accept(0, b"last");
-        stdin.close();
-        assert_eq!(stdin.accept(4, b"late"), Accepted::Closed);
-        stdin.pump();
-        assert_eq!(read_all(&read), b"last");
-        assert_eq!(rustix::io::read(&read, &mut [0; 8]), Ok(0));
-    }
-
-    #[test]
-    fn a_reader_that_went_away_ends_stdin() {
-        let (mut stdin, read) = stdin();
-        drop(read);
-        stdin.accept(0, b"x");
-        stdin.pump();
-        assert_eq!(stdin.accept(1, b"y"), Accepted::Closed);
-    }
 }

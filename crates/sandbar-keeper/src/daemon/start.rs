@@ -17,7 +17,8 @@ use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
 use super::caches::Leases;
 use super::cgroups::{Cgroups, RunCgroup};
 use super::placeholders::{Placeholders, Run};
-use super::process::{Output, Outputs, Phase, Process, Stdin};
+use super::process::{Output, Outputs, Phase, Process};
+use super::stdin::Stdin;
 use crate::log::LogWriter;
 use crate::protocol::{StartFailure, StartStep};
 use crate::records::ProcessDir;
@@ -76,6 +77,13 @@ fn shortened(mut text: String) -> String {
         text.push('…');
     }
     text
+}
+
+/// What a program that was to make a sandbox complained about.
+pub(super) fn complaint(text: &OwnedFd) -> String {
+    let mut bytes = [0; 1024];
+    let count = rustix::io::pread(text, &mut bytes, 0).unwrap_or_default();
+    shortened(String::from_utf8_lossy(&bytes[..count]).trim_end().to_owned())
 }
 
 /// What a start needs of the keeper.
@@ -220,7 +228,8 @@ impl Starter<'_> {
             tree_ended: false,
             after_leader: spec.after_leader,
             network: match &spec.sandbox {
-                Sandbox::Linux(sandbox) => Some(sandbox.network),
+                // A spare is of the native executor.
+                Sandbox::Linux(sandbox) => sandbox.executor.is_native().then_some(sandbox.network),
                 Sandbox::None => None,
             },
             cgroup: None,
@@ -228,6 +237,7 @@ impl Starter<'_> {
             held: Vec::new(),
             timed_out: false,
             killed: false,
+            is_ending: false,
             host_oom_kills: None,
             placeholders,
             leases,
@@ -389,6 +399,7 @@ fn spawn_failure(error: &SpawnError) -> StartFailure {
         SpawnError::Landlock { .. } => (StartStep::LandlockAbi, Errno::OPNOTSUPP),
         SpawnError::Channel(errno) => (sandbox(Step::Holder), *errno),
         SpawnError::Namespaces(errno) => (sandbox(Step::Namespaces), *errno),
+        SpawnError::Bwrap { .. } => (sandbox(Step::Bwrap), Errno::OPNOTSUPP),
         SpawnError::Cgroup => (StartStep::Cgroup, Errno::INVAL),
         SpawnError::IdMap(error) => (sandbox(Step::IdMap), Errno::from_io_error(error).unwrap_or(Errno::IO)),
     };
@@ -437,6 +448,7 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
         | Step::Holder
         | Step::Terminal
         | Step::Cgroup
+        | Step::Bwrap
         | Step::Plan => None,
     }
 }

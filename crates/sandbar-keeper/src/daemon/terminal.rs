@@ -1,4 +1,4 @@
-//! Terminals of processes: the end that the holder passes out, what people type into it, its size, and stops.
+//! Terminals of processes: the end that the holder passes out, its size, and stops.
 //!
 //! What comes out of a terminal is output like any other (`pump_stream`), and nobody here looks at it.
 
@@ -10,8 +10,9 @@ use sandbar_proto::{RunId, Stream, TerminalSize};
 use sandbar_sandbox::report::Order;
 
 use super::Keeper;
-use super::process::{Output, Stdin};
-use crate::protocol::{Event, Refusal, Reply};
+use super::process::Output;
+use super::stdin::Stdin;
+use crate::protocol::{Event, Refusal};
 
 impl Keeper {
     /// Takes the other end of a command's terminal, which its holder has just opened.
@@ -27,15 +28,6 @@ impl Keeper {
             // Out of descriptors: a command whose terminal nobody holds would only be hung up.
             Err(_) => self.order(id, Order::KillTree),
         }
-    }
-
-    /// Appends what somebody typed.
-    pub(super) fn input(&mut self, client: u64, id: RunId, bytes: &[u8]) -> Result<Reply, Refusal> {
-        let process = self.process(id)?;
-        process.typist = Some(client);
-        let accepted_bytes = process.stdin.append(bytes).ok_or(Refusal::StdinClosed)?;
-        self.pump_stdin(id);
-        Ok(Reply::Written { accepted_bytes })
     }
 
     /// Gives a terminal a size.

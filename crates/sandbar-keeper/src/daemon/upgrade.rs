@@ -512,6 +512,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use rustix::event::{EventfdFlags, eventfd};
+    use sandbar_proto::InputId;
     use sandbar_testkit::{Samples, Took, fuzz};
     use serde_json::Value;
 
@@ -625,7 +626,16 @@ mod tests {
 
     #[test]
     fn what_was_taken_over_is_handed_on_as_it_was() {
-        let mut old = without_cgroups();
+        assert_handed_on(without_cgroups());
+        // What later formats have besides.
+        let mut later = without_cgroups();
+        let names = [(InputId::of(&["first"]), 7), (InputId::of(&["second"]), 1)];
+        later["processes"][0][1]["stdin"]["named"] = serde_json::to_value(names).unwrap();
+        later["processes"][1][1]["is_ending"] = Value::Bool(true);
+        assert_handed_on(later);
+    }
+
+    fn assert_handed_on(mut old: Value) {
         let state = parse(&serde_json::to_vec(&old).unwrap()).unwrap();
         let stand_ins = stand_ins(&state.descriptors);
         let numbers = stand_ins.iter().map(|(old, new)| (*old, new.as_raw_fd())).collect();

@@ -175,6 +175,23 @@ impl LogReader {
         Ok(last)
     }
 
+    /// The first record of the segment that is open whose bytes reach behind `offset`.
+    fn first_behind(&mut self, offset: u64) -> Result<Option<RecordHeader>, ReadError> {
+        while let Read::Record(header, _) = self.read_record()? {
+            if header.offset_bytes + u64::from(header.length) > offset {
+                return Ok(Some(header));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Indices of the segments that are there, the newest first.
+    fn newest_first(&self) -> Result<Vec<u32>, ReadError> {
+        let mut segments = segment::all(self.directory.as_fd()).map_err(|errno| self.io(errno))?;
+        segments.sort_unstable_by(|one, other| other.cmp(one));
+        Ok(segments)
+    }
+
     fn io(&self, errno: Errno) -> ReadError {
         ReadError::Io { path: self.path.clone(), errno }
     }
@@ -306,10 +323,8 @@ impl LogReader {
 /// [`ReadError`].
 pub(crate) fn last_record(path: &Path) -> Result<Option<RecordHeader>, ReadError> {
     let mut reader = LogReader::open(path)?;
-    let mut segments = segment::all(reader.directory.as_fd()).map_err(|errno| reader.io(errno))?;
-    segments.sort_unstable();
     // A segment may have been begun and not been written to.
-    for index in segments.into_iter().rev() {
+    for index in reader.newest_first()? {
         if reader.open_segment(index)?
             && let Some(header) = reader.last_in_segment()?
         {
@@ -317,6 +332,32 @@ pub(crate) fn last_record(path: &Path) -> Result<Option<RecordHeader>, ReadError
         }
     }
     Ok(None)
+}
+
+/// The number behind which the log in a process's directory has its last `bytes`: as many at least, from a whole record
+/// on, or all that there is. For somebody who comes late and wants to see no more than where it stands.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn before_tail(path: &Path, bytes: u64) -> Result<Seq, ReadError> {
+    let Some(last) = last_record(path)? else { return Ok(Seq(0)) };
+    let wanted_from = (last.offset_bytes + u64::from(last.length)).saturating_sub(bytes);
+    let mut reader = LogReader::open(path)?;
+    let mut before = last.seq;
+    for index in reader.newest_first()? {
+        // One that was given up meanwhile has nothing any more, nor have those before it.
+        if !reader.open_segment(index)? {
+            break;
+        }
+        // A segment may have been begun and not been written to.
+        if let Some(first) = reader.first_behind(wanted_from)? {
+            before = Seq(first.seq.0 - 1);
+            if first.offset_bytes <= wanted_from {
+                break;
+            }
+        }
+    }
+    Ok(before)
 }
 
 enum Read {
@@ -401,6 +442,39 @@ mod tests {
             seen += payload.len() as u64;
         }
         assert_eq!(seen, writer.totals().bytes);
+    }
+
+    #[test]
+    fn a_tail_begins_with_the_record_that_holds_its_first_byte() {
+        let (directory, mut writer) = log(4 << 20);
+        let tail = |bytes| before_tail(directory.path(), bytes).unwrap().0;
+        assert_eq!(tail(10), 0);
+        // Several segments.
+        for _ in 0..40 {
+            append(&mut writer, &vec![7; MAX_PAYLOAD_BYTES]);
+        }
+        append(&mut writer, b"three");
+        append(&mut writer, b"two");
+        let whole = writer.totals().bytes;
+        assert_eq!([0, 1, 3, 4, 8, 9].map(tail), [42, 41, 41, 40, 40, 39]);
+        for (record, bytes) in [(40, 9), (39, 9 + (1 << 16)), (2, 9 + (38 << 16)), (1, 9 + (39 << 16))] {
+            assert_eq!(tail(bytes), record - 1);
+        }
+        assert_eq!((tail(whole - 1), tail(whole), tail(u64::MAX)), (0, 0, 0));
+        let mut reader = LogReader::open_after(directory.path(), Seq(tail(4))).unwrap();
+        let Some(LogItem::Record(header, bytes)) = reader.next_item().unwrap() else { panic!("no record") };
+        assert_eq!((header.seq, bytes.as_slice()), (Seq(41), &b"three"[..]));
+    }
+
+    #[test]
+    fn a_tail_that_reaches_over_what_was_dropped_is_what_is_there() {
+        let (directory, mut writer) = log(2 << 20);
+        for _ in 0..64 {
+            append(&mut writer, &vec![7; MAX_PAYLOAD_BYTES]);
+        }
+        let dropped = writer.totals().dropped_bytes / MAX_PAYLOAD_BYTES as u64;
+        assert!(dropped > 0);
+        assert_eq!(before_tail(directory.path(), u64::MAX).unwrap(), Seq(dropped));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Extensions {
     pub gaps: bool,
     /// Large payloads may be compressed with Zstandard.
     pub zstd: bool,
+    /// `process/attach` takes `tailBytes`.
+    pub tail: bool,
 }
 
 /// Result of `initialize`.

@@ -331,7 +331,8 @@ pub struct SignalParams {
     pub signal: SignalName,
 }
 
-/// Parameters of `process/terminate`. Without more than the process it is killed at once, as the dialect says.
+/// Parameters of `process/terminate`. Without more than the process it is killed at once, as the dialect says. Otherwise the
+/// signal goes to the whole tree, and SIGKILL to what is left of it once its leader has ended, or after the grace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]

@@ -51,6 +51,9 @@ pub struct Started {
     /// Resource limits that could not be given, by number, and what was given instead.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lowered: Vec<(u32, u64)>,
+    /// The number behind which it is told, of one that is attached to by its tail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seq: Option<u64>,
     /// The plan, of a start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanSummary>,
@@ -94,6 +97,10 @@ pub struct AttachParams {
     /// What is known of it already; 0 for nothing.
     #[serde(default)]
     pub after_seq: u64,
+    /// To begin with the last of its output instead, so many bytes of all streams together: as many at least as there are,
+    /// from a whole portion on. A server whose extensions have no `tail` begins behind `after_seq`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail_bytes: Option<u64>,
 }
 
 /// Parameters of `process/closeOutput`.

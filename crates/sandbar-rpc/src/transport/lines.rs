@@ -11,9 +11,6 @@ use crate::close::CloseReason;
 /// What one read takes: the default size of a Linux pipe (pipe(7)).
 const BUFFER: usize = 64 * 1024;
 
-/// Payload from which a line is written from where it lies instead of being copied behind others.
-const LARGE: usize = 16 * 1024;
-
 /// Makes a transport of two streams. It has no binary frames and no pings; the end of the input is the end of the peer.
 /// A last line without a line break counts; empty lines don't.
 pub fn lines<R, W>(input: R, output: W, side: Side) -> Transport
@@ -117,20 +114,20 @@ impl Writer {
     pub(crate) async fn write(&mut self, frames: Vec<Wire>, activity: &Activity) -> io::Result<()> {
         let mut chunks = Chunks::default();
         for frame in frames {
-            let mut line = match frame {
-                Wire::Text(text) => text.into_bytes(),
+            let pieces = match frame {
+                Wire::Text(text) => vec![text],
+                Wire::Pieces(pieces) => pieces,
                 // A sender refuses binary frames here, and nobody pings.
                 Wire::Binary(_) | Wire::Ping(_) | Wire::Pong(_) => {
                     return Err(io::ErrorKind::Unsupported.into());
                 }
             };
-            one_line(&mut line);
-            line.push(b'\n');
-            if line.len() < LARGE {
-                chunks.last().extend(line);
-            } else {
-                chunks.push(line);
+            for piece in pieces {
+                let mut piece = piece.into_bytes();
+                one_line(&mut piece);
+                chunks.put(piece);
             }
+            chunks.last().push(b'\n');
         }
         chunks.write(&mut self.output, activity).await
     }

@@ -169,6 +169,7 @@ impl Pipe {
 fn size(frame: &Wire) -> usize {
     match frame {
         Wire::Text(text) => text.len(),
+        Wire::Pieces(pieces) => pieces.iter().map(String::len).sum(),
         Wire::Binary(bytes) | Wire::Ping(bytes) | Wire::Pong(bytes) => bytes.len(),
     }
 }
@@ -192,6 +193,9 @@ impl Reader {
                 Wire::Pong(_) => Inbound::Pong,
                 Wire::Text(text) => {
                     within(text.into_bytes(), limit).map_or_else(|large| large, Inbound::Text)
+                }
+                Wire::Pieces(pieces) => {
+                    within(pieces.concat().into_bytes(), limit).map_or_else(|large| large, Inbound::Text)
                 }
                 Wire::Binary(bytes) => within(bytes, limit).map_or_else(|large| large, Inbound::Binary),
             });

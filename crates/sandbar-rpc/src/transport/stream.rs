@@ -15,6 +15,9 @@ pub(crate) type Output = Pin<Box<dyn AsyncWrite + Send>>;
 /// Most slices that one system call takes; more would be taken in a second one.
 const SLICES: usize = 64;
 
+/// Size from which a chunk is written from where it lies instead of being copied behind others.
+const LARGE: usize = 16 * 1024;
+
 /// Bytes to be written at once, some of them where they lie.
 #[derive(Debug, Default)]
 pub(crate) struct Chunks(Vec<Vec<u8>>);
@@ -29,8 +32,11 @@ impl Chunks {
         &mut self.0[last]
     }
 
-    /// Adds a large chunk as it is, and begins another one for small things.
-    pub(crate) fn push(&mut self, chunk: Vec<u8>) {
+    /// Adds a chunk: as it is when it is large, and begins another one for small things then.
+    pub(crate) fn put(&mut self, chunk: Vec<u8>) {
+        if chunk.len() < LARGE {
+            return self.last().extend(chunk);
+        }
         self.0.push(chunk);
         self.0.push(Vec::new());
     }

@@ -15,9 +15,6 @@ use crate::close::{CloseReason, Violation};
 /// What one read takes: enough that a burst costs few system calls.
 const BUFFER: usize = 64 * 1024;
 
-/// Payload from which a frame is written from where it lies instead of being copied behind others.
-const LARGE: usize = 16 * 1024;
-
 /// Longest reason of a close frame (RFC 6455, 5.5): 125 bytes less the code.
 const CLOSE_REASON: usize = 123;
 
@@ -62,24 +59,48 @@ impl Reader {
             let mut input = &self.buffer[self.start..self.end];
             let found = self.decoder.decode(&mut input, limit);
             self.start = self.end - input.len();
-            match found.map_err(broken)? {
-                Some(Event::Text(text)) => return Ok(Inbound::Text(text)),
-                Some(Event::Binary(bytes)) => return Ok(Inbound::Binary(bytes)),
-                Some(Event::TooLarge(front)) => return Ok(Inbound::TooLarge { front }),
-                Some(Event::Ping(payload)) => return Ok(Inbound::Ping(payload)),
-                Some(Event::Pong) => return Ok(Inbound::Pong),
-                Some(Event::Close) => return Err(CloseReason::Peer),
-                None => {}
+            if let Some(inbound) = found.map_err(broken)?.map(inbound).transpose()? {
+                return Ok(inbound);
             }
-            (self.start, self.end) =
-                (0, self.input.read(&mut self.buffer).await.map_err(|error| lost(&error))?);
-            if self.end == 0 {
-                // Codex's peers drop the connection without a close frame; that is an end in order.
-                return Err(CloseReason::Peer);
+            if let Some((payload, left)) = self.decoder.rest().filter(|(_, left)| *left >= BUFFER as u64) {
+                // The kernel writes it where it is to be.
+                let read = (&mut self.input).take(left).read_buf(payload).await;
+                let count = ended(read.map_err(|error| lost(&error))?)?;
+                activity.note();
+                if let Some(inbound) = self.decoder.filled(count).map(inbound).transpose()? {
+                    return Ok(inbound);
+                }
+                continue;
             }
+            let read = self.input.read(&mut self.buffer).await;
+            (self.start, self.end) = (0, ended(read.map_err(|error| lost(&error))?)?);
             activity.note();
         }
     }
+}
+
+impl Reader {
+    /// Takes back the memory of a message that was read.
+    pub(crate) fn recycle(&mut self, payload: Vec<u8>) {
+        self.decoder.recycle(payload);
+    }
+}
+
+/// What a message of the link is; its end is a reason.
+fn inbound(event: Event) -> Result<Inbound, CloseReason> {
+    Ok(match event {
+        Event::Text(text) => Inbound::Text(text),
+        Event::Binary(bytes) => Inbound::Binary(bytes),
+        Event::TooLarge(front) => Inbound::TooLarge { front },
+        Event::Ping(payload) => Inbound::Ping(payload),
+        Event::Pong => Inbound::Pong,
+        Event::Close => return Err(CloseReason::Peer),
+    })
+}
+
+/// How many bytes a read gave. None: Codex's peers drop the connection without a close frame; that is an end in order.
+fn ended(count: usize) -> Result<usize, CloseReason> {
+    if count == 0 { Err(CloseReason::Peer) } else { Ok(count) }
 }
 
 fn broken(error: FrameError) -> CloseReason {
@@ -115,27 +136,28 @@ impl Writer {
         let mut chunks = Chunks::default();
         for frame in frames {
             let (opcode, payload) = match frame {
-                Wire::Text(text) => (Opcode::Text, text.into_bytes()),
-                Wire::Binary(bytes) => (Opcode::Binary, bytes),
-                Wire::Ping(payload) => (Opcode::Ping, payload),
-                Wire::Pong(payload) => (Opcode::Pong, payload),
+                Wire::Text(text) => (Opcode::Text, vec![text.into_bytes()]),
+                Wire::Pieces(pieces) => (Opcode::Text, pieces.into_iter().map(String::into_bytes).collect()),
+                Wire::Binary(bytes) => (Opcode::Binary, vec![bytes]),
+                Wire::Ping(payload) => (Opcode::Ping, vec![payload]),
+                Wire::Pong(payload) => (Opcode::Pong, vec![payload]),
             };
             self.put(&mut chunks, opcode, payload)?;
         }
         chunks.write(&mut self.output, activity).await
     }
 
-    fn put(&mut self, chunks: &mut Chunks, opcode: Opcode, mut payload: Vec<u8>) -> io::Result<()> {
+    /// Puts one frame, whose payload comes in pieces.
+    fn put(&mut self, chunks: &mut Chunks, opcode: Opcode, payload: Vec<Vec<u8>>) -> io::Result<()> {
         let mask = self.masks.as_mut().map(Masks::next).transpose()?;
-        if let Some(mask) = mask {
-            apply_mask(&mut payload, mask, 0);
-        }
-        let out = chunks.last();
-        put_header(out, opcode, payload.len(), mask);
-        if payload.len() < LARGE {
-            out.extend(payload);
-        } else {
-            chunks.push(payload);
+        put_header(chunks.last(), opcode, payload.iter().map(Vec::len).sum(), mask);
+        let mut offset = 0;
+        for mut piece in payload {
+            if let Some(mask) = mask {
+                apply_mask(&mut piece, mask, offset);
+            }
+            offset += piece.len();
+            chunks.put(piece);
         }
         Ok(())
     }
@@ -147,7 +169,7 @@ impl Writer {
         let words = reason.to_string();
         let end = words.floor_char_boundary(CLOSE_REASON);
         payload.extend_from_slice(&words.as_bytes()[..end]);
-        self.put(&mut chunks, Opcode::Close, payload)?;
+        self.put(&mut chunks, Opcode::Close, vec![payload])?;
         chunks.write(&mut self.output, &Activity::default()).await?;
         self.output.shutdown().await
     }

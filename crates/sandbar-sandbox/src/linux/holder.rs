@@ -17,7 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use sandbar_proto::{AfterLeader, ExitStatus, Limit, NetworkMode, ResourceUse, Timestamp};
 
-use super::prepare::{Launch, MapWriter, Walls};
+use super::prepare::{Launch, Maker, MapWriter, Walls};
 use super::sys::{self, Dumpable, Waited};
 use super::terminal::Wanted;
 use super::watch::Watch;
@@ -189,11 +189,20 @@ fn build_walls(
     cwd: &super::Place,
     terminal: Option<&Wanted>,
 ) -> Result<Option<OwnedFd>, SetupFailure> {
-    map_ids(walls)?;
-    walls.mounts.build()?;
+    match walls.maker {
+        Maker::Itself => {
+            map_ids(walls)?;
+            walls.mounts.build()?;
+        }
+        Maker::Bwrap => walls.mounts.verify()?,
+    }
     // Opened with the rights that are left of the caller's; another user may not reach every path.
     let ruleset = walls.landlock.as_ref().map(landlock::Prepared::build).transpose()?;
-    sys::forbid_capabilities().map_err(fail(Step::Privileges))?;
+    match walls.maker {
+        Maker::Itself => sys::forbid_capabilities().map_err(fail(Step::Privileges))?,
+        // It has none, and could not get one: that bubblewrap left none is not believed but looked at.
+        Maker::Bwrap => sys::refuse_capabilities().map_err(fail(Step::Privileges))?,
+    }
     if let Some(user) = walls.run_as {
         sys::become_user(user.uid, user.gid).map_err(fail(Step::RunAs))?;
         // Changing ids clears it (prctl(2)).

@@ -29,12 +29,12 @@ const DEVICE_PATHS: [&CStr; 6] =
 
 /// Parts of a fresh procfs that change the whole host when somebody maps to the host's uid 0, which file
 /// permissions alone would let them (proc(5)).
-const PROC_READ_ONLY: [&CStr; 5] = [c"sys", c"sysrq-trigger", c"irq", c"bus", c"fs"];
+pub(super) const PROC_READ_ONLY: [&CStr; 5] = [c"sys", c"sysrq-trigger", c"irq", c"bus", c"fs"];
 
 /// Parts of a fresh procfs that show the whole host's memory, timers or keys to the host's uid 0, or let it change
 /// hardware without a capability. Others are kept out by permissions, so only its sandboxes pay for the mounts: some
 /// 3 µs each, which is why mere statistics are not among them.
-const PROC_HIDDEN: [(&CStr, MaskKind); 8] = [
+pub(super) const PROC_HIDDEN: [(&CStr, MaskKind); 8] = [
     (c"kpagecgroup", MaskKind::File),
     (c"kpagecount", MaskKind::File),
     (c"kpageflags", MaskKind::File),
@@ -44,6 +44,11 @@ const PROC_HIDDEN: [(&CStr, MaskKind); 8] = [
     (c"acpi", MaskKind::Directory),
     (c"scsi", MaskKind::Directory),
 ];
+
+/// The path of a part of procfs.
+pub(super) fn in_proc(name: &CStr) -> String {
+    format!("/proc/{}", name.to_string_lossy())
+}
 
 /// Where the scratch tmpfs lives: below the new /dev, which is built over it.
 const SCRATCH: &CStr = c"/dev";
@@ -100,6 +105,15 @@ pub(super) enum MaskKind {
 }
 
 impl MaskKind {
+    /// What covers a file of this kind.
+    pub(super) fn of(kind: FileKind, readable_empty: bool) -> Self {
+        match (kind, readable_empty) {
+            (FileKind::Directory, _) => Self::Directory,
+            (FileKind::File | FileKind::Symlink | FileKind::Other, false) => Self::File,
+            (FileKind::File | FileKind::Symlink | FileKind::Other, true) => Self::EmptyFile,
+        }
+    }
+
     fn scratch_name(self) -> &'static CStr {
         match self {
             Self::Directory => c"/dev/d",
@@ -138,7 +152,7 @@ fn failure(step: Step, index: u32) -> impl Fn(Errno) -> SetupFailure {
 }
 
 /// Opens `path` as a place, refusing every symlink on the way.
-fn open_place(path: &CStr) -> Result<OwnedFd, Errno> {
+pub(super) fn open_place(path: &CStr) -> Result<OwnedFd, Errno> {
     rustix::fs::openat2(
         CWD,
         path,
@@ -452,7 +466,7 @@ fn run(op: &mut Op, index: u32) -> Result<(), SetupFailure> {
 }
 
 /// Whether a mask of the expected kind fits onto what is there now.
-fn mask_fits(place: BorrowedFd<'_>, expected: FileIdentity) -> Result<bool, Errno> {
+pub(super) fn mask_fits(place: BorrowedFd<'_>, expected: FileIdentity) -> Result<bool, Errno> {
     let stat = rustix::fs::fstat(place)?;
     let is_directory = |identity: FileIdentity| identity.kind == FileKind::Directory;
     Ok(is_directory(identity(&stat)) == is_directory(expected))
@@ -496,7 +510,7 @@ fn mount_proc() -> Result<(), Errno> {
 }
 
 /// Whether this is the host's uid 0, as far as files are concerned.
-fn hides_proc() -> bool {
+pub(super) fn hides_proc() -> bool {
     rustix::process::geteuid().is_root()
 }
 

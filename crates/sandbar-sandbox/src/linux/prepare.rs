@@ -5,8 +5,8 @@
 use std::ffi::CString;
 
 use sandbar_proto::{
-    AbsPath, AfterLeader, FileIdentity, FileKind, LaunchSpec, LimitMechanism, LinuxSandbox, MountOp,
-    NetworkMode, RunAs, Sandbox, SeccompSpec,
+    AbsPath, AfterLeader, FileIdentity, LaunchSpec, LimitMechanism, LinuxSandbox, MountOp, NetworkMode,
+    RunAs, Sandbox, SeccompSpec,
 };
 
 use super::exec::{Command, NulByte};
@@ -27,6 +27,15 @@ pub(super) enum MapWriter {
     Keeper,
 }
 
+/// Who made the namespaces and mounts around a holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Maker {
+    /// They are made by the holder itself.
+    Itself,
+    /// Bubblewrap did, before the holder was executed.
+    Bwrap,
+}
+
 /// Id maps as text of /proc/PID/uid_map and gid_map.
 pub(super) struct Maps {
     pub(super) writer: MapWriter,
@@ -36,6 +45,7 @@ pub(super) struct Maps {
 
 /// The sandbox of a launch.
 pub(super) struct Walls {
+    pub(super) maker: Maker,
     pub(super) maps: Maps,
     pub(super) run_as: Option<RunAs>,
     pub(super) network: NetworkMode,
@@ -129,6 +139,7 @@ impl Walls {
             Ok(landlock::Prepared { abi, rules: rules? })
         });
         Ok(Self {
+            maker: if sandbox.executor.is_native() { Maker::Itself } else { Maker::Bwrap },
             maps: Maps::new(sandbox),
             run_as: sandbox.identity.run_as,
             network: sandbox.network,
@@ -209,11 +220,7 @@ fn prepare_op(op: &MountOp) -> Result<mounts::Op, NulByte> {
         MountOp::Mask { target, readable_empty } => mounts::Op::Mask {
             target: path(&target.path)?,
             identity: target.identity,
-            how: match (target.identity.kind, readable_empty) {
-                (FileKind::Directory, _) => mounts::MaskKind::Directory,
-                (FileKind::File | FileKind::Symlink | FileKind::Other, false) => mounts::MaskKind::File,
-                (FileKind::File | FileKind::Symlink | FileKind::Other, true) => mounts::MaskKind::EmptyFile,
-            },
+            how: mounts::MaskKind::of(target.identity.kind, *readable_empty),
             tree: None,
         },
         MountOp::Tmpfs { target, mode, access, size_bytes } => mounts::Op::Tmpfs {

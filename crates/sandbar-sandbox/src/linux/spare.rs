@@ -28,6 +28,9 @@ use crate::{CacheLayer, SpawnError};
 /// Descriptors of a launch order: what the keeper adds, and the streams.
 const LAUNCH_FDS: usize = 4;
 
+/// With the door to a cgroup, where there is one.
+const MOST_FDS: usize = LAUNCH_FDS + 1;
+
 /// What a keeper adds to a plan.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Additions {
@@ -55,27 +58,33 @@ pub(super) fn main(network: NetworkMode, filters: &mut FilterCache, inherited: &
     }
 }
 
-fn receive_launch(filters: &mut FilterCache) -> Result<Option<Launch>, SetupFailure> {
-    let Some([plan]) = receive::<1>(Order::Plan)? else { return Ok(None) };
+pub(super) fn receive_launch(filters: &mut FilterCache) -> Result<Option<Launch>, SetupFailure> {
+    let Some(mut plan) = receive(Order::Plan)? else { return Ok(None) };
+    let plan = plan.pop().ok_or(fail(Step::Plan)(Errno::PROTO))?;
     let spec: LaunchSpec = read(plan)?;
     let unprepared = |_: SpawnError| fail(Step::Plan)(Errno::INVAL);
     // While the keeper reserves and records.
     let mut launch = Launch::new(&spec, &[], filters).map_err(unprepared)?;
-    let Some([additions, streams @ ..]) = receive::<LAUNCH_FDS>(Order::Launch)? else { return Ok(None) };
+    let Some(mut fds) = receive(Order::Launch)? else { return Ok(None) };
+    let cgroup = (fds.len() > LAUNCH_FDS).then(|| fds.pop()).flatten();
+    let Ok([additions, streams @ ..]) = <[OwnedFd; LAUNCH_FDS]>::try_from(fds) else {
+        return Err(fail(Step::Plan)(Errno::PROTO));
+    };
     let additions: Additions = read(additions)?;
     launch.add(&additions.mounts, &additions.caches).map_err(unprepared)?;
     let stdio = [&streams[0], &streams[1], &streams[2]].map(OwnedFd::as_fd);
-    let inherited = Inherited { stdio, control: holder::control(), cgroup: None };
+    let door = cgroup.as_ref().map(OwnedFd::as_fd);
+    let inherited = Inherited { stdio, control: holder::control(), cgroup: door };
     holder::take_descriptors(&inherited).map_err(fail(Step::Descriptors))?;
     // Closed with everything else just now.
-    std::mem::forget(streams);
+    std::mem::forget((streams, cgroup));
     Ok(Some(launch))
 }
 
-/// Waits for an order with `N` descriptors; `None` when the keeper wants nothing any more.
-fn receive<const N: usize>(expected: Order) -> Result<Option<[OwnedFd; N]>, SetupFailure> {
+/// Waits for an order and returns its descriptors; `None` when the keeper wants nothing any more.
+fn receive(expected: Order) -> Result<Option<Vec<OwnedFd>>, SetupFailure> {
     let mut packet = [0; PACKET_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LAUNCH_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let message = loop {
         let mut slices = [IoSliceMut::new(&mut packet)];
@@ -94,8 +103,8 @@ fn receive<const N: usize>(expected: Order) -> Result<Option<[OwnedFd; N]>, Setu
             fds.extend(received);
         }
     }
-    match (Order::decode(&packet), fds.try_into()) {
-        (Some(order), Ok(fds)) if order == expected => Ok(Some(fds)),
+    match Order::decode(&packet) {
+        Some(order) if order == expected => Ok(Some(fds)),
         _ => Err(fail(Step::Plan)(Errno::PROTO)),
     }
 }
@@ -126,7 +135,7 @@ pub(super) fn send_packet(
     packet: &[u8; PACKET_BYTES],
     fds: &[BorrowedFd<'_>],
 ) -> Result<(), Errno> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(LAUNCH_FDS))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
         return Err(Errno::TOOMANYREFS);

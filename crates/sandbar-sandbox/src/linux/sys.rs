@@ -3,7 +3,7 @@
 //! Everything here is callable between fork and exec: raw calls on memory of the caller, no allocation, no lock
 //! (signal-safety(7)). Errors are the kernel's error numbers, nothing is interpreted.
 
-use std::ffi::{CStr, c_int, c_long, c_void};
+use std::ffi::{CStr, c_char, c_int, c_long, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::io::Errno;
@@ -155,8 +155,12 @@ pub(super) fn join_new_session_keyring() -> Result<(), Errno> {
 }
 
 fn prctl(option: c_int, argument: usize) -> Result<(), Errno> {
+    prctl_value(option, argument).map(drop)
+}
+
+fn prctl_value(option: c_int, argument: usize) -> Result<c_long, Errno> {
     // SAFETY: the options used below take one integer; the remaining arguments must be and are zero.
-    check(c_long::from(unsafe { libc::prctl(option, argument, 0_usize, 0_usize, 0_usize) })).map(drop)
+    check(c_long::from(unsafe { libc::prctl(option, argument, 0_usize, 0_usize, 0_usize) }))
 }
 
 /// Whether other processes of this user may look into this one (ptrace(2), /proc/PID/mem, core files).
@@ -544,4 +548,45 @@ pub(super) mod landlock {
         // SAFETY: passes integers only.
         check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, ruleset.as_raw_fd(), 0) }).map(drop)
     }
+}
+
+/// Executes the program behind a descriptor, execveat(2); returns only on failure.
+///
+/// # Safety
+/// `argv` and `envp` must be null-terminated arrays of NUL-terminated strings.
+pub(super) unsafe fn execute(program: RawFd, argv: &[*const c_char], envp: &[*const c_char]) -> Errno {
+    // SAFETY: by this function's contract; the empty path is a literal.
+    let value = unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program,
+            c"".as_ptr(),
+            argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    check(value).err().unwrap_or(Errno::INVAL)
+}
+
+/// Refuses to go on with a capability, or with one that could be had again from the bounding set
+/// (capabilities(7)).
+///
+/// # Errors
+/// EPERM: there is one.
+pub(super) fn refuse_capabilities() -> Result<(), Errno> {
+    if rustix::thread::capabilities(None).is_ok_and(|sets| {
+        sets.effective.is_empty() && sets.permitted.is_empty() && sets.inheritable.is_empty()
+    }) {
+        for capability in 0..64 {
+            match prctl_value(libc::PR_CAPBSET_READ, capability) {
+                Ok(0) => {}
+                // The first number that the kernel does not know ends the list.
+                Err(Errno::INVAL) => return Ok(()),
+                Ok(_) | Err(_) => return Err(Errno::PERM),
+            }
+        }
+        return Ok(());
+    }
+    Err(Errno::PERM)
 }

@@ -9,20 +9,41 @@ use std::fs;
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, pidfd_open, pidfd_send_signal};
 
-/// Sends `signal` to every descendant of this process.
+/// How often a signal goes around for what was forked meanwhile. A tree that goes on forking whatever it is told ends by
+/// SIGKILL, which is sent until nothing is left.
+const ROUNDS: usize = 16;
+
+/// Sends `signal` once to every descendant of this process, those included that are forked while it goes around.
 pub(super) fn signal_descendants(signal: i32) {
     let Some(signal) = Signal::from_named_raw(signal) else { return };
-    let parents = snapshot();
     let own = getpid().as_raw_pid();
-    for pid in descendants(own, &parents) {
-        let Some(target) = Pid::from_raw(pid) else { continue };
-        let Ok(pidfd) = pidfd_open(target, PidfdFlags::empty()) else { continue };
+    each_once(own, snapshot, |pid, known| {
+        let Some(target) = Pid::from_raw(pid) else { return };
+        let Ok(pidfd) = pidfd_open(target, PidfdFlags::empty()) else { return };
         // Orphans come to us, so a descendant's parent only ever changes to us.
-        let still_ours = parent(pid).is_some_and(|now| now == own || parents.get(&pid) == Some(&now));
+        let still_ours = parent(pid).is_some_and(|now| now == own || known == Some(now));
         if still_ours {
             // ESRCH: it ended by itself.
             let _ = pidfd_send_signal(&pidfd, signal);
         }
+    });
+}
+
+/// Visits the descendants of `root`, each once and with its parent, until a look at all processes shows no new one.
+fn each_once(
+    root: i32,
+    mut look: impl FnMut() -> HashMap<i32, i32>,
+    mut visit: impl FnMut(i32, Option<i32>),
+) {
+    let mut visited = HashSet::new();
+    for _ in 0..ROUNDS {
+        let parents = look();
+        let new: Vec<i32> =
+            descendants(root, &parents).into_iter().filter(|pid| visited.insert(*pid)).collect();
+        if new.is_empty() {
+            return;
+        }
+        new.into_iter().for_each(|pid| visit(pid, parents.get(&pid).copied()));
     }
 }
 
@@ -93,6 +114,33 @@ mod tests {
             assert_eq!(parse_parent(&real), Some(5));
             Took::if_understood(parse_parent(input).is_some())
         });
+    }
+
+    #[test]
+    fn what_is_forked_while_a_signal_goes_around_is_visited_and_nothing_twice() {
+        let mut looks = vec![
+            HashMap::from([(2, 1), (3, 2), (9, 8)]),
+            HashMap::from([(2, 1), (3, 2), (4, 3), (9, 8)]),
+            // The one that was visited has ended, and its child is ours now.
+            HashMap::from([(2, 1), (4, 1), (5, 4)]),
+            HashMap::from([(2, 1), (4, 1), (5, 4)]),
+        ]
+        .into_iter();
+        let mut visited = Vec::new();
+        each_once(1, || looks.next().unwrap(), |pid, parent| visited.push((pid, parent)));
+        assert_eq!(visited, [(2, Some(1)), (3, Some(2)), (4, Some(3)), (5, Some(4))]);
+        assert_eq!(looks.next(), None, "it looked until nothing was new");
+    }
+
+    #[test]
+    fn a_tree_that_never_stops_forking_is_left_to_what_comes_next() {
+        let (mut next, mut visited) = (1, 0);
+        let look = || {
+            next += 1;
+            (2..=next).map(|pid| (pid, 1)).collect()
+        };
+        each_once(1, look, |_, _| visited += 1);
+        assert_eq!(visited, ROUNDS);
     }
 
     #[test]

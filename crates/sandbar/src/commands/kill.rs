@@ -4,9 +4,10 @@
 
 use std::time::Duration;
 
+use sandbar_exec::remote::Beginning;
 use sandbar_exec::{Process, ProcessError, Processes, Watching};
 use sandbar_keeper::protocol::Refusal;
-use sandbar_proto::{ProcessEvent, RunId, Timestamp};
+use sandbar_proto::{ProcessEvent, RunId, Seq, Timestamp};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -150,7 +151,7 @@ async fn ask_elsewhere(elsewhere: &Elsewhere, known: &Known, wish: Wish) -> Aske
         let status = Status::of(&known.record, known.keeper_alive);
         return Asked::Done(Outcome::AlreadyEnded { status });
     }
-    let process = match elsewhere.attach(known).await {
+    let process = match elsewhere.attach(known, Beginning::Behind(Seq(0))).await {
         Ok(process) => process,
         Err(problem) => return Asked::Done(Outcome::Failed { reason: problem.what }),
     };

@@ -5,6 +5,7 @@
 
 mod screen;
 
+use sandbar_exec::remote::Beginning;
 use sandbar_exec::{Process, ProcessError, Processes as _, Watching};
 use sandbar_keeper::protocol::Refusal;
 use sandbar_keeper::{LogItem, LogReader, ReadError, Record};
@@ -63,7 +64,7 @@ pub(super) fn execute(args: &LogsArgs) -> Result<u8, Problem> {
 async fn show_elsewhere(place: Place, id: String, follows: bool, format: Format) -> Result<u8, Problem> {
     let elsewhere = Elsewhere::new(place);
     let known = elsewhere.find(&id).await?;
-    let mut process = elsewhere.attach(&known).await?;
+    let mut process = elsewhere.attach(&known, Beginning::Behind(Seq(0))).await?;
     let mut screen = Screen::new(format);
     if follows || !known.is_running() {
         return elsewhere.while_telling(relay(process, &mut screen)).await;

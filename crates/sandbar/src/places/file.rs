@@ -4,7 +4,8 @@
 //! beside it, comments and order, stays when a command changes it.
 
 use std::fmt;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, value};
 use super::{LOCAL, NONE};
 use crate::dirs::Directories;
 use crate::exit;
-use crate::render::Problem;
+use crate::render::{Problem, note};
 
 /// Its name in the configuration folder.
 pub(super) const NAME: &str = "environments.toml";
@@ -106,7 +107,7 @@ pub(crate) struct Place {
     pub(crate) token_file: Option<PathBuf>,
     /// Certificate authorities to trust instead of the system's.
     pub(crate) ca_file: Option<PathBuf>,
-    /// How long a connection may take.
+    /// How long it may take until the server has greeted.
     pub(crate) connect_timeout: Option<Duration>,
 }
 
@@ -143,6 +144,36 @@ struct WrittenPlace {
     connect_timeout_sec: Option<f64>,
 }
 
+/// What others than its owner may do with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exposure {
+    /// Nothing.
+    None,
+    /// Read it.
+    Readable,
+    /// Write it.
+    Writable,
+}
+
+impl Exposure {
+    /// That of a mode. With an access control list its bits for the group say the most that the list gives (acl(5)).
+    fn of(mode: u32) -> Self {
+        match mode & 0o077 {
+            0 => Self::None,
+            bits if bits & 0o022 != 0 => Self::Writable,
+            _ => Self::Readable,
+        }
+    }
+}
+
+/// Reads a file, and the mode of what was read.
+fn read_with_mode(path: &Path) -> std::io::Result<(String, u32)> {
+    let mut file = std::fs::File::open(path)?;
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    Ok((text, file.metadata()?.mode()))
+}
+
 /// The file. One that is not there is empty.
 #[derive(Debug)]
 pub(crate) struct File {
@@ -158,12 +189,44 @@ impl File {
     /// It can't be read, or says something that means nothing.
     pub(crate) fn read(directories: &Directories) -> Result<Self, Problem> {
         let path = directories.own.config.as_path().join(NAME);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+        let (text, mode) = match read_with_mode(&path) {
+            Ok(read) => read,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => (String::new(), 0),
             Err(error) => return Err(unreadable(&path, &error)),
         };
-        Self::parse(path, text)
+        let file = Self::parse(path, text)?;
+        if file.holds_token() {
+            file.check(Exposure::of(mode))?;
+        }
+        Ok(file)
+    }
+
+    fn holds_token(&self) -> bool {
+        self.written.environments.iter().any(|place| place.auth_bearer_token.is_some())
+    }
+
+    /// Refuses a token that somebody else may have put there, and tells of one that somebody else may know.
+    fn check(&self, exposure: Exposure) -> Result<(), Problem> {
+        // One command may read the file several times.
+        static TOLD: std::sync::Once = std::sync::Once::new();
+        let path = self.path.display();
+        match exposure {
+            Exposure::None => Ok(()),
+            Exposure::Readable => {
+                TOLD.call_once(|| {
+                    note(format_args!(
+                        "others may read {path}, which holds a token; `chmod 600 {path}` keeps it yours."
+                    ));
+                });
+                Ok(())
+            }
+            Exposure::Writable => {
+                Err(Problem::new("could not use the places: others may write the file, which holds a token")
+                    .at(&path)
+                    .advise(format!("see that what it says is yours, then `chmod 600 {path}`"))
+                    .status(exit::CANNOT_RUN))
+            }
+        }
     }
 
     fn parse(path: PathBuf, text: String) -> Result<Self, Problem> {
@@ -395,6 +458,14 @@ mod tests {
             assert!(file(bad).is_err(), "{bad}");
         }
         assert!(file("[[environments]]\nid = \"a\"\n[[environments]]\nid = \"a\"").is_err(), "twice");
+    }
+
+    #[test]
+    fn others_may_neither_write_nor_read_a_token() {
+        let exposure = [0o600, 0o400, 0o644, 0o640, 0o604, 0o601, 0o620, 0o602, 0o666].map(Exposure::of);
+        use Exposure::{None, Readable, Writable};
+        let expected = [None, None, Readable, Readable, Readable, Readable, Writable, Writable, Writable];
+        assert_eq!(exposure, expected);
     }
 
     #[test]

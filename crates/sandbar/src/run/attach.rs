@@ -3,6 +3,7 @@
 //! A viewer is one of several and owns nothing: a slow one misses output rather than make the command wait, one that
 //! is killed leaves no trace, and the record is somebody else's.
 
+use sandbar_exec::remote::Beginning;
 use sandbar_exec::{Process, ProcessError, Processes as _, Watching};
 use sandbar_keeper::protocol::Refusal;
 
@@ -18,6 +19,7 @@ use crate::keepers::{self, Known};
 use crate::places::{self, Place, Where};
 use crate::render::{Problem, note};
 use crate::stdio::{self, Kind};
+use crate::terminal::TAIL_BYTES;
 
 /// Attaches to a run until it ends or is detached from.
 ///
@@ -61,7 +63,8 @@ async fn attach(args: &AttachArgs, holder: Holder) -> Result<u8, Problem> {
                 if !known.is_running() {
                     return Err(ended(&known));
                 }
-                elsewhere.attach(&known).await
+                // What it wrote before does not have to come over.
+                elsewhere.attach(&known, Beginning::Tail(TAIL_BYTES as u64)).await
             };
             let process = tokio::select! {
                 biased;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sandbar_exec::Process;
 use sandbar_exec::remote::RemoteError;
+use sandbar_exec::{Process, ProcessControl as _};
 use sandbar_policy::Glob;
 use sandbar_proto::exec::{RunIntent, StartParams, Started, WireEnvPolicy, WirePath};
 use sandbar_proto::{AbsPath, ByteString, OutputMode, RunId, StdinMode, Timestamp};
@@ -241,6 +241,9 @@ fn leave(args: &RunArgs, process: &dyn Process, elsewhere: &Elsewhere) -> Result
 /// How long an interrupted start, and the end of what it came to, may take to be answered.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the end of a run whose start is not answered may take to be answered. That it is asked for is what counts.
+const LAST_WORD: Duration = Duration::from_millis(500);
+
 /// Ends what a start came to that was interrupted. Where that can't be known, it is said.
 async fn interrupted(
     wish: Wish,
@@ -254,16 +257,18 @@ async fn interrupted(
         let problem = problem.at(format!("run {id} on {name}, which may have been started there"));
         problem.advise(format!("`sandbar kill --on {name} {id}` ends it if it was"))
     };
-    match begun {
+    let record = match begun {
         // It failed by itself.
-        Some(Err(_)) => problem,
-        Some(Ok((process, record))) => {
-            let control = process.control();
-            let ended = control.terminate(SIGKILL, Duration::ZERO);
-            let ended = tokio::time::timeout(INTERRUPT_PATIENCE, ended).await;
-            record.failed_to_start("interrupted", 0, &problem.what);
-            if matches!(ended, Ok(Ok(()))) { problem } else { may_run(problem) }
-        }
-        None => may_run(problem),
+        Some(Err(_)) => return problem,
+        Some(Ok((_, record))) => Some(record),
+        None => None,
+    };
+    // One whose start is not answered yet ends as soon as it has begun, also when we are gone.
+    let control = elsewhere.remote().control(&id.to_string());
+    let patience = if record.is_some() { INTERRUPT_PATIENCE } else { LAST_WORD };
+    let ended = tokio::time::timeout(patience, control.terminate(SIGKILL, Duration::ZERO)).await;
+    if let Some(record) = record {
+        record.failed_to_start("interrupted", 0, &problem.what);
     }
+    if matches!(ended, Ok(Ok(()))) { problem } else { may_run(problem) }
 }

@@ -152,6 +152,12 @@ fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
         Step::Proc => start(format!("a fresh /proc can't be mounted: {text}"))
             .at("mount of procfs in a new pid namespace")
             .advise("this container hides parts of /proc; start it with an unmasked /proc"),
+        Step::Bwrap => start(format!(
+            "bubblewrap made no sandbox: {}",
+            escape::escape(failure.detail.as_bytes(), Layout::OneLine)
+        ))
+        .at("the bwrap that is first on PATH")
+        .advise("`sandbar doctor` shows which executors work here; `--sandbox native` needs no bubblewrap"),
         Step::RunAs => start(format!("the command can't run as the owner of its workspace: {text}")),
         Step::Cgroup => start(format!("it could not be moved into the cgroup of its limits: {text}"))
             .at("cgroups(7), below the keeper's own")
@@ -211,6 +217,7 @@ fn words(step: Step) -> &'static str {
         Step::Interpreter => "finding the interpreter",
         Step::Plan => "reading the plan",
         Step::Terminal => "opening a terminal",
+        Step::Bwrap => "bubblewrap",
         Step::Cgroup => "entering the cgroup of the run's limits",
     }
 }

@@ -540,7 +540,7 @@ impl Follower {
             }
             return Ok(exit::TIMED_OUT);
         }
-        Ok(status(&end))
+        status(&end)
     }
 }
 
@@ -562,11 +562,17 @@ fn lost(id: RunId, error: &ProcessError) -> Problem {
 }
 
 /// The status to exit with for how the command ended.
-fn status(end: &EndRecord) -> u8 {
+///
+/// # Errors
+/// Nobody saw how: that is no status of the command's.
+fn status(end: &EndRecord) -> Result<u8, Problem> {
     match end.status {
-        ExitStatus::Exited { code } => code,
-        ExitStatus::Signaled { .. } => end.status.shell_code().unwrap_or(exit::CANNOT_RUN),
-        ExitStatus::Lost => exit::CANNOT_RUN,
+        ExitStatus::Exited { code } => Ok(code),
+        ExitStatus::Signaled { .. } => Ok(end.status.shell_code().unwrap_or(exit::CANNOT_RUN)),
+        ExitStatus::Lost => Err(Problem::new("lost the run: nobody saw how the command ended")
+            .at(format!("run {}", end.id))
+            .advise("what held it has ended, and with it the command; `sandbar logs` shows what it wrote until then")
+            .status(exit::CANNOT_RUN)),
     }
 }
 

@@ -7,14 +7,19 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdin, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sandbar_proto::exec::OutputFrame;
-use sandbar_testkit::patience;
+use sandbar_testkit::{Certificate, patience};
 use serde_json::{Value, json};
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Error, Message, WebSocket};
@@ -35,6 +40,28 @@ impl Stream for TcpStream {
 impl Stream for UnixStream {
     fn cut(&self) {
         let _ = self.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+/// TLS over TCP, by rustls' own hand and with no other authority than this certificate.
+pub(crate) fn tls(stream: TcpStream, certificate: &Certificate) -> Box<dyn Stream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(&certificate.cert).unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(TLS_NAME).unwrap();
+    Box::new(StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream))
+}
+
+/// Whom the certificate of a server with TLS is for.
+pub(crate) const TLS_NAME: &str = "localhost";
+
+impl Stream for StreamOwned<ClientConnection, TcpStream> {
+    fn cut(&self) {
+        self.get_ref().cut();
     }
 }
 

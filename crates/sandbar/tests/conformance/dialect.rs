@@ -34,6 +34,7 @@ macro_rules! everywhere {
         over!(unix, $crate::server::Over::Unix, dialect, [$($case,)* $($dropping,)* $($several,)* $($installed),*]);
         over!(token, $crate::server::Over::Token, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(open, $crate::server::Over::Open, dialect, [$($case,)* $($dropping,)* $($several),*]);
+        over!(tls, $crate::server::Over::Tls, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(restarted, $crate::server::Over::Restarted, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(codex, $crate::server::Over::Codex, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(codex_stdio, $crate::server::Over::CodexStdio, dialect, [$($case,)* $($installed),*]);

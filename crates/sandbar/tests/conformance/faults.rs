@@ -8,7 +8,7 @@ use sandbar_testkit::soak::{self, Random};
 use sandbar_testkit::{DEADLINE, eventually, need, patience, processes};
 use serde_json::{Value, json};
 
-use super::client::{Client, base64, bytes};
+use super::client::{Client, Story, base64, bytes};
 use super::server::{Over, Server};
 
 /// Processes that write while their server is killed.
@@ -121,6 +121,89 @@ fn every_byte_and_exit_code_outlives_a_killed_server() {
         let mut random = Random::of(soak::seed(), "killed_server", number as u64);
         round(&mut server, &mut random);
     }
+}
+
+#[test]
+fn a_write_whose_answer_was_lost_with_its_server_is_not_carried_out_again() {
+    let mut server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    client.ask("process/start", &server.shell_with("p", "cat", &json!({"pipeStdin": true})));
+    let write = |text: &str, id: &str| json!({"processId": "p", "chunk": base64(text), "writeId": id});
+    client.send("process/write", &write("one\n", "1"));
+    // It was carried out, and nobody has taken the answer.
+    assert_eq!(client.output_with("p", "one\n"), "one\n");
+    server.kill();
+    server.begin(&[]);
+    let mut client = server.resume(&session);
+    client.ask("process/closeStdin", &json!({"processId": "p"}));
+    let accepted = json!({"status": "accepted"});
+    assert_eq!(client.ask("process/write", &write("one\n", "1")), accepted, "also behind the close");
+    assert_eq!(client.ask("process/write", &write("two\n", "2")), json!({"status": "stdinClosed"}));
+    assert_eq!(client.read_to_end("p", 0), (b"one\n".to_vec(), 0));
+}
+
+#[test]
+fn a_write_that_its_server_did_not_finish_goes_on_where_it_was_cut() {
+    let mut server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    // More than waits for a process, which first takes so much that the beginning has been accepted.
+    let text: String = (0..400_000).map(|number| format!("{number}\n")).collect();
+    let script = "head -c 500000 > first; echo half; until test -e go; do sleep 0.01; done; cat > rest";
+    client.ask("process/start", &server.shell_with("p", script, &json!({"pipeStdin": true})));
+    let write = json!({"processId": "p", "chunk": base64(&text), "writeId": "long"});
+    client.send("process/write", &write);
+    client.output_with("p", "half\n");
+    server.kill();
+    server.begin(&[]);
+    let mut client = server.resume(&session);
+    server.home.write("go", "");
+    assert_eq!(client.ask("process/write", &write), json!({"status": "accepted"}));
+    client.ask("process/closeStdin", &json!({"processId": "p"}));
+    assert_eq!(client.read_to_end("p", 0).1, 0);
+    let read = |name: &str| std::fs::read_to_string(server.home.workspace().join(name)).unwrap();
+    assert!(read("first") + &read("rest") == text, "every byte once");
+}
+
+/// A process whose leader has ended behind output that its client has no room for yet, and whose keeper is gone then, as
+/// that client hears of it. `has_log` is whether its log is still there.
+fn end_that_was_known(has_log: bool) -> Story {
+    const BYTES: usize = 3_000_000;
+    let server = Server::start(Over::Unix).unwrap();
+    let mut client = server.connect();
+    let extensions = json!({"credit": true, "gaps": true});
+    client.ask("initialize", &json!({"clientName": "test", "extensions": extensions}));
+    client.tell("initialized", &json!({}));
+    let marker = processes::unique_sleep();
+    // Its output stays open behind it, so that it is not over.
+    let script = format!("sleep {marker} & head -c {BYTES} /dev/zero | tr '\\0' x; exit 3");
+    client.ask("process/start", &server.shell("p", &script));
+    assert_eq!(client.ask("process/wait", &json!({"processId": "p"})), json!({"exitCode": 3}));
+    assert!(!client.has_heard(|message| message.get("method").is_some()), "its place has not come");
+    server.home.end_keepers();
+    if !has_log {
+        for keeper in std::fs::read_dir(server.home.sandbar_home().join("run")).unwrap() {
+            let _ = std::fs::remove_dir_all(keeper.unwrap().path().join("processes"));
+        }
+    }
+    client.tell("process/credit", &json!({"processId": "p", "bytes": 2 * BYTES}));
+    let story = client.story("p");
+    assert_eq!((story.code, story.stdout.len() == BYTES), (3, has_log), "{} bytes", story.stdout.len());
+    let read = client.ask("process/read", &json!({"processId": "p", "afterSeq": story.seqs.len()}));
+    assert_eq!(read["exitCode"], json!(3), "{read}");
+    story
+}
+
+#[test]
+fn an_end_that_was_known_before_its_place_came_outlives_the_keeper() {
+    let story = end_that_was_known(true);
+    assert_eq!(story.seqs, (1..=story.seqs.len() as u64).collect::<Vec<_>>(), "everything in its place");
+}
+
+#[test]
+fn an_end_that_was_known_before_its_place_came_outlives_the_log() {
+    let story = end_that_was_known(false);
+    let [.., exited, closed] = story.seqs[..] else { panic!("{:?}", story.seqs) };
+    assert_eq!(closed, exited + 1);
 }
 
 #[test]

@@ -95,12 +95,9 @@ fn serve(mut stream: &TcpStream, tell: &Sender<String>) {
 /// A server that may reach `web` and nothing else.
 fn server(over: Over, web: &Web) -> Need<Server> {
     let allowed = format!("127.0.0.1:{}", web.port);
-    match over {
-        Over::Codex => Server::start(over),
-        Over::Stdio | Over::Unix | Over::Token | Over::Open | Over::Restarted | Over::CodexStdio => {
-            Server::start_with(over, &["--http-allow", &allowed])
-        }
-    }
+    // The peer reaches whatever it is asked for.
+    let options: &[&str] = if over == Over::Codex { &[] } else { &["--http-allow", &allowed] };
+    Server::start_with(over, options)
 }
 
 /// Cases for our server and for the peer's.

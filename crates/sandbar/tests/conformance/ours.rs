@@ -19,13 +19,14 @@ pub(super) use refusals::*;
 pub(super) use takeover::*;
 
 /// Cases for every way there is; for those where several connections reach one server; and large ones, which are run once
-/// for lines and once for a websocket.
+/// for lines, once for a websocket and once for one with TLS.
 macro_rules! everywhere {
     ([$($case:ident),* $(,)?], connections: [$($several:ident),* $(,)?], large: [$($large:ident),* $(,)?]) => {
         over!(stdio, $crate::server::Over::Stdio, ours, [$($case,)* $($large),*]);
         over!(unix, $crate::server::Over::Unix, ours, [$($case,)* $($several),*]);
         over!(token, $crate::server::Over::Token, ours, [$($case,)* $($several),*]);
         over!(open, $crate::server::Over::Open, ours, [$($case,)* $($several,)* $($large),*]);
+        over!(tls, $crate::server::Over::Tls, ours, [$($case,)* $($several,)* $($large),*]);
         over!(restarted, $crate::server::Over::Restarted, ours, [$($case,)* $($several),*]);
     };
 }
@@ -42,6 +43,7 @@ everywhere! {[
     a_terminal_is_resized_and_its_end_is_told_truly,
     any_signal_is_sent_by_its_name,
     terminate_asks_first_when_it_is_told_to,
+    terminate_takes_along_what_its_leader_forks_and_leaves,
     terminate_reaches_grandchildren_with_sessions_of_their_own,
     // bounds
     a_long_poll_holds_up_nothing_else,
@@ -58,10 +60,13 @@ everywhere! {[
     what_is_discovered_has_bounds,
     // keeping
     a_start_with_the_same_start_id_is_no_second_one,
+    a_start_that_is_asked_for_again_while_it_is_under_way_is_one,
+    a_process_that_is_to_end_before_it_has_begun_ends_when_it_has,
 ], connections: [
     output_comes_in_binary_frames,
     large_messages_come_packed,
     runs_of_others_are_listed_and_attached_to,
+    a_run_is_attached_to_by_its_tail,
     a_session_that_is_taken_over_tells_its_old_owner,
     polls_of_an_owner_that_lost_its_session_are_refused,
     a_peer_that_says_nothing_does_not_keep_its_session,

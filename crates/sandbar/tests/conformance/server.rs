@@ -7,10 +7,10 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use sandbar_testkit::need::{self, Need};
-use sandbar_testkit::{DEADLINE, Finished, Home, Running};
+use sandbar_testkit::{Certificate, DEADLINE, Finished, Home, Running, certificate};
 use serde_json::{Value, json};
 
-use super::client::{Client, Stream};
+use super::client::{Client, Stream, TLS_NAME, tls};
 
 /// What is between a client and its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(crate) enum Over {
     Token,
     /// TCP on loopback without a token.
     Open,
+    /// The same with TLS, by a certificate of its own.
+    Tls,
     /// As [`Over::Unix`], on the second server: the first one was killed.
     Restarted,
     /// Codex's own server, over TCP.
@@ -37,6 +39,7 @@ pub(crate) struct Server {
     pub(crate) url: String,
     token: Option<String>,
     codex: Option<PathBuf>,
+    certificate: Option<Certificate>,
     pub(crate) over: Over,
     pub(crate) home: Home,
 }
@@ -53,10 +56,12 @@ impl Server {
     pub(crate) fn start_with(over: Over, options: &[&str]) -> Need<Self> {
         let codex = match over {
             Over::Codex | Over::CodexStdio => Some(need::codex(Path::new(env!("CARGO_TARGET_TMPDIR")))?),
-            Over::Stdio | Over::Unix | Over::Token | Over::Open | Over::Restarted => None,
+            Over::Stdio | Over::Unix | Over::Token | Over::Open | Over::Tls | Over::Restarted => None,
         };
         let home = Home::new(env!("CARGO_BIN_EXE_sandbar"));
-        let mut server = Self { running: None, url: String::new(), token: None, codex, over, home };
+        let certificate = (over == Over::Tls).then(|| certificate(&home.outside().join("tls"), TLS_NAME));
+        let mut server =
+            Self { running: None, url: String::new(), token: None, codex, certificate, over, home };
         server.begin(options);
         if over == Over::Restarted {
             // So that there is something to take over.
@@ -80,6 +85,11 @@ impl Server {
             }
             Over::Open => {
                 command.args(["--listen", "ws://127.0.0.1:0", "--ws-auth", "none"]);
+            }
+            Over::Tls => {
+                let Certificate { cert, key } = self.certificate.as_ref().unwrap();
+                command.args(["--listen", "wss://127.0.0.1:0", "--ws-auth", "none"]);
+                command.arg("--tls-cert").arg(cert).arg("--tls-key").arg(key);
             }
             Over::Codex => {
                 command.args(["--listen", "ws://127.0.0.1:0"]);
@@ -125,7 +135,7 @@ impl Server {
     pub(crate) fn connect(&self) -> Client {
         match self.over {
             Over::Stdio | Over::CodexStdio => Client::of_program(self.command().args(["--listen", "stdio"])),
-            Over::Unix | Over::Token | Over::Open | Over::Restarted | Over::Codex => {
+            Over::Unix | Over::Token | Over::Open | Over::Tls | Over::Restarted | Over::Codex => {
                 Client::upgrade(self.stream(), self.token.as_deref()).unwrap()
             }
         }
@@ -133,12 +143,16 @@ impl Server {
 
     /// Connects, and no more than that.
     pub(crate) fn stream(&self) -> Box<dyn Stream> {
-        match self.url.strip_prefix("ws://") {
+        let address = self.url.strip_prefix("ws://").or_else(|| self.url.strip_prefix("wss://"));
+        match address {
             Some(address) => {
                 let stream = TcpStream::connect(address).unwrap();
                 stream.set_read_timeout(Some(DEADLINE)).unwrap();
                 stream.set_nodelay(true).unwrap();
-                Box::new(stream)
+                match &self.certificate {
+                    Some(certificate) => tls(stream, certificate),
+                    None => Box::new(stream),
+                }
             }
             None => {
                 let path = self.url.strip_prefix("unix://").unwrap();

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use super::Found;
 use super::race::Times;
 use super::row::Role;
 use super::world::World;
+use super::{Chosen, Found};
 use crate::peers::Peers;
 
 pub(super) use client::{Client, command};
@@ -39,22 +39,36 @@ struct Servers {
 ///
 /// # Errors
 /// A server can't be started, or does not what it was asked for.
-pub(super) fn measure(world: &World, peers: &Peers, runs: u32, writers: u32) -> Result<Vec<Found>> {
-    let codex = peers.codex.as_deref();
+pub(super) fn measure(world: &World, peers: &Peers, chosen: &Chosen<'_>) -> Result<Vec<Found>> {
+    let (codex, runs) = (peers.codex.as_deref(), chosen.runs);
     let servers = || {
         let peer = codex.map(|codex| Server::peer(world, codex)).transpose()?;
         anyhow::Ok(Servers { ours: Server::ours(world)?, peer })
     };
     let mut found = Vec::new();
-    found.push(Found::Row(starts::one_by_one(world, &servers()?, runs)?));
-    found.push(Found::Row(starts::at_once(world, &servers()?, runs)?));
-    found.extend(output::rows(world, &servers()?, runs)?.map(Found::Row));
-    found.extend(files::rows(world, &servers()?, runs)?.into_iter().map(Found::Row));
-    found.extend(flood::in_flight(world, servers)?.into_iter().map(Found::Amount));
-    found.push(Found::Row(flood::terminate(world, &servers()?, runs)?));
-    found.extend(restart::amounts(world, codex, writers)?.into_iter().map(Found::Amount));
-    let (row, added) = starts::sandboxed(world, &servers()?, runs)?;
-    found.extend([Found::Row(row), Found::Amount(added)]);
+    if chosen.has("E1") {
+        found.push(Found::Row(starts::one_by_one(world, &servers()?, runs)?));
+    }
+    if chosen.has("E2") {
+        found.push(Found::Row(starts::at_once(world, &servers()?, runs)?));
+    }
+    if chosen.has("E3") {
+        found.extend(output::rows(world, &servers()?, runs)?.map(Found::Row));
+    }
+    if chosen.has("E4") {
+        found.extend(files::rows(world, &servers()?, runs)?.into_iter().map(Found::Row));
+    }
+    if chosen.has("E5") {
+        found.extend(flood::in_flight(world, servers)?.into_iter().map(Found::Amount));
+        found.push(Found::Row(flood::terminate(world, &servers()?, runs)?));
+    }
+    if chosen.has("E7") {
+        found.extend(restart::amounts(world, codex, chosen.writers)?.into_iter().map(Found::Amount));
+    }
+    if chosen.has("S2") {
+        let (row, added) = starts::sandboxed(world, &servers()?, runs)?;
+        found.extend([Found::Row(row), Found::Amount(added)]);
+    }
     Ok(found)
 }
 

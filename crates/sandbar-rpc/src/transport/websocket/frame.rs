@@ -12,6 +12,13 @@ const HEADER: usize = 14;
 /// Largest payload of a ping, pong or close (5.5).
 const CONTROL: u64 = 125;
 
+/// Size from which the memory of a message is kept for the next one: taking a MiB from the system and giving it back costs
+/// more than reading it.
+const SPARE: usize = 256 * 1024;
+
+/// What is kept at most: a block of a file, as text.
+const MAX_SPARE: usize = 2 * 1024 * 1024;
+
 /// Kind of a frame (5.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opcode {
@@ -138,6 +145,8 @@ pub(crate) struct Decoder {
     frame: Option<Frame>,
     message: Option<Message>,
     control: Vec<u8>,
+    /// Memory of a large message that was read, for the next large one.
+    spare: Vec<u8>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -159,7 +168,15 @@ struct Message {
 
 impl Decoder {
     pub(crate) fn new(from: From) -> Self {
-        Self { from, header: [0; HEADER], header_length: 0, frame: None, message: None, control: Vec::new() }
+        Self {
+            from,
+            header: [0; HEADER],
+            header_length: 0,
+            frame: None,
+            message: None,
+            control: Vec::new(),
+            spare: Vec::new(),
+        }
     }
 
     /// Takes bytes from the front of `input` until it is empty or something is complete.
@@ -191,6 +208,33 @@ impl Decoder {
         }
     }
 
+    /// Takes back the memory of a message that was read.
+    pub(crate) fn recycle(&mut self, payload: Vec<u8>) {
+        if (SPARE..=MAX_SPARE).contains(&payload.capacity()) {
+            self.spare = payload;
+        }
+    }
+
+    /// Where the rest of a large payload may be read to directly, and how many bytes that are; what was read is said with
+    /// [`Self::filled`]. `None` where it has to come through [`Self::decode`].
+    pub(crate) fn rest(&mut self) -> Option<(&mut Vec<u8>, u64)> {
+        let frame = self.frame.as_ref().filter(|frame| !frame.opcode.is_control())?;
+        let message = self.message.as_mut().filter(|message| !message.is_too_large)?;
+        // Before the first byte nobody has compared the length with the limit.
+        (frame.read > 0).then_some((&mut message.payload, frame.length - frame.read))
+    }
+
+    /// Takes `count` bytes, at least one, that were read behind the payload that [`Self::rest`] gave.
+    pub(crate) fn filled(&mut self, count: usize) -> Option<Event> {
+        let mut frame = self.frame?;
+        let message = self.message.as_mut()?;
+        let start = message.payload.len().saturating_sub(count);
+        unmask(&mut message.payload[start..], &frame);
+        frame.read += count as u64;
+        self.frame = (frame.read < frame.length).then_some(frame);
+        if self.frame.is_some() { None } else { self.complete(&frame) }
+    }
+
     /// Collects and reads a header.
     fn take_header(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, FrameError> {
         while let Some((first, rest)) = input.split_first() {
@@ -218,7 +262,13 @@ impl Decoder {
             Opcode::Text | Opcode::Binary if self.message.is_some() => return Err(FrameError::Interleaved),
             Opcode::Text | Opcode::Binary => {
                 let is_text = frame.opcode == Opcode::Text;
-                self.message = Some(Message { is_text, payload: Vec::new(), is_too_large: false });
+                let mut payload = std::mem::take(&mut self.spare);
+                payload.clear();
+                if frame.length < SPARE as u64 {
+                    // Whoever sends small messages now pays for no large one.
+                    payload = Vec::new();
+                }
+                self.message = Some(Message { is_text, payload, is_too_large: false });
             }
             Opcode::Close | Opcode::Ping | Opcode::Pong => self.control.clear(),
         }
@@ -231,11 +281,17 @@ impl Decoder {
         }
         // `begin` saw to it that there is one.
         let Some(message) = &mut self.message else { return };
-        let expected = message.payload.len() as u64 + (frame.length - frame.read);
+        let left = frame.length - frame.read;
+        let expected = message.payload.len() as u64 + left;
         if !message.is_too_large && expected > limit as u64 {
             message.is_too_large = true;
             message.payload.truncate(FRONT);
             message.payload.shrink_to_fit();
+        }
+        if frame.read == 0 && !message.is_too_large {
+            // Once and exactly, instead of doubling through copies. A peer that announces much and sends little makes us
+            // set aside addresses, not memory: nothing is touched before it comes.
+            message.payload.reserve_exact(usize::try_from(left).unwrap_or(0));
         }
         let room = if message.is_too_large { FRONT - message.payload.len() } else { bytes.len() };
         append(&mut message.payload, &bytes[..room.min(bytes.len())], frame);
@@ -263,9 +319,14 @@ impl Decoder {
 fn append(target: &mut Vec<u8>, bytes: &[u8], frame: &Frame) {
     let start = target.len();
     target.extend_from_slice(bytes);
+    unmask(&mut target[start..], frame);
+}
+
+/// Unmasks what comes next of a frame's payload.
+fn unmask(bytes: &mut [u8], frame: &Frame) {
     if let Some(mask) = frame.mask {
         // Only the offset's last two bits count.
-        apply_mask(&mut target[start..], mask, (frame.read % 4) as usize);
+        apply_mask(bytes, mask, (frame.read % 4) as usize);
     }
 }
 

@@ -155,6 +155,7 @@ fn plan(directories: &Directories) -> Result<LaunchPlan, Problem> {
         allow_read: Vec::new(),
         net: None,
         git: Git::Commit,
+        executor: None,
         cwd: Some("/".into()),
     };
     let env = environment::resolve(&EnvArgs::default(), profile, profile.network(), None);

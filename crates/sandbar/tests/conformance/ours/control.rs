@@ -83,6 +83,26 @@ pub(crate) fn terminate_asks_first_when_it_is_told_to(server: &Server) {
     assert_eq!(client.news("process/exited", "q")["signal"], json!("SIGKILL"));
 }
 
+pub(crate) fn terminate_takes_along_what_its_leader_forks_and_leaves(server: &Server) {
+    let mut client = server.ready();
+    let (late, deaf) = (processes::unique_sleep(), processes::unique_sleep());
+    // One that heeds no TERM, and one that is forked when it has gone around.
+    let script = format!(
+        "(trap '' TERM; exec setsid sleep {deaf}) & trap 'setsid sleep {late} & exit 4' TERM; mkfifo hold; echo ready; \
+         while :; do read x < hold; done"
+    );
+    client.ask("process/start", &server.shell("p", &script));
+    client.output_with("p", "ready\n");
+    eventually(DEADLINE, "the one that heeds nothing", || {
+        (!processes::with_argument(&deaf).is_empty()).then_some(())
+    });
+    let asked = json!({"processId": "p", "signal": "TERM", "graceMs": 600_000});
+    assert_eq!(client.ask("process/terminate", &asked), json!({"running": true}));
+    // The close says that nothing has the output open any more.
+    assert_eq!(client.story("p").code, 4);
+    assert_eq!((processes::with_argument(&late), processes::with_argument(&deaf)), (vec![], vec![]));
+}
+
 pub(crate) fn terminate_reaches_grandchildren_with_sessions_of_their_own(server: &Server) {
     let mut client = server.ready();
     let marker = processes::unique_sleep();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Client, bytes};
+use crate::client::{Client, bytes, decoded};
 use crate::server::Server;
 
 /// A connection that asked for extensions, and which of them are on.
@@ -150,6 +150,37 @@ pub(crate) fn large_messages_come_packed(server: &Server) {
     }
     assert_eq!(whole, 1_600_000);
     assert!(client.frame_bytes < 400_000, "{} bytes", client.frame_bytes);
+}
+
+pub(crate) fn a_run_is_attached_to_by_its_tail(server: &Server) {
+    let mut starter = server.ready();
+    let id = "0199a213-81a4-7000-8000-0000000000dd";
+    let script = "seq 100000; read x; echo got $x; exit 7";
+    let params = server.shell_with("p", script, &json!({"startId": id, "pipeStdin": true, "detached": true}));
+    starter.ask("process/start", &params);
+    starter.output_with("p", "\n100000\n");
+    let (mut client, on) = with(server, &json!({"records": true, "tail": true}));
+    assert_eq!(on["tail"], json!(true));
+    let tail = json!({"processId": "theirs", "runId": id, "tailBytes": 1000});
+    let started = client.ask("process/attach", &tail);
+    let after = started["afterSeq"].as_u64().unwrap();
+    let first = client.news("process/output", "theirs");
+    assert_eq!((after > 0, &first["seq"]), (true, &json!(after + 1)));
+    let whole = started["written"]["bytes"].as_u64().unwrap();
+    let missing = whole - first["offset"].as_u64().unwrap();
+    assert!((1000..1000 + 64 * 1024).contains(&missing), "{missing} of {whole} bytes");
+    client.ask("process/write", &json!({"processId": "theirs", "chunk": "eAo=", "writeId": "1"}));
+    let story = client.story("theirs");
+    assert_eq!(story.code, 7);
+    let shown = decoded(&first["chunk"]) + &story.stdout;
+    assert!(shown.ends_with("\n99999\n100000\ngot x\n"), "{shown:?}");
+    let seqs: Vec<u64> = (after + 2..).take(story.seqs.len()).collect();
+    assert_eq!(story.seqs, seqs, "nothing is missing behind it");
+    // More than there is.
+    let (mut late, _) = with(server, &json!({"records": true, "tail": true}));
+    let all = json!({"processId": "all", "runId": id, "tailBytes": 10_000_000});
+    assert_eq!(late.ask("process/attach", &all)["afterSeq"], json!(0));
+    assert!(late.story("all").stdout.starts_with("1\n2\n"));
 }
 
 pub(crate) fn runs_of_others_are_listed_and_attached_to(server: &Server) {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rustix::process::Signal;
+use sandbar_testkit::{DEADLINE, eventually};
 use serde_json::{Value, json};
 
 use crate::client::bytes;
@@ -18,6 +20,47 @@ pub(crate) fn a_start_with_the_same_start_id_is_no_second_one(server: &Server) {
     }
     client.ask("process/start", &server.shell("r", "cat made"));
     assert_eq!(client.story("r").stdout, "x\n");
+}
+
+pub(crate) fn a_start_that_is_asked_for_again_while_it_is_under_way_is_one(server: &Server) {
+    let mut client = server.ready();
+    client.ask("process/start", &server.shell("first", "true"));
+    client.story("first");
+    // It starts nothing for now.
+    let keeper = server.home.keeper();
+    keeper.signal(Signal::STOP);
+    let start_id = json!({"startId": "0199a213-81a4-7000-8000-000000000003"});
+    let params = server.shell_with("p", "echo x >> made; cat made", &start_id);
+    let asked = [(); 2].map(|()| client.send("process/start", &params));
+    // Answered behind them, where they could be.
+    client.ask("environment/status", &json!({}));
+    assert!(!client.has_heard(|message| message.get("id").is_some()), "nothing has begun");
+    keeper.signal(Signal::CONT);
+    let answers = asked.map(|id| client.answer(id));
+    assert_eq!(answers[0]["result"]["processId"], json!("p"), "{answers:?}");
+    assert_eq!(answers[0]["result"], answers[1]["result"]);
+    let story = client.story("p");
+    assert_eq!((story.stdout.as_str(), story.code), ("x\n", 0));
+}
+
+pub(crate) fn a_process_that_is_to_end_before_it_has_begun_ends_when_it_has(server: &Server) {
+    let mut client = server.ready();
+    client.ask("process/start", &server.shell("first", "true"));
+    client.story("first");
+    let keeper = server.home.keeper();
+    keeper.signal(Signal::STOP);
+    let start = client.send("process/start", &server.shell("p", "exec sleep 86400"));
+    // Answered behind it, so that it is under way.
+    client.ask("environment/status", &json!({}));
+    eventually(DEADLINE, "the start under way", || {
+        let write = json!({"processId": "p", "chunk": "", "writeId": "w"});
+        (client.ask("process/write", &write) == json!({"status": "starting"})).then_some(())
+    });
+    let end = client.send("process/terminate", &json!({"processId": "p"}));
+    keeper.signal(Signal::CONT);
+    assert_eq!(client.answer(start)["result"]["processId"], json!("p"));
+    assert_eq!(client.answer(end)["result"], json!({"running": true}));
+    assert_eq!(client.story("p").code, 137);
 }
 
 pub(crate) fn what_a_resumed_client_missed_comes_once(server: &Server) {

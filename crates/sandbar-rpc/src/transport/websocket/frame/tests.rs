@@ -8,7 +8,8 @@ use tokio_tungstenite::tungstenite::{self, Message as Theirs};
 
 use super::*;
 
-/// Decodes bytes that come in pieces of these sizes, over and over.
+/// Decodes bytes that come in pieces of these sizes, over and over. A piece of even size is read to where it is to be, if
+/// the decoder has a place for it.
 fn decode_in_pieces(
     from: From,
     bytes: &[u8],
@@ -21,6 +22,15 @@ fn decode_in_pieces(
     let mut rest = bytes;
     while !rest.is_empty() {
         let size = sizes.next().copied().unwrap_or(1).clamp(1, rest.len());
+        if size % 2 == 0
+            && let Some((payload, left)) = decoder.rest()
+        {
+            let count = size.min(usize::try_from(left).unwrap_or(usize::MAX));
+            payload.extend(&rest[..count]);
+            rest = &rest[count..];
+            events.extend(decoder.filled(count));
+            continue;
+        }
         let (mut piece, behind) = rest.split_at(size);
         rest = behind;
         loop {

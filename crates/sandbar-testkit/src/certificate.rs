@@ -1,14 +1,11 @@
 //! A self-signed certificate (RFC 5280) for one name, as few bytes of DER as do.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use sandbar_rpc::tls::TlsFiles;
 
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
@@ -30,7 +27,7 @@ const ALTERNATIVE_NAME: &[u8] = &[0x06, 3, 0x55, 0x1d, 0x11];
 /// A value and its length.
 fn der(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
-    let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+    let length = u16::try_from(content.len()).expect("a certificate is short").to_be_bytes();
     let head = match content.len() {
         0..128 => vec![tag, length[1]],
         128..256 => vec![tag, 0x81, length[1]],
@@ -43,10 +40,23 @@ fn pem(label: &str, bytes: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", STANDARD.encode(bytes))
 }
 
-/// Writes a new certificate and its key into a folder.
-pub(crate) fn write(folder: &Path, name: &str) -> TlsFiles {
-    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
-    let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).unwrap();
+/// A certificate and its key, in PEM.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// The certificate, which is its own authority.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Writes a new certificate for the host `name`, and its key, into a folder that is made if need be.
+///
+/// # Panics
+/// They can't be made or written.
+#[must_use]
+pub fn certificate(folder: &Path, name: &str) -> Certificate {
+    let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("a random key");
+    let pair = Ed25519KeyPair::from_pkcs8(pkcs8.as_ref()).expect("the key that was made");
     let algorithm = der(SEQUENCE, &[ED25519]);
     let subject =
         der(SEQUENCE, &[&der(SET, &[&der(SEQUENCE, &[COMMON_NAME, &der(UTF8, &[name.as_bytes()])])])]);
@@ -69,9 +79,9 @@ pub(crate) fn write(folder: &Path, name: &str) -> TlsFiles {
     );
     let signature = der(BIT_STRING, &[&[0], pair.sign(&body).as_ref()]);
     let certificate = der(SEQUENCE, &[&body, &algorithm, &signature]);
-    std::fs::create_dir_all(folder).unwrap();
-    let files = TlsFiles { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
-    std::fs::write(&files.cert, pem("CERTIFICATE", &certificate)).unwrap();
-    std::fs::write(&files.key, pem("PRIVATE KEY", pkcs8.as_ref())).unwrap();
+    std::fs::create_dir_all(folder).expect("a folder of the test");
+    let files = Certificate { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+    std::fs::write(&files.cert, pem("CERTIFICATE", &certificate)).expect("a file of the test");
+    std::fs::write(&files.key, pem("PRIVATE KEY", pkcs8.as_ref())).expect("a file of the test");
     files
 }

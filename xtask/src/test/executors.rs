@@ -1,0 +1,46 @@
+//! The sandbox's tests again with every other executor than the usual one: what holds of one has to hold of all.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Result;
+
+use super::harness::run_suite;
+use super::report::Outcome;
+use crate::cargo::{Executable, ExecutableKind};
+use crate::command::on_system_path;
+
+/// The variable that tells a suite which executor its runs have.
+pub(super) const EXECUTOR: &str = "SANDBAR_TEST_EXECUTOR";
+
+/// Suites that ask about nothing but what a command can and can't do.
+const SUITES: &[&str] = &["sandbar::sandbox", "sandbar::terminal", "sandbar::programs"];
+
+/// The executors that a suite is run with besides the usual one.
+pub(super) fn executors_for(suite: &str) -> &'static [&'static str] {
+    if SUITES.contains(&suite) && on_system_path("bwrap") { &["bwrap"] } else { &[] }
+}
+
+/// Runs the suites as whoever this is.
+///
+/// # Errors
+/// A suite can't be started.
+pub(super) fn run(built: &[Executable], sandbar: &Path) -> Result<Outcome> {
+    if !on_system_path("bwrap") {
+        return Ok(Outcome::skipped("bwrap is not installed"));
+    }
+    let mut outcome = Outcome::default();
+    for executable in built.iter().filter(|executable| executable.kind == ExecutableKind::Test) {
+        let name = format!("{}::{}", executable.package, executable.target);
+        for executor in executors_for(&name) {
+            let command = || {
+                let mut command = Command::new(&executable.path);
+                command.env(EXECUTOR, executor).env("SANDBAR_BIN", sandbar).env("INSTA_UPDATE", "no");
+                command.current_dir(&executable.folder).stdout(Stdio::piped());
+                command
+            };
+            outcome.add(run_suite(&name, &format!(" (by {executor})"), command)?);
+        }
+    }
+    Ok(outcome)
+}
