@@ -77,7 +77,7 @@ pub(crate) struct SandboxArgs {
         hide_possible_values = true
     )]
     pub(crate) git: Git,
-    /// Who makes it: native is sandbar itself, bwrap the system's bubblewrap
+    /// Made by sandbar (native) or the system's bubblewrap
     #[arg(long = "sandbox", value_enum, value_name = "native|bwrap", hide_possible_values = true)]
     pub(crate) executor: Option<Executor>,
     /// Working directory, instead of the current one
