@@ -40,6 +40,8 @@ pub(crate) enum Line<'a> {
         limits: &'a [LimitReport],
         #[serde(skip_serializing_if = "Option::is_none")]
         out_of_memory: Option<OutOfMemory>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unprotected: Option<&'a AbsPath>,
     },
     /// Nothing comes any more.
     Closed { seq: Seq },
@@ -86,6 +88,7 @@ impl<'a> Line<'a> {
             timed_out: end.timed_out,
             limits: &end.limits,
             out_of_memory: end.out_of_memory,
+            unprotected: end.unprotected.as_ref(),
         }
     }
 

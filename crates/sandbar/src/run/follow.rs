@@ -531,6 +531,7 @@ impl Follower {
         let Some(end) = self.end else {
             return Err(Problem::new("the run ended without saying how").status(exit::CANNOT_RUN));
         };
+        limits::lost_protection(&end).into_iter().for_each(note);
         if !self.manner.quiet {
             limits::sentences(&end).into_iter().for_each(note);
         }
