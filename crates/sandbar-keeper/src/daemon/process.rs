@@ -301,6 +301,11 @@ impl Process {
             // Without it readers see as much as the log itself says.
             let _ = self.directory.close(&self.totals());
         }
+        let inputs = self.stdin.last_named();
+        if !inputs.is_empty() {
+            // Without it an input that is repeated finds that nothing takes it any more.
+            let _ = self.directory.note_inputs(&inputs);
+        }
     }
 
     /// Whether nothing can come any more.
