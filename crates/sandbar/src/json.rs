@@ -6,6 +6,8 @@ use sandbar_proto::{
 };
 use serde::Serialize;
 
+use crate::run::denials::Denial;
+
 /// One line.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
@@ -43,6 +45,8 @@ pub(crate) enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         unprotected: Option<&'a AbsPath>,
     },
+    /// What it probably was refused, once it has failed.
+    Denied(&'a Denial),
     /// Nothing comes any more.
     Closed { seq: Seq },
 }
