@@ -327,6 +327,7 @@ mod tests {
             timed_out: false,
             limits: Vec::new(),
             out_of_memory: None,
+            unprotected: None,
         }
     }
 
