@@ -105,6 +105,12 @@ impl Attempt {
         found.map_or(Expected::Stopped, |(_, expected)| *expected)
     }
 
+    /// The line of JSON that tells of it.
+    #[must_use]
+    pub fn line(&self) -> String {
+        serde_json::json!({"attempt": self.name, "area": self.area, "tries": self.tries}).to_string()
+    }
+
     pub(crate) const fn control(self, control: Control) -> Self {
         Self { control, ..self }
     }

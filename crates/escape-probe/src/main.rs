@@ -43,8 +43,7 @@ fn main() -> io::Result<ExitCode> {
 fn list() -> io::Result<ExitCode> {
     let mut out = io::stdout().lock();
     for attempt in attempts() {
-        let line = serde_json::json!({"attempt": attempt.name, "area": attempt.area, "tries": attempt.tries});
-        writeln!(out, "{line}")?;
+        writeln!(out, "{}", attempt.line())?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use super::files::rename;
@@ -138,5 +137,6 @@ pub(crate) fn own_write(stage: &Stage) -> Outcome {
 
 pub(crate) fn own_socket(stage: &Stage) -> Outcome {
     let Some(socket) = &stage.own_socket else { return Outcome::absent("there is no keeper here") };
-    reach(UnixStream::connect(socket))
+    // A stream would be refused for its kind alone.
+    reach(super::sockets::connect_sequential(socket))
 }

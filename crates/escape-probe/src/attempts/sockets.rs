@@ -40,10 +40,14 @@ pub(crate) fn stream_by_abstract_name(stage: &Stage) -> Outcome {
 }
 
 pub(crate) fn sequential_by_path(stage: &Stage) -> Outcome {
-    let address = path_address(&stage.outside("sequential.sock"));
-    let connected = socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0)
-        .and_then(|socket| sys!(libc::SYS_connect, &socket, &address[..], address.len()));
-    reach(connected)
+    reach(connect_sequential(&stage.outside("sequential.sock")))
+}
+
+/// Connects to a socket of kind SEQPACKET.
+pub(super) fn connect_sequential(path: &Path) -> io::Result<i64> {
+    let address = path_address(path);
+    socket(libc::AF_UNIX, libc::SOCK_SEQPACKET, 0)
+        .and_then(|socket| sys!(libc::SYS_connect, &socket, &address[..], address.len()))
 }
 
 fn send_to(socket: io::Result<std::os::fd::OwnedFd>, address: &[u8]) -> Outcome {
