@@ -60,6 +60,19 @@ pub enum When {
     Root,
     /// For everybody else as the caller.
     User,
+    /// Where bubblewrap makes the sandbox.
+    Bwrap,
+    /// Where both hold.
+    Both(&'static Self, &'static Self),
+}
+
+/// What makes a sandbox. What holds of one has to hold of all, but for what the table names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Executor {
+    /// Sandbar itself.
+    Native,
+    /// The system's bubblewrap, for Sandbar.
+    Bwrap,
 }
 
 /// The sandbox that attempts are made in.
@@ -71,6 +84,8 @@ pub struct Setting {
     pub network: bool,
     /// Whether root is the caller.
     pub root: bool,
+    /// What makes it.
+    pub executor: Executor,
 }
 
 impl When {
@@ -81,6 +96,8 @@ impl When {
             Self::NetworkOn => setting.network,
             Self::Root => setting.root,
             Self::User => !setting.root,
+            Self::Bwrap => setting.executor == Executor::Bwrap,
+            Self::Both(one, other) => one.holds(setting) && other.holds(setting),
         }
     }
 }
@@ -98,7 +115,7 @@ impl Expected {
 }
 
 impl Attempt {
-    /// What has to come of it in a sandbox, whichever executor makes that: what holds of one has to hold of all.
+    /// What has to come of it in a sandbox.
     #[must_use]
     pub fn expected(&self, setting: Setting) -> Expected {
         let found = self.accepted.iter().find(|(when, _)| when.holds(setting));
@@ -129,7 +146,7 @@ mod tests {
         let act = |_: &Stage| Outcome::denied("");
         let attempt =
             Attempt { name: "x", area: "y", tries: "z", accepted: &[], control: Control::Allowed, act };
-        let setting = Setting { writable: true, network: false, root: true };
+        let setting = Setting { writable: true, network: false, root: true, executor: Executor::Native };
         assert_eq!(attempt.expected(setting), Expected::Stopped);
         let attempt = attempt.accepted(&[
             (When::NetworkOn, Expected::Allowed("asked for")),
@@ -138,6 +155,11 @@ mod tests {
         assert_eq!(attempt.expected(setting), Expected::Either("kernel"));
         assert_eq!(attempt.expected(Setting { network: true, ..setting }), Expected::Allowed("asked for"));
         assert_eq!(attempt.expected(Setting { writable: false, ..setting }), Expected::Stopped);
+        let attempt =
+            attempt.accepted(&[(When::Both(&When::Root, &When::Bwrap), Expected::Allowed("its /dev"))]);
+        assert_eq!(attempt.expected(setting), Expected::Stopped);
+        let by_bwrap = Setting { executor: Executor::Bwrap, ..setting };
+        assert_eq!(attempt.expected(by_bwrap), Expected::Allowed("its /dev"));
     }
 
     #[test]

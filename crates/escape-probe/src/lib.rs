@@ -15,6 +15,6 @@ pub mod run;
 pub mod stage;
 mod table;
 
-pub use expect::{Attempt, Control, Expected, Setting};
+pub use expect::{Attempt, Control, Executor, Expected, Setting};
 pub use outcome::{Outcome, Verdict};
 pub use table::attempts;

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use escape_probe::run::Told;
-use escape_probe::{Attempt, Control, Expected, Setting, Verdict, attempts};
+use escape_probe::{Attempt, Control, Executor, Expected, Setting, Verdict, attempts};
 use sandbar_testkit::need::Need;
 use sandbar_testkit::{Finished, Home, finish, need};
 
@@ -77,70 +77,68 @@ fn describe(told: &Told) -> String {
     format!("{}: {:?}, {}", told.attempt, told.result, told.detail)
 }
 
-/// Makes all attempts in the sandbox of `options` and compares.
-fn compare(options: &[&str], setting: Setting) {
-    let place = need!(Place::new());
-    let told = place.told(options);
+/// Makes all attempts in a sandbox and compares.
+fn compare(profile: &str, network: &str, executor: Executor) -> Need<()> {
+    let mut options = vec!["-p", profile, "--net", network];
+    if executor == Executor::Bwrap {
+        need::program("bwrap")?;
+        options.extend(["--sandbox", "bwrap"]);
+    }
+    let place = Place::new()?;
+    let told = place.told(&options);
+    let (writable, network) = (profile == "workspace", network == "on");
+    let setting = Setting { writable, network, root: need::is_root(), executor };
     let as_expected = |attempt: &Attempt, told: &Told| attempt.expected(setting).admits(told.result);
     let unexpected: Vec<String> = attempts()
         .zip(&told)
         .filter(|(attempt, told)| !as_expected(attempt, told))
         .map(|(attempt, told)| format!("{} instead of {:?}", describe(told), attempt.expected(setting)))
         .collect();
-    assert!(unexpected.is_empty(), "{options:?} as {setting:?}:\n{}", unexpected.join("\n"));
+    assert!(unexpected.is_empty(), "{options:?}, {setting:?}:\n{}", unexpected.join("\n"));
     // A probe that can do nothing at all would pass for a sandbox.
-    let meant = attempts()
-        .zip(&told)
-        .filter(|(attempt, _)| matches!(attempt.expected(setting), Expected::Allowed(_)));
+    let meant = attempts().filter(|attempt| matches!(attempt.expected(setting), Expected::Allowed(_)));
     assert!(meant.count() >= 4, "{told:?}");
-}
-
-fn setting(writable: bool, network: bool) -> Setting {
-    Setting { writable, network, root: need::is_root() }
+    Ok(())
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_in_a_workspace() {
-    compare(&["-p", "workspace"], setting(true, false));
+    need!(compare("workspace", "off", Executor::Native));
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_in_a_workspace_with_a_network() {
-    compare(&["-p", "workspace", "--net", "on"], setting(true, true));
+    need!(compare("workspace", "on", Executor::Native));
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only() {
-    compare(&["-p", "read-only"], setting(false, false));
+    need!(compare("read-only", "off", Executor::Native));
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only_with_a_network() {
-    compare(&["-p", "read-only", "--net", "on"], setting(false, true));
+    need!(compare("read-only", "on", Executor::Native));
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_in_a_workspace_by_bubblewrap() {
-    need!(need::program("bwrap"));
-    compare(&["--sandbox", "bwrap", "-p", "workspace"], setting(true, false));
+    need!(compare("workspace", "off", Executor::Bwrap));
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_in_a_workspace_with_a_network_by_bubblewrap() {
-    need!(need::program("bwrap"));
-    compare(&["--sandbox", "bwrap", "-p", "workspace", "--net", "on"], setting(true, true));
+    need!(compare("workspace", "on", Executor::Bwrap));
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only_by_bubblewrap() {
-    need!(need::program("bwrap"));
-    compare(&["--sandbox", "bwrap", "-p", "read-only"], setting(false, false));
+    need!(compare("read-only", "off", Executor::Bwrap));
 }
 
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only_with_a_network_by_bubblewrap() {
-    need!(need::program("bwrap"));
-    compare(&["--sandbox", "bwrap", "-p", "read-only", "--net", "on"], setting(false, true));
+    need!(compare("read-only", "on", Executor::Bwrap));
 }
 
 #[test]

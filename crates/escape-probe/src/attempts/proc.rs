@@ -186,6 +186,42 @@ pub(crate) fn move_to_cgroup(_: &Stage) -> Outcome {
     write("/sys/fs/cgroup/cgroup.procs")
 }
 
+/// Changes the mode of the first of these to what it is. Each is one for the whole host, whatever it is mounted as.
+fn change_mode(paths: &[&str]) -> Outcome {
+    let change =
+        |path: &str| fs::metadata(path).and_then(|found| fs::set_permissions(path, found.permissions()));
+    let tried = paths.iter().map(|path| reach(change(path)));
+    tried
+        .reduce(|one, other| if one.verdict.is_stopped() { other } else { one })
+        .unwrap_or_else(|| Outcome::error("nothing was named"))
+}
+
+pub(crate) fn proc_mode(_: &Stage) -> Outcome {
+    change_mode(&[
+        "/proc/uptime",
+        "/proc/meminfo",
+        "/proc/kmsg",
+        "/proc/tty/ldiscs",
+        "/proc/pressure",
+        "/proc",
+    ])
+}
+
+pub(crate) fn device_mode(_: &Stage) -> Outcome {
+    change_mode(&["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"])
+}
+
+pub(crate) fn device_mode_by_descriptor(_: &Stage) -> Outcome {
+    let change =
+        File::open("/dev/null").and_then(|null| null.set_permissions(null.metadata()?.permissions()));
+    reach(change)
+}
+
+pub(crate) fn device_times(_: &Stage) -> Outcome {
+    use crate::raw::{self, sys};
+    reach(sys!(libc::SYS_utimensat, libc::AT_FDCWD, &raw::path("/dev/null"), 0, 0))
+}
+
 /// Opens the first of these devices that gives an answer other than that it is not there.
 fn device(paths: &[&str]) -> Outcome {
     let tried = paths.iter().map(|path| reach(open_to_write(path)));

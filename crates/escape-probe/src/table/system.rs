@@ -13,6 +13,8 @@ const HANDED_OVER: &str =
     "the caller gave this file: its content can't be changed, its mode and attributes can";
 const OWN_PROGRAMS: &str = "programs that run from memory have no more rights than others";
 const DESCRIPTIONS: &str = "descriptions of this user's keys are listed, their values are not";
+const BWRAPS_DEVICES: &str = "bubblewrap can't make a device read-only without making it useless";
+const ROOT_BY_BWRAP: When = When::Both(&When::Root, &When::Bwrap);
 const KERNEL: Control = Open("it depends on how the kernel was built");
 const DEVICES: Control = Open("it depends on which devices the host has");
 const PID_1: Control = Open("without a sandbox pid 1 is the host's own");
@@ -72,6 +74,13 @@ pub(super) const PROC: &[Attempt] = &[
     attempt("sys", "event-helper", "open the kernel's helper for events for writing", proc::event_helper).control(KERNEL),
     attempt("sys", "make-cgroup", "make a cgroup", proc::make_cgroup).control(Open("not every host has cgroups")),
     attempt("sys", "move-to-cgroup", "open the processes of the root cgroup for writing", proc::move_to_cgroup).control(Open("not every host has cgroups")),
+    attempt("proc", "proc-mode", "change the mode of a file of /proc, which is the host's too", proc::proc_mode).control(Root),
+    attempt("dev", "device-mode", "change the mode of /dev/null and its like, which are the host's", proc::device_mode)
+        .accepted(&[(ROOT_BY_BWRAP, Allowed(BWRAPS_DEVICES))]).control(Root),
+    attempt("dev", "device-mode-by-descriptor", "change it through a descriptor", proc::device_mode_by_descriptor)
+        .accepted(&[(ROOT_BY_BWRAP, Allowed(BWRAPS_DEVICES))]).control(Root),
+    attempt("dev", "device-times", "change the times of /dev/null", proc::device_times)
+        .accepted(&[(When::Bwrap, Allowed(BWRAPS_DEVICES))]),
     attempt("dev", "memory-device", "open /dev/mem and its like", proc::memory_device).control(DEVICES),
     attempt("dev", "message-device", "open /dev/kmsg", proc::message_device).control(Root),
     attempt("dev", "disk-device", "open a disk", proc::disk_device).control(DEVICES),
