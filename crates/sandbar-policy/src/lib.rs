@@ -21,6 +21,7 @@ mod caches;
 mod carve;
 mod compile;
 mod credentials;
+pub mod denials;
 pub mod env_policy;
 mod executor;
 mod explain;
