@@ -361,9 +361,9 @@ pub(crate) fn set_user_id_bit_by_descriptor(stage: &Stage) -> Outcome {
 }
 
 pub(crate) fn set_user_id_bit_by_fchmodat2(stage: &Stage) -> Outcome {
-    with_own_file(stage, |path| {
-        sys!(libc::SYS_fchmodat2, libc::AT_FDCWD, &raw::path(path), 0o4755, 0).map(drop)
-    })
+    // The same number everywhere; libc does not name it for every architecture.
+    const FCHMODAT2: libc::c_long = 452;
+    with_own_file(stage, |path| sys!(FCHMODAT2, libc::AT_FDCWD, &raw::path(path), 0o4755, 0).map(drop))
 }
 
 pub(crate) fn create_with_set_user_id_bit(stage: &Stage) -> Outcome {
