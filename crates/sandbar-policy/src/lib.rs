@@ -39,6 +39,7 @@ mod permissions;
 mod profile;
 mod reader;
 mod request;
+pub mod seatbelt;
 mod secrets;
 pub mod syscalls;
 mod workspace;
@@ -47,6 +48,8 @@ mod workspace;
 mod fake_host;
 #[cfg(test)]
 mod simulator;
+#[cfg(test)]
+mod views;
 
 pub use compile::{Compiled, LaunchPlan, Step, compile};
 pub use confinement::{Confinement, Nature, Openings, Place, Reach};
