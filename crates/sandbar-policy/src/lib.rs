@@ -42,6 +42,7 @@ mod request;
 pub mod seatbelt;
 mod secrets;
 pub mod syscalls;
+pub mod windows;
 mod workspace;
 
 #[cfg(test)]
