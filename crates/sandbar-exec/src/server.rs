@@ -9,17 +9,21 @@
 //! authenticates nobody: that is the caller's part, who hands over connections with the name of their owner.
 
 mod attach;
+mod config;
 mod connection;
+mod discovery;
 mod environment;
 mod files;
 mod follower;
 mod helper;
 mod host;
+mod http;
 mod keeper;
 mod launch;
 mod log;
 mod output;
 mod process;
+mod reading;
 mod refusal;
 mod session;
 mod sessions;
@@ -34,6 +38,8 @@ use sandbar_rpc::auth::Principal;
 use crate::ProcessError;
 pub use connection::Connection;
 pub use host::Host;
+use http::Http;
+pub use http::allow::{AllowedHost, AllowedHostError};
 use keeper::Keeper;
 pub use keeper::{Connect, Connections};
 pub use log::{Entry, Log};
@@ -73,6 +79,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     host: Host,
+    http: Http,
     keeper: Arc<Keeper>,
     sessions: Arc<Sessions>,
     log: Option<Log>,
@@ -93,7 +100,8 @@ impl Server {
     ) -> std::io::Result<Self> {
         let keeper = Arc::new(Keeper::new(connections, connect));
         let sessions = Sessions::new(Arc::clone(&keeper), &host.servers, settings)?;
-        Ok(Self { shared: Arc::new(Shared { host, keeper, sessions, log }) })
+        let http = Http::new(host.http_allow.clone());
+        Ok(Self { shared: Arc::new(Shared { host, http, keeper, sessions, log }) })
     }
 
     /// Takes over the sessions of servers that were killed; a resume does so as well.

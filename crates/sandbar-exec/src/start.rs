@@ -91,10 +91,153 @@ fn is_about_caches(failure: &StartFailure) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use sandbar_keeper::protocol::ProcessState;
+    use sandbar_policy::{GitMode, LaunchPlan, OwnDirectories, Profile};
+    use sandbar_proto::{
+        AbsPath, AfterLeader, Executor, Lifetime, Limits, OutputMode, ProcessAttributes, RunId, Sandbox, Seq,
+        StdinMode, Stdio,
+    };
+    use sandbar_testkit::need;
+
     use super::*;
+    use crate::{BoxFuture, Handles, ProcessControl, ProcessError, Watching};
 
     fn failure(step: StartStep, errno: i32) -> StartFailure {
         StartFailure { step, errno, path: None, detail: String::new() }
+    }
+
+    /// A keeper that starts nothing: it fails each time at one step, and remembers who was to make the sandbox.
+    struct Refusing {
+        step: Step,
+        asked: Mutex<Vec<&'static str>>,
+    }
+
+    impl Processes for Refusing {
+        fn start(
+            &self,
+            plan: LaunchPlan,
+            _: StartOptions,
+        ) -> BoxFuture<'_, Result<Box<dyn Process>, StartError>> {
+            let Sandbox::Linux(sandbox) = &plan.spec().sandbox else { panic!("there is no sandbox") };
+            self.asked.lock().unwrap().push(match sandbox.executor {
+                Executor::Native => "native",
+                Executor::Bwrap { .. } => "bwrap",
+            });
+            let failure = failure(StartStep::Sandbox(self.step.name().to_owned()), 1);
+            Box::pin(async { Err(StartError::Failed(failure)) })
+        }
+
+        fn follow(&self, _: RunId, _: Watching) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>> {
+            unreachable!("nothing runs")
+        }
+
+        fn follow_from(
+            &self,
+            _: RunId,
+            _: Watching,
+            _: Seq,
+        ) -> BoxFuture<'_, Result<Box<dyn Process>, ProcessError>> {
+            unreachable!("nothing runs")
+        }
+
+        fn list(&self) -> BoxFuture<'_, Result<Vec<ProcessState>, ProcessError>> {
+            unreachable!("nothing runs")
+        }
+
+        fn control(&self, _: RunId) -> Box<dyn ProcessControl> {
+            unreachable!("nothing runs")
+        }
+    }
+
+    fn abs(path: &std::path::Path) -> AbsPath {
+        AbsPath::new(path.as_os_str()).unwrap()
+    }
+
+    fn request(folder: &std::path::Path, executor: ExecutorWish, search: &[&str]) -> RunRequest {
+        let own = |name: &str| abs(&folder.join(name));
+        RunRequest {
+            argv: vec!["true".into()],
+            arg0: None,
+            cwd: abs(&folder.join("work")),
+            profile: Profile::Workspace,
+            network: None,
+            allow_write: Vec::new(),
+            may_write: Vec::new(),
+            allow_read: Vec::new(),
+            carve_outs: Vec::new(),
+            git: GitMode::Commit,
+            caches: CacheMode::CopyOnWrite,
+            executor,
+            search: search.iter().map(|path| abs(path.as_ref())).collect(),
+            env: Vec::new(),
+            git_env: Vec::new(),
+            stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
+            terminal: None,
+            attributes: ProcessAttributes::default(),
+            limits: Limits::default(),
+            lifetime: Lifetime::Connection,
+            after_leader: AfterLeader::Kill,
+            retention_bytes: 1 << 20,
+            home: None,
+            own: OwnDirectories {
+                runtime: own("run"),
+                state: own("state"),
+                config: own("config"),
+                cache: own("cache"),
+                home: None,
+                elsewhere: Vec::new(),
+            },
+            runtime_roots: Vec::new(),
+        }
+    }
+
+    /// Who was asked to make the sandbox, one after another, and how often somebody was told.
+    async fn asked(step: Step, executor: ExecutorWish, search: &[&str]) -> (Vec<&'static str>, usize) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("work")).unwrap();
+        let request = request(folder.path(), executor, search);
+        let compiled = facts::plan(&request, &LimitFacts::default()).unwrap();
+        let keeper = Refusing { step, asked: Mutex::default() };
+        let options = || {
+            Ok::<_, std::convert::Infallible>(StartOptions {
+                id: RunId::generate(),
+                watching: Watching::End,
+                handles: Handles::default(),
+                rollout: None,
+                owner: None,
+            })
+        };
+        let mut told = 0;
+        let limits = LimitFacts::default();
+        let started = start(&keeper, (request, &limits), compiled, options, |_| told += 1).await;
+        assert!(matches!(started.map(drop), Err(NotStarted::Start(StartError::Failed(_)))));
+        (keeper.asked.into_inner().unwrap(), told)
+    }
+
+    #[tokio::test]
+    async fn bubblewrap_makes_the_sandbox_where_this_program_may_not() {
+        let bwrap = need!(need::program("bwrap"));
+        let place = bwrap.parent().unwrap().to_str().unwrap();
+        for step in [Step::Namespaces, Step::IdMap] {
+            assert_eq!(
+                asked(step, ExecutorWish::Any, &[place]).await,
+                (vec!["native", "bwrap"], 1),
+                "{step}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_else_makes_it_when_that_is_not_wanted_does_not_help_or_nobody_is_there() {
+        let bwrap = need!(need::program("bwrap"));
+        let place = bwrap.parent().unwrap().to_str().unwrap();
+        let native = || (vec!["native"], 0);
+        assert_eq!(asked(Step::Namespaces, ExecutorWish::Native, &[place]).await, native());
+        assert_eq!(asked(Step::Namespaces, ExecutorWish::Any, &[]).await, native());
+        assert_eq!(asked(Step::Seccomp, ExecutorWish::Any, &[place]).await, native());
+        assert_eq!(asked(Step::Namespaces, ExecutorWish::Bwrap, &[place]).await, (vec!["bwrap"], 0));
     }
 
     #[test]

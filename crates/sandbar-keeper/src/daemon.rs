@@ -10,6 +10,7 @@ mod archive;
 mod caches;
 mod cgroups;
 mod connection;
+mod guards;
 mod limits;
 mod peer;
 mod placeholders;
@@ -49,6 +50,7 @@ use crate::transport::{self, Received};
 use archive::Archive;
 use cgroups::Cgroups;
 use connection::Connection;
+use guards::{GUARDED_AFTER, Guards};
 use peer::Confinement;
 pub use peer::Gate;
 use placeholders::Placeholders;
@@ -112,6 +114,8 @@ enum Target {
     Leaving,
     /// The host's mount table.
     Mounts,
+    /// Directories with names that runs protect.
+    Guards,
     /// The attendant's end.
     Attendant,
 }
@@ -128,6 +132,8 @@ enum Timer {
     Kill(RunId),
     /// Output that found no room.
     Retry(RunId),
+    /// A run is to be guarded from now on.
+    Guard(RunId),
     /// Another attendant may be started.
     Attendant,
 }
@@ -150,6 +156,7 @@ struct Keeper {
     timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     placeholders: Placeholders,
     cgroups: Cgroups,
+    guards: Guards,
     /// The most that a plan can give its command.
     hard_limits: Vec<(u32, Option<u64>)>,
     spawner: Spawner,
@@ -223,6 +230,7 @@ impl Keeper {
             timers: BinaryHeap::new(),
             placeholders: Placeholders::default(),
             cgroups: Cgroups::default(),
+            guards: Guards::default(),
             hard_limits: sandbar_sandbox::caller::hard_limits(),
             spawner: Spawner::default(),
             archive,
@@ -265,6 +273,9 @@ impl Keeper {
             self.targets.insert(self.next_token, target);
             epoll::add(&self.epoll, fd, EventData::new_u64(self.next_token), EventFlags::IN)?;
         }
+        let guarded = self.processes.iter().filter(|(_, process)| process.guard.is_some());
+        let guarded: Vec<RunId> = guarded.map(|(id, _)| *id).collect();
+        guarded.into_iter().for_each(|id| self.begin_guarding(id));
         Ok(())
     }
 
@@ -384,6 +395,7 @@ impl Keeper {
                 self.targets.remove(&token);
                 self.attendant_ended();
             }
+            Target::Guards => self.guards_changed(),
             Target::Mounts => {
                 let outdated = self.spares.take();
                 self.discard(outdated);
@@ -814,6 +826,7 @@ impl Keeper {
             match transport::receive(&process.holder.control, &mut packet) {
                 Ok(Received::Packet(PACKET_BYTES, fds)) => match Report::decode(&packet) {
                     Some(Report::Terminal) => self.take_terminal(id, fds),
+                    Some(Report::Walls) => self.take_walls(id, fds),
                     Some(Report::Running) => self.started(id),
                     Some(Report::LimitHeld(limit)) => self.limit_held(id, limit),
                     Some(Report::LeaderStopped(signal)) => self.leader_stopped(id, signal),
@@ -844,6 +857,9 @@ impl Keeper {
                 self.reply(client, req, Reply::Process { state: state.clone() });
             }
         }
+        if self.processes.get(&id).is_some_and(|process| process.guard.is_some()) {
+            self.timers.push(Reverse((Instant::now() + GUARDED_AFTER, Timer::Guard(id))));
+        }
     }
 
     fn failed_to_start(&mut self, id: RunId, failed: SetupFailure) {
@@ -866,6 +882,7 @@ impl Keeper {
     fn remove(&mut self, id: RunId) -> Option<Process> {
         let mut process = self.processes.remove(&id)?;
         self.placeholders.release(&process.placeholders);
+        self.guards.forget(id);
         if let Some(cgroup) = process.cgroup.take() {
             self.cgroups.remove(cgroup);
         }
@@ -877,6 +894,7 @@ impl Keeper {
             | Target::Connection(_)
             | Target::Leaving
             | Target::Mounts
+            | Target::Guards
             | Target::Attendant => false,
         });
         for client in process.watchers.keys() {
@@ -1097,6 +1115,7 @@ impl Keeper {
                 }
                 Timer::Kill(id) => self.kill_tree(id),
                 Timer::CpuLimit(id) => self.look_at_cpu(id),
+                Timer::Guard(id) => self.begin_guarding(id),
                 Timer::Attendant => self.attendant_may_start(),
                 Timer::Retry(id) => {
                     self.resume_streams(id);

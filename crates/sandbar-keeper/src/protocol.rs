@@ -208,6 +208,13 @@ pub struct Once {
     pub offset_bytes: u64,
 }
 
+impl Once {
+    /// How many bytes of `body` are among the first `accepted_bytes` of the whole input.
+    pub(crate) fn accepted_before(&self, accepted_bytes: u64, body: &[u8]) -> u64 {
+        accepted_bytes.saturating_sub(self.offset_bytes).min(body.len() as u64)
+    }
+}
+
 /// What a client hears of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use sandbar_proto::{ByteString, EndRecord, OutputTotals, RunId, Seq, StartRecord};
+use sandbar_proto::{ByteString, EndRecord, InputId, OutputTotals, RunId, Seq, StartRecord};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ const END_RESERVED: &str = "end.json.new";
 /// Everything that was written, where something was behind the end: its last sequence number is the one before the
 /// close.
 const CLOSED: &str = "closed.json";
+/// What was accepted as its input under names, where something was: whoever did not hear so asks again, also when the
+/// process has ended.
+const INPUTS: &str = "inputs.json";
 /// An empty file that says that the run's rollout is complete.
 const RECORDED: &str = "recorded";
 
@@ -91,6 +94,15 @@ impl ProcessDir {
         let last_seq = Seq(closing.last_seq.0.saturating_sub(1));
         let text = serde_json::to_vec(&OutputTotals { last_seq, ..*closing }).map_err(|_| Errno::INVAL)?;
         write_new(self.directory.as_fd(), CLOSED, &text)
+    }
+
+    /// Writes down what was accepted as input, in bytes under each name.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(crate) fn note_inputs(&self, accepted: &[(InputId, u64)]) -> Result<(), Errno> {
+        let text = serde_json::to_vec(accepted).map_err(|_| Errno::INVAL)?;
+        write_new(self.directory.as_fd(), INPUTS, &text)
     }
 
     /// Removes the directory and everything in it: the process never ran.
@@ -221,6 +233,13 @@ pub fn read(path: &Path) -> Option<Record> {
     Some(Record { start, end: read_json(&path.join(END)), path: path.to_owned() })
 }
 
+/// How many bytes the process in `directory`, which has ended, accepted of the input of that name. `None` where that is
+/// not on record, as in what releases before this one left.
+pub(crate) fn accepted_input(directory: &Path, name: InputId) -> Option<u64> {
+    let accepted: Vec<(InputId, u64)> = read_json(&directory.join(INPUTS))?;
+    accepted.into_iter().find_map(|(known, bytes)| (known == name).then_some(bytes))
+}
+
 /// What the log in `directory` says of what was written; what was dropped from it is not known.
 fn logged(directory: &Path) -> OutputTotals {
     // A log that can't be read says nothing; its readers are told why.
@@ -308,6 +327,7 @@ mod tests {
             timed_out: false,
             limits: Vec::new(),
             out_of_memory: None,
+            unprotected: None,
         }
     }
 

@@ -4,7 +4,7 @@
 //! <runtime>/            0700, owned by the caller, no symlink
 //!   k1-<context>/       one keeper: protocol major, and a hash of what its children inherit from it
 //!     sock  lock  start.lock
-//!     processes/<run id>/   start.json  end.json  closed.json  log.00000000 …
+//!     processes/<run id>/   start.json  end.json  closed.json  inputs.json  log.00000000 …
 //! ```
 //!
 //! Callers of one user share a keeper only if their children would come out the same: groups and network, mount

@@ -22,6 +22,7 @@ mod carve;
 mod compile;
 mod confinement;
 mod credentials;
+pub mod denials;
 pub mod env_policy;
 mod executor;
 mod explain;

@@ -66,6 +66,9 @@ pub enum ManagedError {
     /// An older mechanism is asked for.
     #[error("`useLegacyLandlock` is not supported")]
     LegacyLandlock,
+    /// More temporary directories than this executor says that it has.
+    #[error("`temporaryDirectories` is not supported: this executor announces none")]
+    TemporaryDirectories,
 }
 
 /// What the special places of a client stand for on this executor.
@@ -84,6 +87,9 @@ pub struct Places<'a> {
 pub fn read(sandbox: &FileSystemSandbox, places: Places<'_>) -> Result<Wanted, ManagedError> {
     if sandbox.use_legacy_landlock {
         return Err(ManagedError::LegacyLandlock);
+    }
+    if !sandbox.temporary_directories.is_empty() {
+        return Err(ManagedError::TemporaryDirectories);
     }
     match &sandbox.permissions {
         PermissionProfile::Disabled => Ok(everything()),
@@ -284,6 +290,7 @@ mod tests {
             workspace_roots: vec![WirePath(path("/w/a")), WirePath(path("/w/b"))],
             windows_sandbox_level: None,
             windows_sandbox_proxy_settings_mode: None,
+            temporary_directories: Vec::new(),
             use_legacy_landlock: false,
         };
         read(&sandbox, Places { cwd: &path("/w/a/src"), tmpdir: Some(&path("/var/t")) })
@@ -330,6 +337,7 @@ mod tests {
             workspace_roots: vec![WirePath(path("/elsewhere"))],
             windows_sandbox_level: None,
             windows_sandbox_proxy_settings_mode: None,
+            temporary_directories: Vec::new(),
             use_legacy_landlock: false,
         };
         let wanted = read(&sandbox, Places { cwd: &path("/c"), tmpdir: None }).unwrap();
@@ -377,6 +385,7 @@ mod tests {
             workspace_roots: vec![],
             windows_sandbox_level: None,
             windows_sandbox_proxy_settings_mode: None,
+            temporary_directories: Vec::new(),
             use_legacy_landlock: false,
         };
         let cwd = path("/w");
@@ -391,6 +400,11 @@ mod tests {
         assert_eq!(profile(external), Err(ManagedError::External));
         let old = FileSystemSandbox { use_legacy_landlock: true, ..plain(PermissionProfile::Disabled) };
         assert_eq!(read(&old, places), Err(ManagedError::LegacyLandlock));
+        let more = FileSystemSandbox {
+            temporary_directories: vec![WirePath(path("/t"))],
+            ..plain(PermissionProfile::Disabled)
+        };
+        assert_eq!(read(&more, places), Err(ManagedError::TemporaryDirectories));
     }
 
     #[test]

@@ -5,15 +5,23 @@
 //! plain absolute path on the way in. Fields that neither side knows are ignored, as the peer does; a field that asks
 //! for security is never among the unknown ones, since each has a name here.
 
+mod configuration;
+mod discovery;
 mod environment;
 mod files;
 mod frame;
+mod http;
 mod initialize;
 mod path;
 mod process;
 mod run;
 mod sandbox;
 
+pub use configuration::{ConfigLayer, ConfigLayers, ConfigRead, ConfigReadParams, KeyPath};
+pub use discovery::{
+    DiscoverParams, Discovered, DiscoveryRoot, InstalledPlugin, InstalledSkill, PluginFiles, Skill,
+    SkillDependencies, SkillPolicy, SkillTool, TextFile,
+};
 pub use environment::{Capabilities, EnvironmentInfo, EnvironmentStatus, Shell};
 pub use files::{
     BlockChunk, CanonicalPath, CopyParams, CreateDirectoryParams, DirectoryEntries, DirectoryEntry,
@@ -22,6 +30,7 @@ pub use files::{
     Walked, WatchMissingParams, Watching, WriteBlockParams, WriteFileParams, Written,
 };
 pub use frame::{FrameError, OutputFrame};
+pub use http::{HttpBodyDelta, HttpHeader, HttpRequestParams, HttpResponse, RedirectPolicy};
 pub use initialize::{Extensions, InitializeParams, InitializeResult, SessionEvicted};
 pub use path::{WirePath, WirePathError};
 pub use process::{
@@ -121,6 +130,12 @@ pub mod method {
     pub const FS_MISSING_CHANGED: &str = "fs/missingChanged";
     /// A request over the executor's network.
     pub const HTTP_REQUEST: &str = "http/request";
+    /// Notification: a piece of an answer's body.
+    pub const HTTP_BODY_DELTA: &str = "http/request/bodyDelta";
+    /// Reads configuration files.
+    pub const ENVIRONMENT_CONFIG_READ: &str = "environmentConfig/read";
+    /// Looks for skills and plugins.
+    pub const CAPABILITIES_DISCOVER_V2: &str = "capabilities/discoverV2";
 }
 
 /// Bytes as standard base64 with padding, as the dialect carries them.

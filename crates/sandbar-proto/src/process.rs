@@ -171,6 +171,9 @@ pub struct EndRecord {
     /// What ran out of memory, if it was ended for that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub out_of_memory: Option<OutOfMemory>,
+    /// The name that could not be protected any more, if it was ended for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unprotected: Option<AbsPath>,
 }
 
 impl EndRecord {

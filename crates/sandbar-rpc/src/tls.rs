@@ -58,8 +58,11 @@ pub(crate) fn server(files: &TlsFiles) -> Result<Arc<ServerConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
-/// Trusts the authorities in a PEM file, or else those of the system.
-pub(crate) fn client(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
+/// A client's side of TLS, which trusts the authorities in a PEM file, or else those of the system.
+///
+/// # Errors
+/// There are none that can be read.
+pub fn client(authorities: Option<&Path>) -> Result<Arc<ClientConfig>, TlsError> {
     let mut roots = RootCertStore::empty();
     match authorities {
         Some(path) => {

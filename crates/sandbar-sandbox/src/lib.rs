@@ -20,6 +20,8 @@ pub mod terminal;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "linux")]
+pub use linux::guard;
+#[cfg(target_os = "linux")]
 pub use linux::{HOLDER_ARGUMENT, Spare, Spawner, harden_self, holder_main};
 
 use std::fmt;

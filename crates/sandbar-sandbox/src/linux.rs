@@ -5,6 +5,7 @@
 
 mod bwrap;
 mod exec;
+pub mod guard;
 mod holder;
 mod landlock;
 mod memory;

@@ -182,6 +182,9 @@ pub enum Report {
     Failed(SetupFailure),
     /// The command's terminal is open; its other end comes with this packet, before [`Report::Running`].
     Terminal,
+    /// The sandbox has names that must stay protected; its mount namespace comes with this packet, before
+    /// [`Report::Running`].
+    Walls,
     /// The command was executed.
     Running,
     /// The leader was stopped by this signal.
@@ -225,6 +228,7 @@ const TREE_ENDED: u8 = 4;
 const TERMINAL: u8 = 5;
 const LEADER_STOPPED: u8 = 6;
 const LIMIT_HELD: u8 = 7;
+const WALLS: u8 = 8;
 const GO: u8 = 16;
 const SIGNAL_LEADER: u8 = 17;
 const SIGNAL_TREE: u8 = 18;
@@ -269,6 +273,7 @@ impl Report {
             }
             Self::TreeEnded => packet(TREE_ENDED, 0, 0, 0, [0; 4]),
             Self::Terminal => packet(TERMINAL, 0, 0, 0, [0; 4]),
+            Self::Walls => packet(WALLS, 0, 0, 0, [0; 4]),
             Self::LimitHeld(limit) => packet(LIMIT_HELD, limit as u8, 0, 0, [0; 4]),
             Self::Running => packet(RUNNING, 0, 0, 0, [0; 4]),
             Self::LeaderStopped(signal) => packet(LEADER_STOPPED, 0, signal, 0, [0; 4]),
@@ -299,6 +304,7 @@ impl Report {
                 Some(Self::Failed(SetupFailure { step, index, errno: number(bytes) }))
             }
             TERMINAL => Some(Self::Terminal),
+            WALLS => Some(Self::Walls),
             RUNNING => Some(Self::Running),
             LEADER_STOPPED => Some(Self::LeaderStopped(number(bytes))),
             TREE_ENDED => Some(Self::TreeEnded),

@@ -285,6 +285,7 @@ impl Recorder {
             timed_out: end.timed_out,
             limits: end.limits.clone(),
             out_of_memory: end.out_of_memory,
+            unprotected: end.unprotected.clone(),
             recorded_by: self.subject.recorded_by,
         })
     }

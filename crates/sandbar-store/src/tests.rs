@@ -72,6 +72,7 @@ fn exited(status: ExitStatus, millis: u64) -> ProcessEvent {
         timed_out: false,
         limits: Vec::new(),
         out_of_memory: None,
+        unprotected: None,
     })
 }
 

@@ -175,5 +175,6 @@ fn lost(id: RunId, bytes: u64) -> EndRecord {
         timed_out: false,
         limits: Vec::new(),
         out_of_memory: None,
+        unprotected: None,
     }
 }

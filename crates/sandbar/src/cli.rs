@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sandbar_exec::server::AllowedHost;
 use sandbar_policy::{ExecutorWish, Glob, Profile};
 use sandbar_proto::{ByteString, EnvVar, Limit, Limits, NetworkMode};
 
@@ -76,7 +77,7 @@ pub(crate) struct SandboxArgs {
         hide_possible_values = true
     )]
     pub(crate) git: Git,
-    /// Who makes it: native is sandbar itself, bwrap the system's bubblewrap
+    /// Made by sandbar (native) or the system's bubblewrap
     #[arg(long = "sandbox", value_enum, value_name = "native|bwrap", hide_possible_values = true)]
     pub(crate) executor: Option<Executor>,
     /// Working directory, instead of the current one
@@ -391,6 +392,9 @@ pub(crate) struct ServeArgs {
     /// Its private key, in PEM
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(crate) tls_key: Option<std::path::PathBuf>,
+    /// A host that http/request may reach, *.DOMAIN for all below; none without this; repeatable
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub(crate) http_allow: Vec<AllowedHost>,
     /// Write a line of JSON to standard error for each request: method, time, refusal, trace; no contents
     #[arg(long)]
     pub(crate) log: bool,

@@ -6,6 +6,8 @@ use sandbar_proto::{
 };
 use serde::Serialize;
 
+use crate::run::denials::Denial;
+
 /// One line.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
@@ -40,7 +42,11 @@ pub(crate) enum Line<'a> {
         limits: &'a [LimitReport],
         #[serde(skip_serializing_if = "Option::is_none")]
         out_of_memory: Option<OutOfMemory>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        unprotected: Option<&'a AbsPath>,
     },
+    /// What it probably was refused, once it has failed.
+    Denied(&'a Denial),
     /// Nothing comes any more.
     Closed { seq: Seq },
 }
@@ -86,6 +92,7 @@ impl<'a> Line<'a> {
             timed_out: end.timed_out,
             limits: &end.limits,
             out_of_memory: end.out_of_memory,
+            unprotected: end.unprotected.as_ref(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::escape::{self, Layout};
 use sandbar_proto::{EndRecord, Limit, LimitMechanism, LimitReport, OutOfMemory};
 
 /// What there is to say about limits at the end of a run, one sentence each. What nobody saw is not guessed at.
@@ -21,6 +22,16 @@ pub(crate) fn sentences(end: &EndRecord) -> Vec<String> {
         sentences.push("the command was ended because this machine ran out of memory.".to_owned());
     }
     sentences
+}
+
+/// Which name could not be protected any more, where a run was ended for that. A warning, so also for those who want no
+/// notes.
+pub(crate) fn lost_protection(end: &EndRecord) -> Option<String> {
+    let path = escape::escape(end.unprotected.as_ref()?.as_bytes(), Layout::OneLine);
+    Some(format!(
+        "the command was ended because {path} could not be protected from it any more: it was removed or replaced on this \
+         machine."
+    ))
 }
 
 fn sentence(report: &LimitReport, was_ended: bool) -> Option<String> {
@@ -55,6 +66,7 @@ pub(crate) fn cause(end: &EndRecord) -> Option<&'static str> {
     match end.out_of_memory {
         Some(OutOfMemory::Run) => return Some("memory limit"),
         Some(OutOfMemory::Host) => return Some("out of memory"),
+        None if end.unprotected.is_some() => return Some("unprotected"),
         None => {}
     }
     [(Limit::Cpu, "CPU limit"), (Limit::FileSize, "file size limit")]

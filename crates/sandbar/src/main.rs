@@ -25,6 +25,7 @@ mod output;
 mod places;
 mod plan;
 mod render;
+mod resolve;
 mod run;
 mod signal;
 mod status;

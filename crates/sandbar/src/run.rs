@@ -5,6 +5,7 @@
 //! rather than lose a byte.
 
 pub(crate) mod attach;
+pub(crate) mod denials;
 mod detach;
 mod elsewhere;
 pub(crate) mod failure;
@@ -33,6 +34,7 @@ use crate::render::{Problem, note};
 use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
 use crate::{environment, event_loop, exit, keepers, places, plan};
+use denials::Denials;
 use follow::{Follower, Manner, Role};
 use record::Record;
 use signals::{Signals, Wish};
@@ -60,7 +62,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let request = RunRequest { attributes, ..request(args, &directories, &env, streams)? };
     raise_file_size_limit();
     let (keeper, limits) = keeper.limits(&request)?;
-    let compiled = plan::compile(&request, &limits)?;
+    let mut compiled = plan::compile(&request, &limits)?;
     tell_notes(&compiled, &env, args.quiet);
     if args.detach {
         detach::warn(args, &directories);
@@ -68,6 +70,9 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let watched = compiled.watched.clone();
     let keeper = keeper.enter()?;
     let record = Record::begin(args, &directories, id, &compiled, &env)?;
+    // Its start needs them no more.
+    let permissions = std::mem::take(&mut compiled.permissions);
+    let denials = Denials::new(permissions, compiled.network, request.cwd.clone());
     let result = event_loop::block_on_and_leave(async {
         // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
         let mut signals =
@@ -92,7 +97,8 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
                     timeout: args.timeout,
                     keys: args.detach_keys.clone().unwrap_or_else(DetachKeys::none),
                 };
-                Follower::new(manner, process, record, streams.input(), signals)?.follow().await
+                let follower = Follower::new(manner, process, record, streams.input(), signals)?;
+                follower.explaining(denials).follow().await
             }
             Err(error) => {
                 let (problem, step, errno) = failure::problem(&error, &about);

@@ -89,6 +89,7 @@ pub(crate) mod tests {
             timed_out: false,
             limits: Vec::new(),
             out_of_memory: None,
+            unprotected: None,
         });
         Record { start, end, path: "/nowhere".into() }
     }

@@ -92,9 +92,12 @@ fn the_keys_that_detach_are_a_matter_of_choice() {
 fn a_viewer_that_is_ended_leaves_the_run_alone_and_its_terminal_as_it_was() {
     let home = need!(sandbox());
     let id = detached_on_a_terminal(&home, "printf \"\\033[?1049hshown\"; read line; exit 7");
-    let script = format!("sh -c 'echo $$ > pid; exec \"$0\" attach {id}' \"$0\"; echo status $?; read rest");
+    // Begins when it is told to: the viewer might have changed the terminal before it was looked at.
+    let script =
+        format!("read go; sh -c 'echo $$ > pid; exec \"$0\" attach {id}' \"$0\"; echo status $?; read rest");
     let mut terminal = Terminal::start(&home.host_shell(&script));
     let before = terminal.settings().local_modes;
+    terminal.type_keys("\r");
     terminal.expect("shown");
     let pid = std::fs::read_to_string(home.workspace().join("pid")).unwrap();
     let viewer = sandbar_testkit::processes::Process::find(pid.trim().parse().unwrap()).unwrap();

@@ -824,3 +824,24 @@ fn a_hangup_that_was_ignored_from_the_start_stays_ignored() {
     home.write("go", "");
     assert_eq!(running.finish(), Finished::with(0, "went on\n", ""));
 }
+
+#[test]
+fn a_command_that_fails_for_what_it_may_not_touch_is_explained() {
+    let home = need!(sandbox());
+    let run = |script: &str| finish(&mut home.sandbar(&["run", "--", "sh", "-c", script]));
+    let refused = run("touch /etc/sandbar-test");
+    assert_eq!(refused.code, Some(1));
+    let sentence = "probably failed because /etc/sandbar-test may only be read (profile workspace); `--allow-write /etc`";
+    assert!(refused.err().contains(sentence), "{}", refused.err());
+    // Who gets over it needs no explanation, and neither does who asked for none.
+    assert!(!run("touch /etc/sandbar-test; true").err().contains("probably"));
+    assert!(!home.run(&[], "touch /etc/sandbar-test").err().contains("probably"));
+    let json = finish(&mut home.sandbar(&["run", "--json", "--", "touch", "/etc/sandbar-test"])).out();
+    let denied: Vec<Value> = json
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &Value| line["type"] == "denied")
+        .collect();
+    assert_eq!(denied.len(), 1, "{json}");
+    assert_eq!((&denied[0]["path"], &denied[0]["access"]), (&"/etc/sandbar-test".into(), &"read".into()));
+}

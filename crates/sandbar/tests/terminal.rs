@@ -26,8 +26,10 @@ fn told(settings: &Termios) -> String {
 
 /// Runs `script`, which ends with `left` on a line of its own, and looks whether it left the terminal as it was.
 fn comes_back(home: &Home, script: &str, meanwhile: impl FnOnce(&mut Terminal)) {
-    let mut terminal = on_terminal(home, &format!("{script}\necho left; read rest"));
+    // Begins when it is told to: it might have changed the terminal before that was looked at.
+    let mut terminal = on_terminal(home, &format!("read go\n{script}\necho left; read rest"));
     let before = told(&terminal.settings());
+    terminal.type_keys("\r");
     terminal.wait_until_raw();
     meanwhile(&mut terminal);
     terminal.expect("left");

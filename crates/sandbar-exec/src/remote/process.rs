@@ -230,6 +230,7 @@ impl RemoteProcess {
             timed_out: false,
             limits: Vec::new(),
             out_of_memory: None,
+            unprotected: None,
         }
     }
 }

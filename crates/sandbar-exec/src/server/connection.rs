@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sandbar_proto::exec::{
-    CloseOutputParams, CloseStdinParams, Credit, EnvironmentStatus, Extensions, InitializeParams,
-    InitializeResult, ListParams, ProcessParams, ReadParams, ResizeParams, SignalParams, StartParams,
-    TerminateParams, TerminateResult, WaitParams, WriteParams, WriteResult, WriteStatus, method,
+    CloseOutputParams, CloseStdinParams, ConfigRead, ConfigReadParams, Credit, DiscoverParams, Discovered,
+    EnvironmentStatus, Extensions, InitializeParams, InitializeResult, ListParams, ProcessParams, ReadParams,
+    ResizeParams, SignalParams, StartParams, TerminateParams, TerminateResult, WaitParams, WriteParams,
+    WriteResult, WriteStatus, method,
 };
 use sandbar_proto::rpc::RpcError;
 use sandbar_rpc::auth::Principal;
@@ -16,9 +17,11 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 
 use super::files::ConnectionFiles;
+use super::http::ConnectionHttp;
 use super::process::{Known, Live};
+use super::reading::Reading;
 use super::session::{Attachment, Entry, Session};
-use super::{Shared, attach, launch, refusal};
+use super::{Shared, attach, config, discovery, launch, refusal};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -44,6 +47,7 @@ pub struct Connection {
     sender: Sender,
     number: u64,
     files: ConnectionFiles,
+    http: ConnectionHttp,
     phase: Mutex<Phase>,
     /// See [`Attachment::answering`].
     answering: Arc<watch::Sender<()>>,
@@ -66,8 +70,9 @@ impl Connection {
     pub(super) fn new(shared: Arc<Shared>, principal: Principal, sender: Sender) -> Arc<Self> {
         let number = shared.sessions.number();
         let files = ConnectionFiles::new(number, sender.clone());
+        let http = ConnectionHttp::new(sender.clone());
         let phase = Mutex::new(Phase::New);
-        Arc::new(Self { shared, principal, sender, number, files, phase, answering: Arc::default() })
+        Arc::new(Self { shared, principal, sender, number, files, http, phase, answering: Arc::default() })
     }
 
     fn phase(&self) -> Phase {
@@ -184,6 +189,61 @@ impl Connection {
                 Err(error) => responder.err(error),
             }
         });
+    }
+
+    fn http(self: &Arc<Self>, call: Call, responder: Responder) {
+        // Whoever may connect could reach whatever this machine reaches.
+        if !self.shared.http.is_on() {
+            return responder.err(refusal::invalid(
+                "disabled",
+                "http/request is off on this exec server: it would let every client use its network",
+            ));
+        }
+        if let Err(error) = self.ready("http") {
+            return responder.err(error);
+        }
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            let Shared { http, host, .. } = &*connection.shared;
+            connection.http.request(http, &host.env, call.params(), responder).await;
+        });
+    }
+
+    /// Tells of this machine what lies in its files.
+    fn describe(self: &Arc<Self>, kind: &str, call: Call, responder: Responder) {
+        if let Err(error) = self.ready(kind) {
+            return responder.err(error);
+        }
+        let connection = Arc::clone(self);
+        tokio::spawn(async move {
+            // A connection that ended needs no answer.
+            let answered = if call.method == method::CAPABILITIES_DISCOVER_V2 {
+                match connection.discover(&call).await {
+                    Ok(found) => responder.data_ok(&found).await,
+                    Err(error) => return responder.err(error),
+                }
+            } else {
+                match connection.read_config(&call).await {
+                    Ok(read) => responder.data_ok(&read).await,
+                    Err(error) => return responder.err(error),
+                }
+            };
+            drop(answered);
+        });
+    }
+
+    async fn read_config(&self, call: &Call) -> Result<ConfigRead, RpcError> {
+        let params: ConfigReadParams = call.params()?;
+        let (sandbox, legacy) = (params.sandbox.as_ref(), params.sandbox_policy.as_ref());
+        let reading = Reading::new(&self.files, &self.shared, sandbox, legacy)?;
+        config::read(&self.shared.host, &reading, &params).await
+    }
+
+    async fn discover(&self, call: &Call) -> Result<Discovered, RpcError> {
+        let params: DiscoverParams = call.params()?;
+        let (sandbox, legacy) = (params.sandbox.as_ref(), params.sandbox_policy.as_ref());
+        let reading = Reading::new(&self.files, &self.shared, sandbox, legacy)?;
+        discovery::discover(&self.shared.host, &reading).await
     }
 
     async fn carry_out(&self, session: &Arc<Session>, call: &Call, responder: Responder) {
@@ -414,11 +474,9 @@ impl Service for Connection {
             method::ENVIRONMENT_STATUS => {
                 responder.answer(self.ready("exec").map(|_| EnvironmentStatus::Ready));
             }
-            // Whoever may connect could reach whatever this machine reaches.
-            method::HTTP_REQUEST => responder.err(refusal::invalid(
-                "disabled",
-                "http/request is off on this exec server: it would let every client use its network",
-            )),
+            method::HTTP_REQUEST => self.http(call, responder),
+            method::ENVIRONMENT_CONFIG_READ => self.describe("environment config", call, responder),
+            method::CAPABILITIES_DISCOVER_V2 => self.describe("capability discovery", call, responder),
             name if name.starts_with("fs/") => self.file(call, responder),
             name if name.starts_with("process/") => self.process(call, responder),
             name => responder.err(refusal::unknown_method(name)),

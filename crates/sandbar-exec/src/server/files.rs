@@ -43,7 +43,7 @@ pub(super) struct ConnectionFiles {
 
 /// What makes two sandboxes the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Key {
+pub(super) struct Key {
     wanted: Wanted,
     cwd: AbsPath,
 }
@@ -128,7 +128,7 @@ impl ConnectionFiles {
             }
             return answer;
         }
-        match self.sandbox(shared, &front)? {
+        match Self::key(shared, front.sandbox.as_ref(), front.sandbox_policy.as_ref())? {
             None => self.here(part, &method, front.without_sandbox(params)?).await,
             Some(key) => {
                 let helper = self.helper(shared, key).await?;
@@ -143,6 +143,23 @@ impl ConnectionFiles {
         }
     }
 
+    /// Carries out a method that needs no memory, for a request that is no file method itself.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(super) async fn carry_out(
+        &self,
+        shared: &Arc<Shared>,
+        sandbox: Option<Key>,
+        method: &str,
+        params: Box<RawValue>,
+    ) -> Result<Box<RawValue>, RpcError> {
+        match sandbox {
+            None => self.here(Part::Files, method, params).await,
+            Some(key) => self.helper(shared, key).await?.call(self.connection, method, params).await,
+        }
+    }
+
     /// Where a handle is that was opened under a sandbox; also for another `fs/open` of its name, which is refused there.
     fn helper_of_handle(&self, part: Part, method: &str, front: &Front) -> Option<Arc<Helper>> {
         if part != Part::Handles {
@@ -153,16 +170,21 @@ impl ConnectionFiles {
         (method != method::FS_OPEN || helper.is_alive()).then_some(helper)
     }
 
-    /// The sandbox of a request, if it has one.
-    fn sandbox(&self, shared: &Shared, front: &Front) -> Result<Option<Key>, RpcError> {
-        let Front { sandbox, sandbox_policy, .. } = front;
-        if sandbox.is_none() && sandbox_policy.is_none() {
+    /// The sandbox that a request asks for, if it asks for one.
+    ///
+    /// # Errors
+    /// It can't be had.
+    pub(super) fn key(
+        shared: &Shared,
+        sandbox: Option<&FileSystemSandbox>,
+        legacy: Option<&LegacyPolicy>,
+    ) -> Result<Option<Key>, RpcError> {
+        if sandbox.is_none() && legacy.is_none() {
             return Ok(None);
         }
-        let named =
-            sandbox.as_ref().and_then(|sandbox| sandbox.cwd.as_ref().or(sandbox.workspace_roots.first()));
+        let named = sandbox.and_then(|sandbox| sandbox.cwd.as_ref().or(sandbox.workspace_roots.first()));
         let cwd = named.map_or_else(|| shared.host.cwd.clone(), |path| path.0.clone());
-        let wanted = launch::read_sandbox(&shared.host, &cwd, sandbox.as_ref(), sandbox_policy.as_ref())?;
+        let wanted = launch::read_sandbox(&shared.host, &cwd, sandbox, legacy)?;
         // Asking for none is as good as not asking.
         Ok((wanted.profile != Profile::DangerFullAccess).then_some(Key { wanted, cwd }))
     }

@@ -7,6 +7,8 @@ use sandbar_policy::OwnDirectories;
 use sandbar_proto::exec::{Capabilities, EnvironmentInfo, Shell, WirePath};
 use sandbar_proto::{AbsPath, EnvVar, LimitFacts, ProcessAttributes};
 
+use super::http::allow::AllowedHost;
+
 /// The executor.
 #[derive(Debug, Clone)]
 pub struct Host {
@@ -34,6 +36,8 @@ pub struct Host {
     pub runtime: RuntimeDir,
     /// Where servers tell each other which of them live. Made by the caller, for this user alone.
     pub servers: PathBuf,
+    /// What `http/request` may reach; nothing if this is empty.
+    pub http_allow: Vec<AllowedHost>,
 }
 
 impl Host {
@@ -41,6 +45,13 @@ impl Host {
     pub(super) fn tmpdir(&self) -> Option<AbsPath> {
         let set = self.env.iter().find(|var| var.name.as_bytes() == b"TMPDIR")?;
         AbsPath::new(set.value.clone()).ok()
+    }
+
+    /// Where Codex keeps this user's configuration: what the client finds here is its own kind's.
+    pub(super) fn codex_home(&self) -> Option<AbsPath> {
+        let set = self.env.iter().find(|var| var.name.as_bytes() == b"CODEX_HOME");
+        let set = set.and_then(|var| AbsPath::new(var.value.clone()).ok());
+        set.or_else(|| self.home.as_ref()?.join(".codex").ok())
     }
 
     /// The directories of `PATH`; relative ones are left out.
@@ -83,6 +94,9 @@ impl Host {
                 fs_watch_missing: true,
                 sandboxed_file_streaming: true,
                 file_write_streaming: true,
+                environment_config_read: true,
+                capability_discovery_v2: true,
+                http_header_env_vars: !self.http_allow.is_empty(),
                 ..Capabilities::default()
             },
         }

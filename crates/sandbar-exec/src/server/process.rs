@@ -175,6 +175,7 @@ impl Live {
             timed_out: false,
             limits: Vec::new(),
             out_of_memory: None,
+            unprotected: None,
         }
     }
 

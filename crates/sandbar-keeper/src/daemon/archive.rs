@@ -186,6 +186,7 @@ fn bury(record: &Record, now: Timestamp) {
         timed_out: false,
         limits: Vec::new(),
         out_of_memory: None,
+        unprotected: None,
     };
     // A full directory keeps the run without an end, and the next keeper tries again.
     let _ = records::write_lost(record, &end);
@@ -247,6 +248,7 @@ mod tests {
                 timed_out: false,
                 limits: Vec::new(),
                 out_of_memory: None,
+                unprotected: None,
             };
             process.finish(&end).unwrap();
         }

@@ -8,14 +8,15 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use sandbar_proto::{
-    AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals, PinnedPath,
-    ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
+    AbsPath, AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals,
+    PinnedPath, ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
 use serde::{Deserialize, Serialize};
 
 use super::caches::{Leases, SavedLeases};
 use super::cgroups::{RunCgroup, SavedRunCgroup};
+use super::guards::{Guard, SavedGuard};
 use super::stdin::{SavedStdin, Stdin};
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::log::{AppendError, Keep, LogWriter, SavedLog};
@@ -69,6 +70,10 @@ pub(super) struct Process {
     /// What the kernel had killed for lack of memory when it was started, if that is of interest.
     pub(super) host_oom_kills: Option<u64>,
     pub(super) placeholders: Vec<PinnedPath>,
+    /// The names that it protects, and the way to them.
+    pub(super) guard: Option<Guard>,
+    /// The name that could not be protected any more, and for which it was ended.
+    pub(super) unprotected: Option<AbsPath>,
     /// Held for their locks, which go with the process.
     pub(super) leases: Leases,
 }
@@ -272,7 +277,17 @@ impl Process {
         let limits = self.limits(status, usage);
         let out_of_memory = self.out_of_memory(status, &limits);
         let timed_out = self.timed_out;
-        let end = EndRecord { id, status, ended, usage, output, timed_out, limits, out_of_memory };
+        let end = EndRecord {
+            id,
+            status,
+            ended,
+            usage,
+            output,
+            timed_out,
+            limits,
+            out_of_memory,
+            unprotected: self.unprotected.clone(),
+        };
         // Its space was taken at the start; an error here is a broken file system, and those who watch still
         // hear how it ended.
         let _ = self.directory.finish(&end);
@@ -285,6 +300,11 @@ impl Process {
         if end.output.last_seq.next() != closed {
             // Without it readers see as much as the log itself says.
             let _ = self.directory.close(&self.totals());
+        }
+        let inputs = self.stdin.last_named();
+        if !inputs.is_empty() {
+            // Without it an input that is repeated finds that nothing takes it any more.
+            let _ = self.directory.note_inputs(&inputs);
         }
     }
 
@@ -330,6 +350,10 @@ pub(super) struct SavedProcess {
     is_ending: bool,
     host_oom_kills: Option<u64>,
     placeholders: Vec<PinnedPath>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    guard: Option<SavedGuard>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unprotected: Option<AbsPath>,
     leases: SavedLeases,
 }
 
@@ -388,6 +412,8 @@ impl Process {
             is_ending,
             host_oom_kills,
             placeholders,
+            guard,
+            unprotected,
             leases,
         } = self;
         match phase {
@@ -427,6 +453,8 @@ impl Process {
             killed: *killed,
             is_ending: *is_ending,
             host_oom_kills: *host_oom_kills,
+            guard: guard.as_ref().map(|guard| guard.save(kept)),
+            unprotected: unprotected.clone(),
             placeholders: placeholders.clone(),
             leases: leases.save(kept),
         })
@@ -463,6 +491,8 @@ impl Process {
             is_ending,
             host_oom_kills,
             placeholders,
+            guard,
+            unprotected,
             leases,
         } = saved;
         let stalled = stalled.map(|(stream, bytes)| (stream, bytes.into_bytes()));
@@ -496,6 +526,8 @@ impl Process {
             is_ending,
             host_oom_kills,
             placeholders,
+            guard: guard.map(|guard| Guard::restore(guard, adopted)).transpose()?,
+            unprotected,
             leases: Leases::restore(leases, adopted)?,
         })
     }

@@ -239,6 +239,8 @@ impl Starter<'_> {
             killed: false,
             is_ending: false,
             host_oom_kills: None,
+            guard: None,
+            unprotected: None,
             placeholders,
             leases,
             phase: Phase::Starting { spec: Box::new(spec), waiting: Vec::new() },

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{Keeper, Target};
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::protocol::{Event, Once, Refusal, Reply};
+use crate::records;
 
 /// Stdin bytes that wait for the process to read them.
 const STDIN_BOUND_BYTES: usize = 1024 * 1024;
@@ -23,6 +24,10 @@ const STDIN_BOUND_BYTES: usize = 1024 * 1024;
 /// Names of input that are remembered for each process: as many as one connection of an exec server can have under way
 /// (`max_in_flight`), since those are the ones whose answer may be lost with it. What is older is forgotten.
 const REMEMBERED: usize = 4096;
+
+/// Names that stay on record when a process has ended, the newest: a record is to take no more than some kilobytes, and of
+/// what a process took last seldom more than one answer is lost.
+const KEPT: usize = 256;
 
 /// Standard input as clients see it.
 #[derive(Debug, Default)]
@@ -115,7 +120,7 @@ impl Stdin {
     /// that name before counts and is not written again, also when nothing takes any more.
     pub(super) fn append_once(&mut self, once: Once, bytes: &[u8]) -> Option<u64> {
         let known = self.named.accepted.get(&once.name).copied();
-        let before = known.unwrap_or(0).saturating_sub(once.offset_bytes).min(bytes.len() as u64);
+        let before = once.accepted_before(known.unwrap_or(0), bytes);
         let new = &bytes[usize::try_from(before).unwrap_or(bytes.len())..];
         if known.is_some() && new.is_empty() {
             return Some(before);
@@ -123,6 +128,12 @@ impl Stdin {
         let accepted = before + self.append(new)?;
         self.named.note(once.name, once.offset_bytes.saturating_add(accepted));
         Some(accepted)
+    }
+
+    /// What was accepted under the names that stay on record, the oldest first.
+    pub(super) fn last_named(&self) -> Vec<(InputId, u64)> {
+        let mut named = self.named.save();
+        named.split_off(named.len().saturating_sub(KEPT))
     }
 
     /// Accepts what is new of `bytes`, which start at `offset` of the whole.
@@ -305,6 +316,9 @@ impl Keeper {
         once: Option<Once>,
         bytes: &[u8],
     ) -> Result<Reply, Refusal> {
+        if let (Some(once), false) = (once, self.processes.contains_key(&id)) {
+            return self.input_before(id, once, bytes);
+        }
         let process = self.process(id)?;
         process.typist = Some(client);
         let accepted = match once {
@@ -313,6 +327,21 @@ impl Keeper {
         };
         let accepted_bytes = accepted.ok_or(Refusal::StdinClosed)?;
         self.pump_stdin(id);
+        Ok(Reply::Written { accepted_bytes })
+    }
+
+    /// What a process that has ended accepted of an input with a name, all of which was accepted before: whoever asks again
+    /// did not hear of it.
+    ///
+    /// # Errors
+    /// [`Refusal::Unknown`], where it accepted less.
+    fn input_before(&self, id: RunId, once: Once, bytes: &[u8]) -> Result<Reply, Refusal> {
+        let directory = self.home.processes().join(id.to_string());
+        let known = records::accepted_input(&directory, once.name).ok_or(Refusal::Unknown { id })?;
+        let accepted_bytes = once.accepted_before(known, bytes);
+        if accepted_bytes < bytes.len() as u64 {
+            return Err(Refusal::Unknown { id });
+        }
         Ok(Reply::Written { accepted_bytes })
     }
 

@@ -256,6 +256,8 @@ impl Keeper {
             timers,
             placeholders,
             cgroups,
+            // Made anew from what the processes protect.
+            guards: _,
             hard_limits: _,
             spawner: _,
             archive,

@@ -25,6 +25,9 @@ pub struct FileSystemSandbox {
     /// The home that the client believes the executor to have; no place that we know relates to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_home_dir: Option<WirePath>,
+    /// Directories of the executor that the client takes for temporary besides the usual ones; none that we announce.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub temporary_directories: Vec<WirePath>,
     /// Of Windows; `disabled` elsewhere.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub windows_sandbox_level: Option<String>,

@@ -21,7 +21,7 @@ use super::prepare::{Launch, Maker, MapWriter, Walls};
 use super::sys::{self, Dumpable, Waited};
 use super::terminal::Wanted;
 use super::watch::Watch;
-use super::{landlock, mounts, tree};
+use super::{landlock, mounts, spare, tree};
 use crate::report::{Order, PACKET_BYTES, Report, SetupFailure, Step};
 
 /// The descriptor of the control channel in the holder: the first one behind the standard streams.
@@ -196,6 +196,9 @@ fn build_walls(
         }
         Maker::Bwrap => walls.mounts.verify()?,
     }
+    if walls.guarded {
+        hand_over_walls().map_err(fail(Step::Mount))?;
+    }
     // Opened with the rights that are left of the caller's; another user may not reach every path.
     let ruleset = walls.landlock.as_ref().map(landlock::Prepared::build).transpose()?;
     match walls.maker {
@@ -220,6 +223,13 @@ fn build_walls(
     // SAFETY: the compiled program is live and laid out as the kernel's instructions.
     unsafe { sys::install_filter(filter.cast(), length) }.map_err(fail(Step::Seccomp))?;
     Ok(terminal)
+}
+
+/// Gives the keeper the mount namespace, which it can't open itself: nobody looks into this process.
+fn hand_over_walls() -> Result<(), Errno> {
+    use rustix::fs::{Mode, OFlags};
+    let mounts = rustix::fs::open(c"/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    spare::send_packet(control(), &Report::Walls.encode(), &[mounts.as_fd()])
 }
 
 /// Waits for or writes the id maps of the own user namespace.

@@ -177,7 +177,7 @@ fn clone_tree(path: &CStr, identity: FileIdentity, step: Step, index: u32) -> Re
     clone_mount(place.as_fd(), c"", Reach::Tree).map_err(fail)
 }
 
-fn clone_mount(at: BorrowedFd<'_>, path: &CStr, reach: Reach) -> Result<OwnedFd, Errno> {
+pub(super) fn clone_mount(at: BorrowedFd<'_>, path: &CStr, reach: Reach) -> Result<OwnedFd, Errno> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if matches!(reach, Reach::Tree) {
@@ -187,13 +187,13 @@ fn clone_mount(at: BorrowedFd<'_>, path: &CStr, reach: Reach) -> Result<OwnedFd,
 }
 
 /// Mounts the detached tree `tree` onto `target`.
-fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
+pub(super) fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     move_mount(tree, c"", target, c"", flags)
 }
 
 /// A new tmpfs, not mounted anywhere yet.
-fn new_tmpfs(mode: &CStr, size: Option<&CStr>) -> Result<OwnedFd, Errno> {
+pub(super) fn new_tmpfs(mode: &CStr, size: Option<&CStr>) -> Result<OwnedFd, Errno> {
     let context = fsopen(c"tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), c"mode", mode)?;
     if let Some(size) = size {

@@ -590,3 +590,16 @@ pub(super) fn refuse_capabilities() -> Result<(), Errno> {
     }
     Err(Errno::PERM)
 }
+
+/// The user namespace that the namespace behind `fd` belongs to, ioctl_ns(2), Linux 4.9.
+///
+/// # Errors
+/// EPERM if it is not ours or one below it, ENOTTY if there is no namespace behind `fd`.
+pub(super) fn owner_of_namespace(fd: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    // _IO(0xb7, 1) of linux/nsfs.h.
+    const NS_GET_USERNS: u32 = 0xb701;
+    // SAFETY: the request takes no argument.
+    let owner = check(c_long::from(unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_USERNS as _) }))?;
+    // SAFETY: the kernel returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(owner).map_err(|_| Errno::OVERFLOW)?) })
+}

@@ -89,13 +89,14 @@ pub(super) fn execute(args: &DoctorArgs) -> Result<u8, Problem> {
 fn checks(directories: &Directories) -> Vec<Check> {
     let runtime = places::runtime(directories);
     let trial = trial::run(directories);
-    let works = trial.sandbox.status == Verdict::Ok;
+    let works = matches!(trial.sandbox.status, Verdict::Ok | Verdict::Warn);
     let mut checks = system::checks(works);
     checks.push(trial.overlay);
     checks.push(runtime);
     checks.push(places::state(directories));
     checks.push(trial.keeper);
     checks.push(trial.sandbox);
+    checks.extend(trial.others);
     checks.push(trial.limits);
     checks
 }

@@ -3,8 +3,6 @@
 //! Everything is taken from the plan that `sandbar run` would start with the same flags, never computed a second
 //! way. Nothing is started.
 
-mod resolve;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -16,9 +14,9 @@ use crate::cli::{EnvArgs, PolicyCommand, PolicyEnvArgs, PolicyExplainArgs, Polic
 use crate::dirs::Directories;
 use crate::escape::{self, Layout};
 use crate::render::Problem;
+use crate::resolve::{self, Place};
 use crate::table::Table;
 use crate::{environment, output, plan};
-use resolve::Place;
 
 /// Carries a command out.
 ///

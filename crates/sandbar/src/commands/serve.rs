@@ -38,7 +38,7 @@ async fn serve(args: &ServeArgs, directories: &Directories, runtime: &RuntimeDir
     let limits = keeper.limits()?;
     let processes = keeper.converse()?;
     let connections = Connections { processes, readers: keepers::connect_or_start(runtime)?.converse()? };
-    let host = host(directories, runtime, limits)?;
+    let host = Host { http_allow: args.http_allow.clone(), ..host(directories, runtime, limits)? };
     let settings = Settings { session_ttl: args.session_ttl, ..Settings::default() };
     let server =
         Server::new(host, connections, connect(runtime), settings, args.log.then(log)).map_err(|error| {
@@ -243,6 +243,7 @@ fn host(directories: &Directories, runtime: &RuntimeDir, limits: LimitFacts) -> 
         limits,
         runtime: runtime.clone(),
         servers,
+        http_allow: Vec::new(),
     })
 }
 

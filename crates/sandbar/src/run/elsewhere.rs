@@ -34,6 +34,14 @@ use crate::{event_loop, exit, output};
 /// It could not be run; statuses 125 to 127.
 pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -> Result<u8, Problem> {
     let profile = args.sandbox.profile()?;
+    if args.sandbox.executor.is_some() {
+        return Err(cannot_run(
+            "--sandbox chooses a program of this machine, and the command runs elsewhere".to_owned(),
+        )
+        .at("--sandbox with --on")
+        .advise("leave it out: the other machine chooses")
+        .status(exit::USAGE));
+    }
     let streams = Streams::choose(args, profile)?.relayed();
     let limits = args.limits()?;
     event_loop::block_on_and_leave(async {

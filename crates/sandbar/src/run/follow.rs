@@ -9,6 +9,7 @@ use sandbar_proto::{EndRecord, ExitStatus, ProcessEvent, RunId, Stream, Terminal
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::denials::{Denial, Denials};
 use super::record::Record;
 use super::relay::{self, Output, Report, Written};
 use super::signals::{Signals, Wish};
@@ -87,6 +88,8 @@ pub(super) struct Follower {
     /// The signal that makes us leave, since the keeper does not heed any.
     unheeded: Option<i32>,
     told_stall: bool,
+    /// What may have been refused, where the rules are known here.
+    denials: Option<Denials>,
 }
 
 /// What the loop woke up for.
@@ -151,6 +154,7 @@ impl Follower {
             lost_output: false,
             unheeded: None,
             told_stall: false,
+            denials: None,
             leaving: None,
             manner,
         })
@@ -259,6 +263,13 @@ impl Follower {
         Ok(())
     }
 
+    /// What was probably refused to a command that failed.
+    fn denied(&self) -> Vec<Denial> {
+        let failed =
+            self.end.as_ref().is_some_and(|end| end.status.shell_code() != Some(0) && !end.timed_out);
+        self.denials.as_ref().filter(|_| failed).map(Denials::found).unwrap_or_default()
+    }
+
     /// Leaves the command to itself, and its record to others.
     async fn leave(mut self) -> Result<u8, Problem> {
         let status = self.leaving.unwrap_or(exit::OK);
@@ -282,8 +293,21 @@ impl Follower {
         Ok(status)
     }
 
+    /// Says at the end what the command was probably refused.
+    pub(super) fn explaining(self, denials: Denials) -> Self {
+        Self { denials: Some(denials), ..self }
+    }
+
     async fn take(&mut self, event: ProcessEvent) {
         self.record.event(&event);
+        if let (Some(denials), ProcessEvent::Output { stream, bytes, .. }) = (&mut self.denials, &event) {
+            denials.feed(*stream, bytes);
+        }
+        if self.manner.json && matches!(event, ProcessEvent::Closed { .. }) {
+            for denial in self.denied() {
+                self.write(Written::Line(Line::Denied(&denial).bytes())).await;
+            }
+        }
         if let Some(offset_bytes) = self.record.needed_from() {
             self.process.needs_from(offset_bytes);
         }
@@ -528,9 +552,13 @@ impl Follower {
                 Role::Viewer => exit::FAILED,
             });
         }
+        if !self.manner.quiet && !self.manner.json {
+            self.denied().iter().for_each(|denial| note(denial.sentence()));
+        }
         let Some(end) = self.end else {
             return Err(Problem::new("the run ended without saying how").status(exit::CANNOT_RUN));
         };
+        limits::lost_protection(&end).into_iter().for_each(note);
         if !self.manner.quiet {
             limits::sentences(&end).into_iter().for_each(note);
         }

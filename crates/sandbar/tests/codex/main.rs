@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
+mod mcp;
 mod model;
 
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use sandbar_testkit::need::Need;
 use sandbar_testkit::{DEADLINE, Finished, Home, Link, Running, eventually, finish, need};
 use serde_json::json;
 
-use model::{Model, Step, call, message, patch, session};
+use mcp::Mcp;
+use model::{Model, Step, call, call_of, message, patch, session};
 
 /// A name of a model that is offered `apply_patch`.
 const MODEL: &str = "gpt-6-sol";
@@ -29,6 +31,11 @@ struct World {
 
 impl World {
     fn new() -> Need<Self> {
+        Self::with(&[], &[])
+    }
+
+    /// With further options and variables of the server.
+    fn with(options: &[&str], variables: &[(&str, &str)]) -> Need<Self> {
         need::user_namespaces()?;
         need::program("bash")?;
         let codex = need::codex(Path::new(env!("CARGO_TARGET_TMPDIR")))?;
@@ -39,7 +46,11 @@ impl World {
             "HOME is below the folder for temporary files",
         )?;
         let arguments = ["serve", "--listen", "ws://127.0.0.1:0", "--ws-auth", "none"];
-        let mut server = Running::start(&mut home.sandbar(&arguments));
+        let mut command = home.sandbar(&arguments);
+        // The executor is set up apart from the client, as it is on another machine.
+        let set_up = home.user_home().join("executor");
+        command.args(options).envs(variables.iter().copied()).env("CODEX_HOME", set_up);
+        let mut server = Running::start(&mut command);
         let url = server.line();
         Ok(Self { codex, _server: server, url, home })
     }
@@ -104,9 +115,10 @@ fn a_turn_whose_connection_is_cut_again_and_again_misses_nothing() {
     let url = format!("ws://{}", link.address());
     let (cutter, marker) = (link.clone(), world.home.workspace().join("marker"));
     let (cut_after, cut_before) = (link.clone(), link.clone());
-    // Writes until it is told a word, so that some is written while nobody is connected.
-    let ticks = "bash -c 'i=0; while ! read -t 0.02 word; do echo tick $i; i=$((i+1)); \
-                 if [ $i = 5 ]; then echo > marker; fi; done; echo last $i $word'";
+    // Writes until it is told a word, so that some is written while nobody is connected. It looks whether there is a word
+    // before it reads: a read that is out of time forgets what it has of one.
+    let ticks = "bash -c 'i=0; while ! read -t 0; do echo tick $i; i=$((i+1)); \
+                 if [ $i = 5 ]; then echo > marker; fi; sleep 0.02; done; read word; echo last $i $word'";
     let model = Model::start(vec![
         Step::after(move |_| {
             // In the middle of the command, while Codex waits for what it writes.
@@ -165,6 +177,22 @@ fn a_command_that_writes_without_a_pause_outlives_its_connection() {
     let heard = model.heard();
     assert!(!heard[1].contains("failed"), "{}", heard[1]);
     assert_eq!(link.cuts(), 1);
+}
+
+#[test]
+fn a_turn_uses_an_mcp_server_that_is_set_up_at_the_executor() {
+    let mcp = Mcp::start();
+    let allowed = format!("127.0.0.1:{}", mcp.port);
+    let world = need!(World::with(&["--http-allow", &allowed], &[("MCP_KEY", "sesame")]));
+    let config =
+        format!("[mcp_servers.theirs]\nurl = \"http://{allowed}/mcp\"\nbearer_token_env_var = \"MCP_KEY\"\n");
+    world.home.write_home("executor/config.toml", config);
+    let model = Model::start(vec![Step::always(call_of("theirs", "hi")), Step::always(message("all done"))]);
+    let finished = world.turn(&model, &world.url);
+    assert_eq!((finished.code, finished.out().trim()), (Some(0), "all done"), "{finished:?}");
+    assert!(model.heard()[0].ends_with("hi from the executor"), "{:?}", model.heard());
+    let expected = ["initialize", "notifications/initialized", "tools/list", "tools/call"];
+    assert_eq!(mcp.heard(), expected.map(|method| (method.to_owned(), "Bearer sesame".to_owned())));
 }
 
 /// What a command wrote, without what Codex says about it.

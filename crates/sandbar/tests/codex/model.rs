@@ -25,6 +25,13 @@ pub(crate) fn call(name: &str, arguments: &Value) -> Value {
     json!({"type": "function_call", "name": name, "arguments": arguments.to_string(), "call_id": next_id()})
 }
 
+/// A call of a tool of an MCP server.
+pub(crate) fn call_of(server: &str, name: &str) -> Value {
+    let mut call = call(name, &json!({}));
+    call["namespace"] = json!(format!("mcp__{server}"));
+    call
+}
+
 /// A call of `apply_patch`.
 pub(crate) fn patch(text: &str) -> Value {
     json!({"type": "custom_tool_call", "name": "apply_patch", "input": text, "call_id": next_id()})
@@ -100,8 +107,8 @@ fn serve(stream: &TcpStream, script: &Mutex<Script>) {
     }
 }
 
-/// The first line of a request, and its body.
-fn receive(reader: &mut BufReader<&TcpStream>) -> Option<(String, Vec<u8>)> {
+/// The head of a request, and its body.
+pub(crate) fn receive(reader: &mut BufReader<&TcpStream>) -> Option<(String, Vec<u8>)> {
     let (mut request, mut length) = (String::new(), 0);
     loop {
         let mut line = String::new();
@@ -116,13 +123,21 @@ fn receive(reader: &mut BufReader<&TcpStream>) -> Option<(String, Vec<u8>)> {
             Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                 length = value.trim().parse().ok()?;
             }
-            _ if request.is_empty() => line.clone_into(&mut request),
             _ => {}
         }
+        request.push_str(line);
+        request.push('\n');
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     Some((request, body))
+}
+
+/// What a call came to: a text, or parts of which each has one.
+fn output(output: &Value) -> String {
+    let parts =
+        output.as_array().map(|parts| parts.iter().filter_map(|part| part["text"].as_str()).collect());
+    parts.unwrap_or_else(|| output.as_str().unwrap().to_owned())
 }
 
 impl Script {
@@ -134,7 +149,7 @@ impl Script {
             .unwrap()
             .iter()
             .filter(|item| item["type"].as_str().is_some_and(|kind| kind.ends_with("_output")));
-        let outputs: Vec<String> = outputs.map(|item| item["output"].as_str().unwrap().to_owned()).collect();
+        let outputs: Vec<String> = outputs.map(|item| output(&item["output"])).collect();
         let last = outputs.last().cloned().unwrap_or_default();
         self.heard = outputs;
         self.answered += 1;

@@ -1,5 +1,7 @@
 //! What Codex 0.169's clients may count on, from both servers.
 
+mod configuration;
+mod discovery;
 mod files;
 mod first_messages;
 mod input;
@@ -9,6 +11,8 @@ mod start;
 
 use super::over;
 
+pub(super) use configuration::*;
+pub(super) use discovery::*;
 pub(super) use files::*;
 pub(super) use first_messages::*;
 pub(super) use input::*;
@@ -17,17 +21,23 @@ pub(super) use sessions::*;
 pub(super) use start::*;
 
 /// Cases for every way there is; for those where a connection can be dropped, since over standard streams the peer falls
-/// silent instead; and for those where several connections reach one server.
+/// silent instead; for those where several connections reach one server; and for those where something is installed before
+/// the server starts, which is when the peer looks for it.
 macro_rules! everywhere {
-    ([$($case:ident),* $(,)?], dropping: [$($dropping:ident),* $(,)?], connections: [$($several:ident),* $(,)?]) => {
-        over!(stdio, $crate::server::Over::Stdio, dialect, [$($case,)* $($dropping),*]);
-        over!(unix, $crate::server::Over::Unix, dialect, [$($case,)* $($dropping,)* $($several),*]);
+    (
+        [$($case:ident),* $(,)?],
+        dropping: [$($dropping:ident),* $(,)?],
+        connections: [$($several:ident),* $(,)?],
+        installed: [$($installed:ident),* $(,)?]
+    ) => {
+        over!(stdio, $crate::server::Over::Stdio, dialect, [$($case,)* $($dropping,)* $($installed),*]);
+        over!(unix, $crate::server::Over::Unix, dialect, [$($case,)* $($dropping,)* $($several,)* $($installed),*]);
         over!(token, $crate::server::Over::Token, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(open, $crate::server::Over::Open, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(tls, $crate::server::Over::Tls, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(restarted, $crate::server::Over::Restarted, dialect, [$($case,)* $($dropping,)* $($several),*]);
         over!(codex, $crate::server::Over::Codex, dialect, [$($case,)* $($dropping,)* $($several),*]);
-        over!(codex_stdio, $crate::server::Over::CodexStdio, dialect, [$($case),*]);
+        over!(codex_stdio, $crate::server::Over::CodexStdio, dialect, [$($case,)* $($installed),*]);
     };
 }
 
@@ -81,6 +91,13 @@ everywhere! {[
     a_watch_tells_once_that_what_was_missing_is_there,
     only_regular_files_are_read,
     paths_become_canonical,
+    // configuration
+    configuration_tells_only_what_is_asked_for,
+    only_projects_that_the_user_trusts_configure,
+    configuration_that_cannot_be_read_is_an_error,
+    // discovery
+    skills_are_found_where_they_are_installed,
+    a_skill_that_cannot_be_read_hides_no_other,
     // sessions
     an_unknown_session_is_refused,
 ], dropping: [
@@ -91,4 +108,7 @@ everywhere! {[
     an_attached_session_is_not_given_to_another_connection,
     a_resumed_session_goes_on_where_it_was,
     handles_end_with_their_connection,
+], installed: [
+    plugins_are_found_in_their_newest_version,
+    a_plugin_leads_nowhere_outside_of_itself,
 ] }

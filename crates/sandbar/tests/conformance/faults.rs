@@ -143,6 +143,27 @@ fn a_write_whose_answer_was_lost_with_its_server_is_not_carried_out_again() {
 }
 
 #[test]
+fn a_write_that_was_accepted_stays_so_behind_the_end_of_its_process() {
+    let mut server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    let script = "read one; read two; echo $one $two";
+    client.ask("process/start", &server.shell_with("p", script, &json!({"pipeStdin": true})));
+    let write = |text: &str, id: &str| json!({"processId": "p", "chunk": base64(text), "writeId": id});
+    let accepted = json!({"status": "accepted"});
+    assert_eq!(client.ask("process/write", &write("one\n", "1")), accepted);
+    client.send("process/write", &write("two\n", "2"));
+    assert_eq!(client.story("p").stdout, "one two\n");
+    server.kill();
+    server.begin(&[]);
+    let mut client = server.resume(&session);
+    let closed = json!({"status": "stdinClosed"});
+    assert_eq!(client.ask("process/write", &write("more than two\n", "2")), closed);
+    assert_eq!(client.ask("process/write", &write("three\n", "3")), closed);
+    assert_eq!(client.ask("process/write", &write("two\n", "2")), accepted);
+    assert_eq!(client.ask("process/write", &write("one\n", "1")), accepted);
+}
+
+#[test]
 fn a_write_that_its_server_did_not_finish_goes_on_where_it_was_cut() {
     let mut server = Server::start(Over::Unix).unwrap();
     let (mut client, session) = server.ready_with_session();

@@ -10,6 +10,7 @@ mod client;
 mod dialect;
 mod doors;
 mod faults;
+mod http;
 mod ours;
 mod server;
 

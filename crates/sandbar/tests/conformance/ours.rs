@@ -2,6 +2,7 @@
 
 mod bounds;
 mod control;
+mod environment;
 mod extensions;
 mod keeping;
 mod refusals;
@@ -11,6 +12,7 @@ use super::over;
 
 pub(super) use bounds::*;
 pub(super) use control::*;
+pub(super) use environment::*;
 pub(super) use extensions::*;
 pub(super) use keeping::*;
 pub(super) use refusals::*;
@@ -51,6 +53,11 @@ everywhere! {[
     records_come_with_starts_and_ends,
     output_comes_within_credit_and_waits_for_no_other_process,
     a_run_in_a_persons_words_has_their_rules,
+    // environment
+    configuration_is_read_under_the_sandbox_that_a_request_carries,
+    configuration_has_bounds,
+    skills_are_looked_for_under_the_sandbox_that_a_request_carries,
+    what_is_discovered_has_bounds,
     // keeping
     a_start_with_the_same_start_id_is_no_second_one,
     a_start_that_is_asked_for_again_while_it_is_under_way_is_one,

@@ -55,6 +55,7 @@ pub(crate) fn within(home: &Home, settings: server::Settings) -> Server {
         limits: limits.unwrap(),
         runtime,
         servers,
+        http_allow: Vec::new(),
     };
     Server::new(host, connections, connect, settings, None).unwrap()
 }

@@ -13,7 +13,7 @@ use sandbar_proto::{ExitStatus, LaunchSpec, LimitFacts, ProcessEvent, RunId, San
 use sandbar_sandbox::report::Step;
 
 use super::{Check, Verdict, limits};
-use crate::cli::{EnvArgs, Git, SandboxArgs};
+use crate::cli::{self, EnvArgs, Git, SandboxArgs};
 use crate::dirs::Directories;
 use crate::render::Problem;
 use crate::run::failure;
@@ -30,12 +30,16 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 const KEEPER: &str = "keeper";
 const SANDBOX: &str = "sandbox";
 const OVERLAY: &str = "overlay";
+const BWRAP: &str = "bwrap";
+const LANDLOCK: &str = "landlock alone";
 
 /// What the trial showed.
 pub(super) struct Trial {
     pub(super) keeper: Check,
     pub(super) overlay: Check,
     pub(super) sandbox: Check,
+    /// Who else could make one.
+    pub(super) others: [Check; 2],
     pub(super) limits: Check,
 }
 
@@ -47,13 +51,16 @@ pub(super) fn run(directories: &Directories) -> Trial {
     });
     match looked {
         Ok((runtime, keeper)) => {
-            let (sandbox, overlay) = sandbox(directories, &runtime);
-            Trial { keeper, overlay, sandbox, limits: limits::check(&runtime) }
+            let (native, overlay) = sandbox(directories, &runtime);
+            let bwrap = bwrap(directories, &runtime);
+            let sandbox = with_stand_in(native, &bwrap);
+            Trial { keeper, overlay, sandbox, others: [bwrap, landlock()], limits: limits::check(&runtime) }
         }
         Err(problem) => Trial {
             keeper: Check::new(KEEPER, Verdict::Skip, "there is no runtime directory"),
             overlay: Check::new(OVERLAY, Verdict::Skip, "no command could be tried"),
             sandbox: Check::failed(SANDBOX, &problem),
+            others: [Check::new(BWRAP, Verdict::Skip, "no command could be tried"), landlock()],
             limits: Check::new(limits::NAME, Verdict::Skip, "no keeper could be asked"),
         },
     }
@@ -120,7 +127,7 @@ fn introduce(client: &mut Client) -> Result<(String, u32), Problem> {
 
 /// The sandbox as a whole, and the overlays in it.
 fn sandbox(directories: &Directories, runtime: &RuntimeDir) -> (Check, Check) {
-    let plan = match plan(directories) {
+    let plan = match plan(directories, cli::Executor::Native) {
         Ok(plan) => plan,
         Err(problem) => {
             return (
@@ -146,8 +153,42 @@ fn sandbox(directories: &Directories, runtime: &RuntimeDir) -> (Check, Check) {
     (sandbox, overlay)
 }
 
-/// The plan of `sandbar run -p read-only --cwd / true`.
-fn plan(directories: &Directories) -> Result<LaunchPlan, Problem> {
+/// The sandbox again, as bubblewrap makes it.
+fn bwrap(directories: &Directories, runtime: &RuntimeDir) -> Check {
+    let plan = match plan(directories, cli::Executor::Bwrap) {
+        Ok(plan) => plan,
+        // Nobody needs one as long as sandbar can make namespaces itself.
+        Err(problem) => return Check::new(BWRAP, Verdict::Skip, problem.what),
+    };
+    match start(runtime, plan) {
+        Ok(took) => {
+            let detail = format!("`{PROGRAM}` ran in its sandbox in {:.1} ms", took.as_secs_f64() * 1e3);
+            Check::new(BWRAP, Verdict::Ok, detail)
+        }
+        Err(failed) => Check::new(BWRAP, Verdict::Skip, failed.problem.what),
+    }
+}
+
+/// Not an executor yet, and what it could not do.
+fn landlock() -> Check {
+    Check::new(
+        LANDLOCK,
+        Verdict::Skip,
+        "is no sandbox here: it hides nothing below what may be read, and protects no name below what may be written",
+    )
+}
+
+/// What there is to say about the sandbox when bubblewrap works.
+fn with_stand_in(native: Check, bwrap: &Check) -> Check {
+    if native.status != Verdict::Fail || bwrap.status != Verdict::Ok {
+        return native;
+    }
+    let detail = format!("{}; bubblewrap makes sandboxes instead, without caches", native.detail);
+    Check { status: Verdict::Warn, detail, ..native }
+}
+
+/// The plan of `sandbar run -p read-only --sandbox EXECUTOR --cwd / true`.
+fn plan(directories: &Directories, executor: cli::Executor) -> Result<LaunchPlan, Problem> {
     let profile = Profile::ReadOnly;
     let args = SandboxArgs {
         profile: profile.name().to_owned(),
@@ -155,7 +196,7 @@ fn plan(directories: &Directories) -> Result<LaunchPlan, Problem> {
         allow_read: Vec::new(),
         net: None,
         git: Git::Commit,
-        executor: None,
+        executor: Some(executor),
         cwd: Some("/".into()),
     };
     let env = environment::resolve(&EnvArgs::default(), profile, profile.network(), None);
@@ -256,6 +297,20 @@ mod tests {
 
     fn failed(step: Step) -> Result<Duration, Failed> {
         Err(Failed { problem: Problem::new("no"), step: Some(step.name().to_owned()) })
+    }
+
+    #[test]
+    fn a_machine_where_only_bubblewrap_works_is_one_that_works() {
+        let check = |status| Check::new(SANDBOX, status, "said");
+        let table = [
+            (Verdict::Ok, Verdict::Skip, Verdict::Ok),
+            (Verdict::Ok, Verdict::Ok, Verdict::Ok),
+            (Verdict::Fail, Verdict::Skip, Verdict::Fail),
+            (Verdict::Fail, Verdict::Ok, Verdict::Warn),
+        ];
+        for (native, bwrap, expected) in table {
+            assert_eq!(with_stand_in(check(native), &check(bwrap)).status, expected, "{native:?} {bwrap:?}");
+        }
     }
 
     #[test]

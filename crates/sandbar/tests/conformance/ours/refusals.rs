@@ -76,7 +76,16 @@ pub(crate) fn only_what_there_is_is_announced(server: &Server) {
     let capabilities = described["capabilities"].as_object().unwrap();
     let announced: Vec<&String> =
         capabilities.iter().filter(|(_, is_there)| **is_there == json!(true)).map(|(name, _)| name).collect();
-    assert_eq!(announced, ["fileWriteStreaming", "fsWatchMissing", "sandboxedFileStreaming"]);
+    assert_eq!(
+        announced,
+        [
+            "capabilityDiscoveryV2",
+            "environmentConfigRead",
+            "fileWriteStreaming",
+            "fsWatchMissing",
+            "sandboxedFileStreaming"
+        ]
+    );
 }
 
 pub(crate) fn directories_are_sorted(server: &Server) {

@@ -15,20 +15,20 @@ const MOST_LINKS: usize = 40;
 
 /// Where a path leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// The real path.
-    pub(super) path: AbsPath,
+    pub(crate) path: AbsPath,
     /// Whether something is there.
-    pub(super) exists: bool,
+    pub(crate) exists: bool,
     /// Whether symlinks led elsewhere than the path as written says.
-    pub(super) through_links: bool,
+    pub(crate) through_links: bool,
 }
 
 /// Finds out where `asked` leads, from `cwd` on.
 ///
 /// # Errors
 /// It can't be looked up, or is no path.
-pub(super) fn place(asked: &Path, cwd: &Path) -> Result<Place, Problem> {
+pub(crate) fn place(asked: &Path, cwd: &Path) -> Result<Place, Problem> {
     let written = cwd.join(asked);
     let (real, exists) = follow(&written, MOST_LINKS).map_err(|what| {
         Problem::new(format!("could not find out where the path leads: {what}"))
