@@ -9,7 +9,7 @@ use sandbar_proto::{AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, Pinned
 
 use crate::git::WatchedIndex;
 use crate::reader::Reader;
-use crate::{Access, CompileError, Note, Origin, RunRequest};
+use crate::{Access, CompileError, Nature, Note, Origin, RunRequest};
 
 pub(crate) const ALLOW_WRITE: &str = "--allow-write";
 pub(crate) const ALLOW_READ: &str = "--allow-read";
@@ -78,13 +78,7 @@ impl Grant {
 
     /// What the grant means to somebody who asks about the host's file.
     pub(crate) fn access(&self) -> Access {
-        match self.kind {
-            GrantKind::Write | GrantKind::Private | GrantKind::Cache { .. } => Access::Write,
-            GrantKind::Read | GrantKind::Protect | GrantKind::Reserve { .. } | GrantKind::Link { .. } => {
-                Access::Read
-            }
-            GrantKind::Hide { .. } | GrantKind::Sealed => Access::None,
-        }
+        Nature::of(&self.kind).access()
     }
 
     // Between grants for one path: our own files first, then what a person named, then the model's
