@@ -49,7 +49,7 @@ pub(crate) struct Options {
 enum Area {
     /// S1: `sandbar run`, whole process
     Run,
-    /// E1 to E5, E7, S2: the exec server
+    /// E1 to E5, E7, S2, S3: the exec server
     Exec,
     /// E6: memory of the keeper and of the exec server
     Memory,
