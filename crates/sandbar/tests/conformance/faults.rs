@@ -354,7 +354,8 @@ fn a_resumed_client_that_reads_nothing_hears_the_news_all_the_same() {
 fn a_resumed_client_that_goes_through_what_it_missed_is_sent_no_more_than_it_has_room_for() {
     let server = Server::start(Over::Unix).unwrap();
     let (mut client, session) = server.ready_with_session();
-    client.ask("process/start", &server.shell("p", "while :; do echo x; done"));
+    // Line by line, and not so fast that its log is full before the client is back.
+    client.ask("process/start", &server.shell("p", "while :; do echo x; /bin/true; done"));
     client.news("process/output", "p");
     client.cut();
     let mut client = server.resume(&session);
