@@ -104,6 +104,11 @@ pub(crate) fn is_sandbar(executable: &Executable) -> bool {
     executable.kind == ExecutableKind::Program && executable.target == "sandbar"
 }
 
+/// Whether this is the program that tries to escape from sandboxes.
+pub(crate) fn is_probe(executable: &Executable) -> bool {
+    executable.kind == ExecutableKind::Program && executable.target == "escape-probe"
+}
+
 /// Runs a cargo command that builds, and returns the executables.
 ///
 /// # Errors

@@ -14,6 +14,7 @@ mod peers;
 mod soak;
 mod test;
 mod tidy;
+mod xcheck;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Task {
     Soak(soak::Options),
     /// Measure against the floor and, with --peers, against the peers, interleaved in one run
     Bench(bench::Options),
+    /// Type-check what is written for other platforms: Arm, macOS, Windows
+    Xcheck,
     /// Install what `bench --peers` compares with, under target/peers
     Peers,
 }
@@ -60,6 +63,7 @@ fn run(cli: &Cli) -> Result<bool> {
         Task::Test(options) => test::run(&root, options),
         Task::Soak(options) => soak::run(&root, options),
         Task::Bench(options) => bench::run(&root, options),
+        Task::Xcheck => xcheck::run(&root),
         Task::Peers => peers::install(&root),
     }
 }

@@ -5,17 +5,23 @@
 //! through, and each is watched before the next name is looked up in it, so that nothing happens unseen in between.
 //! Whoever owns a [`Watches`] waits until its descriptor is readable and asks what changed.
 //!
+//! Names that a keeper reserves are missing to a watch for as long as nobody uses them: they come with a sandbox, and go with
+//! it. They are known by their mode ([`Placeholder`]). One of them may have gone by the time we look, so that what came and
+//! went again is no news, whatever it was: it is as missing as before.
+//!
 //! Not seen: what another machine does on a network file system, and what is mounted over a directory (inotify(7),
 //! "Limitations and caveats").
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt as _;
 
 use rustix::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use rustix::fs::{AtFlags, CWD, readlinkat, statat};
+use rustix::fs::{AtFlags, CWD, Stat, readlinkat, statat};
 use rustix::io::Errno;
-use sandbar_proto::{AbsPath, FileKind};
+use sandbar_proto::{AbsPath, FileKind, Placeholder};
 
 use crate::at::kind;
 use crate::read::retry;
@@ -82,6 +88,15 @@ struct Ways {
 struct Way {
     steps: Vec<Step>,
     is_there: bool,
+}
+
+/// What a reserved name counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reserved {
+    /// For who waits for something to be made.
+    Missing,
+    /// For who saw it, and waits for its loss.
+    There,
 }
 
 #[derive(Debug)]
@@ -165,14 +180,14 @@ impl Watches {
         };
         let mut ways = Ways { missing: Vec::new(), present: None };
         for path in missing {
-            let way = Way::trace(inotify, path)?;
+            let way = Way::trace(inotify, path, Reserved::Missing)?;
             if way.is_there {
                 return Ok(Watch::Changed);
             }
             ways.missing.push((path.clone(), way));
         }
         if let Some(path) = present {
-            let way = Way::trace(inotify, path)?;
+            let way = Way::trace(inotify, path, Reserved::There)?;
             if !way.is_there {
                 return Ok(Watch::Changed);
             }
@@ -277,17 +292,16 @@ impl Inotify {
 impl Ways {
     /// Whether the events end the watch; ways that lead elsewhere now are followed anew.
     fn have_news(&mut self, inotify: &mut Inotify, events: &[Event]) -> bool {
-        let made = ReadFlags::CREATE | ReadFlags::MOVED_TO;
         let gone = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
         for (path, way) in &mut self.missing {
             if !way.is_touched(events) {
                 continue;
             }
             let Some(last) = way.steps.last() else { return true };
-            if last.is_met(events, made) || is_there(&last.path) {
+            if is_there(&last.path) {
                 return true;
             }
-            match Way::trace(inotify, path) {
+            match Way::trace(inotify, path, Reserved::Missing) {
                 Ok(now) if !now.is_there => *way = now,
                 // It is there, or can't be looked at any more: either is for the client to see to.
                 Ok(_) | Err(_) => return true,
@@ -300,7 +314,7 @@ impl Ways {
         if way.steps.iter().any(|step| step.is_met(events, gone)) {
             return true;
         }
-        match Way::trace(inotify, path) {
+        match Way::trace(inotify, path, Reserved::There) {
             Ok(now) if now.is_there => *way = now,
             Ok(_) | Err(_) => return true,
         }
@@ -315,9 +329,9 @@ impl Ways {
 
 impl Way {
     /// Follows a path and watches every directory on it.
-    fn trace(inotify: &mut Inotify, path: &AbsPath) -> Result<Self, FileError> {
+    fn trace(inotify: &mut Inotify, path: &AbsPath, reserved: Reserved) -> Result<Self, FileError> {
         for _ in 0..TRACE_TRIES {
-            match Self::try_trace(inotify, path) {
+            match Self::try_trace(inotify, path, reserved) {
                 // A directory that was there a moment ago.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
                 Err(Errno::NOSPC) => {
@@ -331,7 +345,7 @@ impl Way {
         Err(FileError::new(ErrorKind::Changed, Some(path), message))
     }
 
-    fn try_trace(inotify: &mut Inotify, path: &AbsPath) -> Result<Self, Errno> {
+    fn try_trace(inotify: &mut Inotify, path: &AbsPath, reserved: Reserved) -> Result<Self, Errno> {
         // Has no links, because those are followed here.
         let mut here: Vec<u8> = Vec::new();
         let mut names: VecDeque<Vec<u8>> = path.components().map(<[u8]>::to_vec).collect();
@@ -353,6 +367,12 @@ impl Way {
             let whole = [here.as_slice(), b"/", &name].concat();
             let found = statat(CWD, whole.as_slice(), AtFlags::SYMLINK_NOFOLLOW);
             steps.push(Step { directory: directory.ok(), name, path: whole.clone() });
+            let is_end = names.is_empty() && reserved == Reserved::Missing;
+            if is_end && found.as_ref().is_ok_and(|stat| is_reserved(&whole, stat)) {
+                // Nobody would tell of it.
+                directory?;
+                return Ok(Self { steps, is_there: false });
+            }
             match found.map(|stat| kind(&stat)) {
                 Ok(FileKind::Directory) => here = whole,
                 Ok(FileKind::Symlink) if links < MAX_LINKS => {
@@ -397,6 +417,25 @@ impl Step {
     }
 }
 
+/// Whether there is something of that name besides what a keeper reserves it with.
 fn is_there(path: &[u8]) -> bool {
-    retry(|| statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)).is_ok()
+    retry(|| statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)).is_ok_and(|stat| !is_reserved(path, &stat))
+}
+
+/// Whether a keeper of this user made it to reserve the name, and nobody uses it.
+fn is_reserved(path: &[u8], stat: &Stat) -> bool {
+    if stat.st_uid != rustix::process::geteuid().as_raw() {
+        return false;
+    }
+    let mode = stat.st_mode & 0o7777;
+    match kind(stat) {
+        FileKind::Directory => mode == Placeholder::DIRECTORY_MODE && is_empty(path),
+        FileKind::File => mode == Placeholder::FILE_MODE,
+        FileKind::Symlink | FileKind::Other => false,
+    }
+}
+
+/// Whether a directory has nothing in it. One that can't be read has something, for all that is known.
+fn is_empty(path: &[u8]) -> bool {
+    std::fs::read_dir(OsStr::from_bytes(path)).is_ok_and(|mut entries| entries.next().is_none())
 }

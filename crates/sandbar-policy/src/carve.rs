@@ -5,8 +5,7 @@
 
 use sandbar_proto::{AbsPath, FileKind, PlaceholderKind};
 
-use crate::compile::is_writable;
-use crate::grants::{Draft, Grant, GrantKind};
+use crate::grants::{Draft, Grant, GrantKind, Nearest};
 use crate::reader::Found;
 use crate::request::{CarveOut, Left};
 use crate::{CompileError, Origin, managed};
@@ -20,14 +19,20 @@ const ORIGIN: Origin = Origin::Profile(managed::NAME);
 /// [`CompileError::CannotReserve`].
 pub(crate) fn out(draft: &mut Draft<'_>) -> Result<(), CompileError> {
     let request = draft.request;
+    let mut nearest = Nearest::default();
     for carve_out in &request.carve_outs {
-        one(draft, carve_out)?;
+        nearest.catch_up(&draft.grants);
+        one(draft, &nearest, carve_out)?;
     }
     Ok(())
 }
 
-fn one(draft: &mut Draft<'_>, CarveOut { path, left, reserve }: &CarveOut) -> Result<(), CompileError> {
-    refuse_link(draft, path)?;
+fn one(
+    draft: &mut Draft<'_>,
+    nearest: &Nearest,
+    CarveOut { path, left, reserve }: &CarveOut,
+) -> Result<(), CompileError> {
+    refuse_link(draft, nearest, path)?;
     match draft.reader.resolve(path) {
         Found::Unknown => Ok(()),
         Found::File(fact) => {
@@ -37,38 +42,36 @@ fn one(draft: &mut Draft<'_>, CarveOut { path, left, reserve }: &CarveOut) -> Re
                     return Err(CompileError::HiddenTooBroad { path: path.clone() });
                 }
                 Left::Nothing => draft.grant(target, GrantKind::Hide { readable_empty: false }, ORIGIN),
-                Left::Read if is_writable(&draft.grants, &target.path) => {
+                Left::Read if nearest.is_writable(&target.path) => {
                     draft.grant(target, GrantKind::Read, ORIGIN);
                 }
                 Left::Read => {}
             }
             Ok(())
         }
-        Found::Missing if *reserve => reserve_missing(draft, path),
+        Found::Missing if *reserve => reserve_missing(draft, nearest, path),
         Found::Missing => Ok(()),
         Found::Failed(errno) => Err(CompileError::Fact { path: path.clone(), errno }),
     }
 }
 
 /// Refuses a symbolic link that could be replaced: what is restricted then is no longer what the path leads to.
-fn refuse_link(draft: &Draft<'_>, path: &AbsPath) -> Result<(), CompileError> {
+fn refuse_link(draft: &Draft<'_>, nearest: &Nearest, path: &AbsPath) -> Result<(), CompileError> {
     let Some((parent, name)) = path.parent().zip(path.file_name()) else { return Ok(()) };
     let Found::File(parent) = draft.reader.resolve(&parent) else { return Ok(()) };
     let Ok(real) = parent.pinned.path.join(name) else { return Ok(()) };
     match draft.reader.lookup(&real) {
-        Found::File(fact)
-            if fact.pinned.identity.kind == FileKind::Symlink && is_writable(&draft.grants, &real) =>
-        {
+        Found::File(fact) if fact.pinned.identity.kind == FileKind::Symlink && nearest.is_writable(&real) => {
             Err(CompileError::ProtectedSymlink { path: path.clone() })
         }
         Found::Unknown | Found::File(_) | Found::Missing | Found::Failed(_) => Ok(()),
     }
 }
 
-fn reserve_missing(draft: &mut Draft<'_>, path: &AbsPath) -> Result<(), CompileError> {
+fn reserve_missing(draft: &mut Draft<'_>, nearest: &Nearest, path: &AbsPath) -> Result<(), CompileError> {
     let Some((above, name)) = path.parent().zip(path.file_name()) else { return Ok(()) };
     match draft.reader.resolve(&above) {
-        Found::File(parent) if is_writable(&draft.grants, &parent.pinned.path) => {
+        Found::File(parent) if nearest.is_writable(&parent.pinned.path) => {
             let Ok(real) = parent.pinned.path.join(name) else { return Ok(()) };
             let kind = GrantKind::Reserve { parent: parent.pinned.clone(), what: PlaceholderKind::Directory };
             draft.grants.push(Grant { path: real, identity: None, kind, origin: ORIGIN });

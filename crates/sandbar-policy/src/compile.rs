@@ -18,8 +18,9 @@ use crate::mounts::{Arrangement, arrange};
 use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
-    Access, CompileError, Entry, EntryPath, Note, Origin, PathProblem, Permissions, ProcessCount, Profile,
-    RunRequest, StricterBecause, caches, carve, executor, limits, own, secrets, syscalls, workspace,
+    Access, CompileError, Confinement, Entry, EntryPath, Note, Origin, PathProblem, Permissions,
+    ProcessCount, Profile, RunRequest, StricterBecause, caches, carve, executor, limits, own, secrets,
+    syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -47,6 +48,8 @@ pub struct Compiled {
     pub plan: LaunchPlan,
     /// What it may touch.
     pub permissions: Permissions,
+    /// The same in no platform's words, unless it may touch everything.
+    pub confinement: Option<Confinement>,
     /// The network it has.
     pub network: NetworkMode,
     /// What a person should know.
@@ -112,6 +115,7 @@ fn unconfined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Resu
     Ok(Compiled {
         plan: launch(request, reader, &cwd.pinned, request.env.clone(), Sandbox::None)?,
         permissions: Permissions::new(vec![everything]),
+        confinement: None,
         network: request.network.unwrap_or(request.profile.network()),
         notes: Vec::new(),
         watched: Vec::new(),
@@ -432,10 +436,12 @@ fn finish(
     let cache = reader.real(&request.own.cache);
     let store = below(&cache, "sandboxed");
     let mut arrangement = arrange(&settled, &draft.made, &store, reader)?;
-    let permissions = arrangement.permissions(request.profile.name());
+    let network = request.network.unwrap_or(request.profile.network());
+    let places = arrangement.places(request.profile.name());
+    let confinement = Confinement::new(places, network, cwd.pinned.path.clone(), request.limits);
+    let permissions = confinement.permissions();
     refuse_hidden_cwd(&settled, &permissions, &cwd.pinned.path)?;
     tell(&mut draft, &settled, &permissions);
-    let network = request.network.unwrap_or(request.profile.network());
     let executor = executor::choose(request.executor, &request.search, reader, &settled)?;
     let sandbox = LinuxSandbox {
         executor,
@@ -450,7 +456,7 @@ fn finish(
     };
     let plan = launch(request, reader, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)))?;
     let (notes, watched) = (unique(draft.notes), unique(draft.watched));
-    Ok(Compiled { plan, permissions, network, notes, watched })
+    Ok(Compiled { plan, permissions, confinement: Some(confinement), network, notes, watched })
 }
 
 // A root that is named twice is looked at twice.

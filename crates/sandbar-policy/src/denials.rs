@@ -59,8 +59,13 @@ const NETWORK_SIGNS: [&[u8]; 6] = [
 ];
 
 /// Pairs of quotation marks around paths: of the C locale, of shells, and of GNU in UTF-8.
-const QUOTES: [(&[u8], &[u8]); 4] =
-    [(b"'", b"'"), (b"\"", b"\""), (b"`", b"'"), ("\u{2018}".as_bytes(), "\u{2019}".as_bytes())];
+const QUOTES: [(&[u8], &[u8]); 5] = [
+    (b"'", b"'"),
+    (b"\"", b"\""),
+    (b"`", b"'"),
+    (b"`", b"`"),
+    ("\u{2018}".as_bytes(), "\u{2019}".as_bytes()),
+];
 
 /// The paths that a command's last words may be about, in the order of the lines, each once.
 #[must_use]
@@ -140,12 +145,13 @@ fn quoted(line: &[u8]) -> Vec<&[u8]> {
     let mut found = Vec::new();
     let mut rest = line;
     while !rest.is_empty() && found.len() < MOST {
-        let opening = QUOTES.iter().find(|(open, _)| rest.starts_with(open));
-        let inside = opening.and_then(|(open, close)| {
-            let behind = &rest[open.len()..];
-            let end = find(behind, close)?;
-            Some((&behind[..end], &behind[end + close.len()..]))
-        });
+        let possible =
+            QUOTES.iter().filter(|(open, _)| rest.starts_with(open)).filter_map(|(open, close)| {
+                let behind = &rest[open.len()..];
+                let end = find(behind, close)?;
+                Some((&behind[..end], &behind[end + close.len()..]))
+            });
+        let inside = possible.min_by_key(|(inside, _)| inside.len());
         match inside {
             Some((inside, behind)) => {
                 if !inside.is_empty() {

@@ -8,7 +8,7 @@ use sandbar_proto::{
     PinnedPath, ProcessAttributes, Sandbox, StdinMode, Stdio,
 };
 
-use crate::simulator::Simulator;
+use crate::views::Views;
 use crate::{Access, CompileError, Compiled, GitMode, OwnDirectories, Profile, RunRequest, Step, compile};
 
 const ENOENT: i32 = 2;
@@ -304,20 +304,18 @@ impl FakeHost {
         self.try_compile(asked).unwrap()
     }
 
-    /// What the permissions say of `at`, after checking that the mounts do the same.
+    /// What the permissions say of `at`, after checking that all views do the same.
     pub(crate) fn access(&self, compiled: &Compiled, at: &str) -> Access {
-        let (stated, entry) = compiled.permissions.access(&path(at));
-        let mounted = Simulator::new(linux(compiled)).access(&path(at));
-        assert_eq!(stated, mounted, "{at}: decided by {entry:?}, mounts: {:#?}", linux(compiled).mounts);
-        stated
+        Views::new(compiled).access(&path(at))
     }
 
-    /// Asserts for every path of the host that permissions and mounts agree, and that no carve-out can be moved away.
+    /// Asserts for every path of the host that all views agree, and that no carve-out can be moved away.
     pub(crate) fn assert_agreement(&self, compiled: &Compiled) {
-        assert_eq!(Simulator::new(linux(compiled)).renamable_above_mounts(), [], "not pinned");
+        let views = Views::new(compiled);
+        views.assert_nothing_can_be_moved_away();
         for node in self.nodes.iter().filter(|(_, node)| !matches!(node, Node::Link(_))).map(|(at, _)| at) {
-            self.access(compiled, &node.to_display());
-            self.access(compiled, &node.join("new").unwrap().to_display());
+            views.access(node);
+            views.access(&node.join("new").unwrap());
         }
     }
 

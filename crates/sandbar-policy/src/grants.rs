@@ -3,12 +3,13 @@
 //! Every module of this crate adds grants and none looks at another's; [`settle`] leaves one per path.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use sandbar_proto::{AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, PinnedPath, PlaceholderKind};
 
 use crate::git::WatchedIndex;
 use crate::reader::Reader;
-use crate::{Access, CompileError, Note, Origin, RunRequest};
+use crate::{Access, CompileError, Nature, Note, Origin, RunRequest};
 
 pub(crate) const ALLOW_WRITE: &str = "--allow-write";
 pub(crate) const ALLOW_READ: &str = "--allow-read";
@@ -77,13 +78,7 @@ impl Grant {
 
     /// What the grant means to somebody who asks about the host's file.
     pub(crate) fn access(&self) -> Access {
-        match self.kind {
-            GrantKind::Write | GrantKind::Private | GrantKind::Cache { .. } => Access::Write,
-            GrantKind::Read | GrantKind::Protect | GrantKind::Reserve { .. } | GrantKind::Link { .. } => {
-                Access::Read
-            }
-            GrantKind::Hide { .. } | GrantKind::Sealed => Access::None,
-        }
+        Nature::of(&self.kind).access()
     }
 
     // Between grants for one path: our own files first, then what a person named, then the model's
@@ -172,6 +167,36 @@ pub(crate) fn depth_first(a: &AbsPath, b: &AbsPath) -> Ordering {
     a.components().cmp(b.components())
 }
 
+/// Which grant is the nearest above a path, for whoever asks about many: [`crate::compile::is_writable`] looks at every grant
+/// each time.
+#[derive(Debug, Default)]
+pub(crate) struct Nearest {
+    /// Of those for one path, what the strongest allows, and whether it is the host's.
+    by_path: HashMap<AbsPath, (Access, bool)>,
+    seen: usize,
+}
+
+impl Nearest {
+    /// Takes in what was added to `grants` since.
+    pub(crate) fn catch_up(&mut self, grants: &[Grant]) {
+        for grant in grants.get(self.seen..).unwrap_or_default() {
+            let allows = (grant.access(), grant.kind == GrantKind::Write);
+            let known = self.by_path.entry(grant.path.clone()).or_insert(allows);
+            // Of equal ones the last counts, as everywhere.
+            if allows.0 >= known.0 {
+                *known = allows;
+            }
+        }
+        self.seen = grants.len();
+    }
+
+    /// Whether the host's file at `path` may be written.
+    pub(crate) fn is_writable(&self, path: &AbsPath) -> bool {
+        let mut above = std::iter::successors(Some(path.clone()), AbsPath::parent);
+        above.find_map(|path| self.by_path.get(&path)).is_some_and(|(_, is_write)| *is_write)
+    }
+}
+
 /// Leaves the strongest grant for each path, in depth-first order.
 pub(crate) fn settle(mut grants: Vec<Grant>) -> Vec<Grant> {
     grants.sort_by(|a, b| depth_first(&a.path, &b.path).then(b.rank().cmp(&a.rank())));
@@ -189,6 +214,30 @@ mod tests {
 
     fn grant(at: &str, kind: GrantKind, origin: Origin) -> Grant {
         Grant { path: path(at), identity: None, kind, origin }
+    }
+
+    #[test]
+    fn the_nearest_grant_is_the_same_whoever_looks_for_it() {
+        let hide = GrantKind::Hide { readable_empty: false };
+        let kinds = [GrantKind::Write, GrantKind::Read, hide, GrantKind::Private];
+        let paths = ["/", "/a", "/a/b", "/a/b/c", "/d"];
+        // Every pair of grants, in both orders, asked about every path.
+        let all: Vec<Grant> = paths
+            .iter()
+            .flat_map(|at| kinds.iter().map(|kind| grant(at, kind.clone(), Origin::Profile("p"))))
+            .collect();
+        for first in &all {
+            for second in &all {
+                let grants = [first.clone(), second.clone()];
+                let mut nearest = Nearest::default();
+                nearest.catch_up(&grants[..1]);
+                nearest.catch_up(&grants);
+                for asked in ["/", "/a", "/a/b", "/a/b/c/d", "/d/e", "/x"].map(path) {
+                    let expected = crate::compile::is_writable(&grants, &asked);
+                    assert_eq!(nearest.is_writable(&asked), expected, "{grants:?} {asked:?}");
+                }
+            }
+        }
     }
 
     #[test]

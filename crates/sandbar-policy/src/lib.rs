@@ -9,8 +9,8 @@
 //! The order of thought: [`profile`] names a base, `workspace` and `git` find what lies under a writable root
 //! and must not be written, `secrets` what must not be read, `caches` what is seen copy-on-write. All of them
 //! only add grants (a path, what it becomes, who says so). `mounts` settles the grants into one access per path,
-//! from which both the mount operations and the [`Permissions`] that [`explain()`] reads are made, so the two
-//! cannot disagree.
+//! from which both the mount operations and the [`Confinement`] are made, and from that the [`Permissions`] which
+//! [`explain()`] reads, so they cannot disagree.
 //!
 //! Deliberately not here: looking anything up (`sandbar-sandbox`), starting anything (`sandbar-keeper`), asking a
 //! person (`sandbar-approvals`), advice on errors (the binary).
@@ -20,6 +20,7 @@
 mod caches;
 mod carve;
 mod compile;
+mod confinement;
 mod credentials;
 pub mod denials;
 pub mod env_policy;
@@ -39,16 +40,21 @@ mod permissions;
 mod profile;
 mod reader;
 mod request;
+pub mod seatbelt;
 mod secrets;
 pub mod syscalls;
+pub mod windows;
 mod workspace;
 
 #[cfg(test)]
 mod fake_host;
 #[cfg(test)]
 mod simulator;
+#[cfg(test)]
+mod views;
 
 pub use compile::{Compiled, LaunchPlan, Step, compile};
+pub use confinement::{Confinement, Nature, Openings, Place, Reach};
 pub use credentials::Shape;
 pub use env_policy::{Decision, EnvPolicy, Inherit, Platform, ResolvedEnv, Rule};
 pub use executor::ExecutorWish;

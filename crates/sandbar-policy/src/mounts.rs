@@ -1,4 +1,4 @@
-//! From settled grants to mount operations, Landlock rules and permission entries.
+//! From settled grants to mount operations, Landlock rules and places.
 //!
 //! Walks the grants depth first and keeps on a stack what the mount namespace shows at the current place. A
 //! grant that would change nothing makes no operation. The operations are sorted shallow to deep in the end, so
@@ -18,7 +18,7 @@ use sandbar_proto::{
 use crate::grants::{Grant, GrantKind};
 use crate::paths::{below, between};
 use crate::reader::{Found, Reader};
-use crate::{CompileError, Entry, EntryPath, Origin, Permissions};
+use crate::{CompileError, Nature, Origin, Place};
 
 /// Anybody may make files, nobody removes another's (as /tmp everywhere).
 const STICKY_WORLD_WRITABLE: u32 = 0o1777;
@@ -63,21 +63,21 @@ pub(crate) struct Arrangement {
     pub(crate) caches: Vec<CacheMount>,
     pub(crate) placeholders: Vec<Placeholder>,
     pub(crate) landlock: Vec<LandlockRule>,
-    entries: Vec<Entry>,
+    places: Vec<Place>,
 }
 
 impl Arrangement {
-    /// The permissions that the mounts enforce, with `profile` deciding what nothing else covers.
-    pub(crate) fn permissions(&mut self, profile: &'static str) -> Permissions {
-        let line = |path: AbsPath, access, origin| Entry { pattern: EntryPath::Path(path), access, origin };
+    /// What the mounts enforce, with `profile` deciding what nothing else covers.
+    pub(crate) fn places(&mut self, profile: &'static str) -> Vec<Place> {
+        let place = |path: AbsPath, nature, origin| Place { path, nature, origin };
         let root = AbsPath::root();
-        let mut entries = vec![
-            line(root.clone(), crate::Access::Read, Origin::Profile(profile)),
-            line(below(&root, "proc"), crate::Access::Read, Origin::Default("own processes only")),
-            line(below(&root, "dev"), crate::Access::Write, Origin::Default("minimal devices")),
+        let mut places = vec![
+            place(root.clone(), Nature::Read, Origin::Profile(profile)),
+            place(below(&root, "proc"), Nature::Processes, Origin::Default("own processes only")),
+            place(below(&root, "dev"), Nature::Devices, Origin::Default("minimal devices")),
         ];
-        entries.append(&mut self.entries);
-        Permissions::new(entries)
+        places.append(&mut self.places);
+        places
     }
 }
 
@@ -135,10 +135,10 @@ impl Walk<'_> {
         self.stack.push((at.clone(), ground));
     }
 
-    fn note_entry(&mut self, grant: &Grant) {
-        self.out.entries.push(Entry {
-            pattern: EntryPath::Path(grant.path.clone()),
-            access: grant.access(),
+    fn note_place(&mut self, grant: &Grant) {
+        self.out.places.push(Place {
+            path: grant.path.clone(),
+            nature: Nature::of(&grant.kind),
             origin: grant.origin.clone(),
         });
     }
@@ -180,7 +180,7 @@ impl Walk<'_> {
                         Placeholder { parent: parent.clone(), name: name.into(), what: what.clone() };
                     self.out.placeholders.push(placeholder);
                     self.pin(&above, &grant.path);
-                    self.note_entry(grant);
+                    self.note_place(grant);
                     self.stand(&grant.path, Ground::HostRead);
                 }
             }
@@ -199,7 +199,7 @@ impl Walk<'_> {
             self.rule(&grant.path, LandlockAccess::Write);
             self.stand(&grant.path, Ground::HostWrite);
         }
-        self.note_entry(grant);
+        self.note_place(grant);
     }
 
     fn read(&mut self, grant: &Grant, above: &AbsPath, ground: Ground) {
@@ -210,7 +210,7 @@ impl Walk<'_> {
             }
             self.stand(&grant.path, Ground::HostRead);
         }
-        self.note_entry(grant);
+        self.note_place(grant);
     }
 
     fn protect(&mut self, grant: &Grant, above: &AbsPath, ground: Ground) {
@@ -267,7 +267,7 @@ impl Walk<'_> {
                 self.stand(&grant.path, Ground::Hidden);
             }
         }
-        self.note_entry(grant);
+        self.note_place(grant);
     }
 
     fn cover(&mut self, grant: &Grant, readable_empty: bool, later: &[Grant]) {
@@ -285,7 +285,7 @@ impl Walk<'_> {
     fn fresh(&mut self, grant: &Grant, becomes: Ground, above: &AbsPath, ground: Ground) {
         if ground.is_remade() {
             if becomes == Ground::Sealed && ground != Ground::Private {
-                self.note_entry(grant);
+                self.note_place(grant);
             }
             return;
         }
@@ -301,7 +301,7 @@ impl Walk<'_> {
             self.pin(above, &grant.path);
         }
         self.stand(&grant.path, becomes);
-        self.note_entry(grant);
+        self.note_place(grant);
     }
 
     fn cache(&mut self, grant: &Grant, name: &'static str, writes: CacheWrites, ground: Ground) {
@@ -314,7 +314,7 @@ impl Walk<'_> {
         self.out.caches.push(CacheMount { name: name.to_owned(), target, store, writes });
         self.rule(&grant.path, LandlockAccess::Write);
         self.stand(&grant.path, Ground::Cache);
-        self.note_entry(grant);
+        self.note_place(grant);
     }
 
     fn pin(&mut self, above: &AbsPath, path: &AbsPath) {

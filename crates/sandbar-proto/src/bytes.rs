@@ -3,6 +3,7 @@
 //! Arguments, environment and paths are bytes on Unix. On the wire and on disk they are a JSON string when
 //! they are UTF-8 and `{"bytes": base64}` when they are not, so that nothing is replaced by U+FFFD.
 
+#[cfg(unix)]
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 

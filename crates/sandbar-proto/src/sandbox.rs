@@ -243,6 +243,15 @@ pub struct Placeholder {
     pub what: PlaceholderKind,
 }
 
+impl Placeholder {
+    /// The mode of a directory, by which it is known. Sticky and otherwise ordinary: on a directory of one owner the bit does
+    /// nothing. The owner may write, because a directory moves between parents only if it can be written (rename(2)).
+    pub const DIRECTORY_MODE: u32 = 0o1755;
+
+    /// The mode of a file, by which it is known: nobody sets the sticky bit of a file.
+    pub const FILE_MODE: u32 = 0o1444;
+}
+
 /// Rights granted beneath a path; everything else the kernel can restrict is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -1274,6 +1274,29 @@ attempt('kmsg', lambda: read('/proc/kmsg'))
 }
 
 #[test]
+fn a_null_device_that_is_a_stream_cannot_be_given_another_mode() {
+    need!(need::that(need::is_root(), "only root owns the device"));
+    need!(need::executor_that("makes devices read-only", &["native"]));
+    let home = need!(python_sandbox());
+    // Standard input is handed over, and so is output that nobody records.
+    let code = r#"
+import stat
+for fd in [0, 1]:
+    about = os.fstat(fd)
+    try:
+        os.fchmod(fd, stat.S_IMODE(about.st_mode))
+        print(fd, 'ok', file=sys.stderr)
+    except OSError as error:
+        print(fd, errno.errorcode[error.errno], stat.S_ISCHR(about.st_mode), file=sys.stderr)
+open('/proc/self/fd/1', 'w').write('to nowhere')
+"#;
+    let mut command = home.sandbar(&["run", "-q", "--no-record", "--", "python3", "-I", "-S", "-c"]);
+    command.arg(format!("{PRELUDE}\n{code}")).stderr(std::process::Stdio::piped());
+    let output = command.stdout(std::process::Stdio::null()).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "0 EROFS True\n1 EROFS True\n");
+}
+
+#[test]
 fn devices_are_few_and_harmless() {
     let home = need!(sandbox());
     let script = "cd /dev; ls; head -c 3 zero | od -An -tx1; echo x > null; test -c urandom && echo random";

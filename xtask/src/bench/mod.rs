@@ -5,6 +5,7 @@
 
 mod amount;
 mod contender;
+mod escapes;
 mod exec;
 mod keys;
 mod memory;
@@ -49,12 +50,14 @@ pub(crate) struct Options {
 enum Area {
     /// S1: `sandbar run`, whole process
     Run,
-    /// E1 to E5, E7, S2: the exec server
+    /// E1 to E5, E7, S2, S3: the exec server
     Exec,
     /// E6: memory of the keeper and of the exec server
     Memory,
     /// K1: a key typed to a command on a terminal, until its echo
     Keys,
+    /// X1: attempts to escape from a sandbox, counted
+    Sandbox,
 }
 
 /// What of the exec server is measured, and how often.
@@ -75,6 +78,7 @@ impl Chosen<'_> {
 enum Found {
     Row(row::Row),
     Amount(amount::Amount),
+    Comparison(escapes::Comparison),
 }
 
 /// Measures, and prints the rows. Returns true: a target that is missed is a result, not an error.
@@ -94,6 +98,10 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     }
     let mut rows = Vec::new();
     for area in areas {
+        if area == &Area::Sandbox {
+            rows.push(Found::Comparison(escapes::compare(root, &peers)?));
+            continue;
+        }
         // Each has a world of its own: nothing that another one left behind is measured.
         let world = World::new(root)?;
         match area {
@@ -109,6 +117,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
                 let world = World::new(root)?;
                 rows.extend(memory::of_servers(&world, &peers)?.into_iter().map(Found::Amount));
             }
+            // Measured above: it needs no world.
+            Area::Sandbox => {}
             Area::Keys => rows.extend(keys::rows(&world, options.runs)?.into_iter().map(Found::Row)),
         }
     }
@@ -118,6 +128,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
             .map(|found| match found {
                 Found::Row(row) => row.to_json(),
                 Found::Amount(amount) => amount.to_json(),
+                Found::Comparison(comparison) => comparison.to_json(),
             })
             .collect();
         println!("{}", serde_json::to_string_pretty(&rows)?);
@@ -127,6 +138,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
         match found {
             Found::Row(row) => println!("{row}"),
             Found::Amount(amount) => println!("{amount}"),
+            Found::Comparison(comparison) => println!("{comparison}"),
         }
     }
     Ok(true)

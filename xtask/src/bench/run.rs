@@ -150,7 +150,7 @@ impl World {
 }
 
 /// Sandbox-runtime's settings for a writable workspace without network.
-fn srt_settings(workspace: &Path) -> serde_json::Value {
+pub(super) fn srt_settings(workspace: &Path) -> serde_json::Value {
     serde_json::json!({
         "network": {"allowedDomains": [], "deniedDomains": []},
         "filesystem": {"denyRead": [], "allowWrite": [workspace.to_string_lossy()], "denyWrite": []},

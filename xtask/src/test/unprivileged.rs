@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::executors::{EXECUTOR, executors_for};
 use super::harness::run_suite;
 use super::report::Outcome;
-use crate::cargo::{Executable, ExecutableKind, is_sandbar};
+use crate::cargo::{Executable, ExecutableKind, is_probe, is_sandbar};
 use crate::command::{SYSTEM_PATH, check, quiet};
 use crate::packages::{Install, is_root};
 
@@ -36,6 +36,7 @@ struct User {
 struct Stage {
     folder: TempDir,
     sandbar: PathBuf,
+    probe: PathBuf,
     suites: Vec<(String, PathBuf)>,
 }
 
@@ -101,7 +102,7 @@ fn parse_passwd(line: &str, name: &str) -> Option<User> {
 fn stage(built: &[Executable]) -> Result<Stage> {
     let folder = tempfile::Builder::new().prefix("sandbar-test-").tempdir_in("/var/tmp")?;
     open_to_all(folder.path())?;
-    let mut sandbar = None;
+    let (mut sandbar, mut probe) = (None, None);
     let mut suites = Vec::new();
     for executable in built {
         let suite =
@@ -121,9 +122,13 @@ fn stage(built: &[Executable]) -> Result<Stage> {
             suites.push((format!("{}::{}", executable.package, executable.target), copy));
         } else if is_sandbar(executable) {
             sandbar = Some(copy);
+        } else if is_probe(executable) {
+            probe = Some(copy);
         }
     }
-    Ok(Stage { folder, sandbar: sandbar.context("cargo built no program `sandbar`")?, suites })
+    let sandbar = sandbar.context("cargo built no program `sandbar`")?;
+    let probe = probe.context("cargo built no program `escape-probe`")?;
+    Ok(Stage { folder, sandbar, probe, suites })
 }
 
 fn open_to_all(path: &Path) -> Result<()> {
@@ -150,7 +155,8 @@ fn as_user(user: &User, stage: &Stage, program: &Path) -> Command {
         .env("LANG", "C.UTF-8")
         .env("RUST_BACKTRACE", "1")
         .env("INSTA_UPDATE", "no")
-        .env("SANDBAR_BIN", &stage.sandbar);
+        .env("SANDBAR_BIN", &stage.sandbar)
+        .env("ESCAPE_PROBE_BIN", &stage.probe);
     if let Some(ci) = std::env::var_os("CI") {
         command.env("CI", ci);
     }

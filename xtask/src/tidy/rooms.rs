@@ -1,7 +1,7 @@
 //! Which room may know which: the table of ARCHITECTURE.md, "Allowed edges".
 //!
 //! Dependencies of the product (normal and build) follow the table. What tests depend on is free, because no
-//! test is shipped; only `sandbar-testkit` itself must stay out of the product.
+//! test is shipped; only `sandbar-testkit` and `escape-probe` themselves must stay out of the product.
 
 use serde_json::Value;
 
@@ -31,6 +31,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("server", &["agent", "exec", "store", "config", "approvals", "patch", "rpc", "policy", "proto"]),
     ("tui", &["rpc", "proto"]),
 ];
+
+/// Rooms that only tests may know.
+const NOT_SHIPPED: &[&str] = &["sandbar-testkit", "escape-probe"];
 
 /// What `sandbar-proto` may use from outside: shapes need a serializer and value types, nothing else. `serde_json` is
 /// there for JSON that is passed on unread (`RawValue`, `Value`).
@@ -85,8 +88,8 @@ fn broken_edge(name: &str, dependency: &str, is_member: bool) -> Option<(String,
     if !is_member {
         return None;
     }
-    if dependency == "sandbar-testkit" {
-        return broken("make it a dev-dependency: testkit is not shipped");
+    if NOT_SHIPPED.contains(&dependency) {
+        return broken("make it a dev-dependency: what tests share is not shipped");
     }
     match (name, dependency) {
         ("xtask", _) => return broken("tasks look at the workspace from outside"),
@@ -135,6 +138,7 @@ mod tests {
             {"name": "sandbar-store", "dependencies": []},
             {"name": "sandbar-proto", "dependencies": []},
             {"name": "sandbar-testkit", "dependencies": []},
+            {"name": "escape-probe", "dependencies": []},
         ]});
         edges(&metadata, &[manifest(from, to)])
     }
@@ -157,9 +161,11 @@ mod tests {
     }
 
     #[test]
-    fn testkit_is_never_shipped() {
-        assert_eq!(one_edge("sandbar", "sandbar-testkit", Value::Null).len(), 1);
-        assert_eq!(one_edge("sandbar", "sandbar-testkit", json!("dev")), []);
+    fn testkit_and_probe_are_never_shipped() {
+        for room in NOT_SHIPPED {
+            assert_eq!(one_edge("sandbar", room, Value::Null).len(), 1);
+            assert_eq!(one_edge("sandbar", room, json!("dev")), []);
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 
 use super::files::ConnectionFiles;
 use super::http::ConnectionHttp;
-use super::process::{Known, Live};
+use super::process::Live;
 use super::reading::Reading;
 use super::session::{Attachment, Entry, Session};
 use super::{Shared, attach, config, discovery, launch, refusal};
@@ -262,8 +262,7 @@ impl Connection {
                 // ended needs no answer.
                 Some(Ok((live, result))) => {
                     drop(responder.data_ok(&result).await);
-                    let (connection, read) = (self.number, result.next_seq);
-                    live.note_known(Known { connection, asked: 0, read });
+                    live.note_read(self.number, result.next_seq);
                 }
                 Some(Err(error)) => responder.err(error),
                 None => drop(responder),
@@ -314,7 +313,7 @@ impl Connection {
             let params: ReadParams = call.params()?;
             let live = session.live(&params.process_id)?;
             let asked = params.after_seq.unwrap_or(0).saturating_add(1);
-            live.note_known(Known { connection: self.number, asked, read: 0 });
+            live.note_asked(self.number, asked);
             let attachment = session.attachment();
             let records = attachment.is_some_and(|attachment| attachment.extensions.records);
             let result = live.read(&params, records).await?;

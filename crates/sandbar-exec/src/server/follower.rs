@@ -6,8 +6,10 @@
 //! whose log is never more than a bound ahead of its reader.
 //!
 //! A connection that resumed a session has missed something of each process, and reads that first. News wait until it
-//! has, and go on exactly where its reading stopped: a client that puts events in order by their numbers, as Codex's does
-//! with room for 256, would otherwise fail at a process that writes much.
+//! has, and go on exactly where its first answer stopped, wherever it reads later and however far we are by then: a client
+//! that puts events in order by their numbers, as Codex's does with room for 256, would otherwise fail at a process that
+//! writes much. That client takes news in while it still goes
+//! through the answer, so that behind the answer come at first only as many as it has room for.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -15,8 +17,9 @@ use std::time::Duration;
 use sandbar_proto::exec::{
     Base64, OutputFrame, OutputGap, ProcessClosed, ProcessExited, ProcessOutput, ProcessStopped, method,
 };
-use sandbar_proto::{EndRecord, OutputTotals, ProcessEvent, Seq};
+use sandbar_proto::{EndRecord, Gap, OutputTotals, ProcessEvent, Seq};
 use sandbar_rpc::{Closed, Frame};
+use tokio::time::Instant;
 
 use super::process::{Exit, Granted, Live};
 use super::session::{Attachment, Session};
@@ -26,12 +29,49 @@ use crate::{BoxFuture, Process};
 /// link, and not for ever: a client need not read.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
+/// How long after the answer to its first read a client may still be going through that.
+const SETTLING: Duration = Duration::from_secs(2);
+
+/// Events that a client is sent meanwhile, and bytes of them: half of what Codex's client has room for.
+const SETTLING_EVENTS: usize = 128;
+const SETTLING_BYTES: usize = 512 * 1024;
+
+/// A connection that knows all that came before the next event.
+#[derive(Debug)]
+struct Flow {
+    connection: u64,
+    settling: Option<Settling>,
+}
+
+/// What is sent to a client that is going through what it missed.
+#[derive(Debug)]
+struct Settling {
+    until: Instant,
+    events: usize,
+    bytes: usize,
+}
+
+impl Settling {
+    fn new(until: Instant) -> Self {
+        Self { until, events: 0, bytes: 0 }
+    }
+
+    /// Whether there is room for one more event with so many bytes, which it takes then.
+    fn takes(&mut self, bytes: usize) -> bool {
+        let takes = self.events < SETTLING_EVENTS && bytes <= SETTLING_BYTES - self.bytes;
+        if takes {
+            self.events += 1;
+            self.bytes += bytes;
+        }
+        takes
+    }
+}
+
 /// Follows `process` until its close.
 pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process: Box<dyn Process>) {
     tokio::spawn(note_end(Arc::downgrade(&live), process.ended()));
     let mut sent = Granted::default();
-    // The connection that knows all that came before.
-    let mut flows_to = None;
+    let mut flow: Option<Flow> = None;
     loop {
         let event = match process.next_event().await {
             Ok(Some(event)) => event,
@@ -48,10 +88,14 @@ pub(super) async fn follow(session: Weak<Session>, live: Arc<Live>, mut process:
         let is_over = live.progress.borrow().is_over();
         if let Some(attachment) = attachment {
             // A connection that has ended is no reason to stop: the next one may be attached already.
-            let flows = flows_to == Some(attachment.connection)
-                || lacks_only(&session, &attachment, &live, &event).await;
-            flows_to = flows.then_some(attachment.connection);
-            if flows && has_room(&session, &attachment, &live, &event, &mut sent).await {
+            let flows = flow.as_ref().is_some_and(|flow| flow.connection == attachment.connection);
+            if !flows {
+                flow = join(&session, &attachment, &live, &event).await;
+            }
+            if let Some(flow) = &mut flow
+                && settled(&session, flow, &event).await
+                && has_room(&session, &attachment, &live, &event, &mut sent).await
+            {
                 let _ = tell(&attachment, &live, event).await;
             }
         }
@@ -101,30 +145,101 @@ async fn note_end(live: Weak<Live>, ended: BoxFuture<'static, Option<EndRecord>>
     }
 }
 
-/// Waits until a connection that resumed the session has read everything before an event; `false` if it has read the
-/// event as well, or no longer speaks for the session.
-async fn lacks_only(session: &Session, attachment: &Attachment, live: &Live, event: &ProcessEvent) -> bool {
+/// The first and the last number of an event, if it has any.
+fn numbers(event: &ProcessEvent) -> Option<(u64, u64)> {
     let (Seq(first), Seq(last)) = match event {
         ProcessEvent::Output { seq, .. } | ProcessEvent::Closed { seq } => (*seq, *seq),
         ProcessEvent::Gap(gap) => (gap.from_seq, gap.to_seq),
         ProcessEvent::Exited(end) => end.seq().map(|seq| (seq, seq)).unwrap_or_default(),
-        ProcessEvent::Stopped { .. } => return true,
+        ProcessEvent::Stopped { .. } => return None,
     };
-    let Some(resumed) = attachment.resumed else { return true };
+    Some((first, last))
+}
+
+/// Waits until a connection that resumed the session has read what it missed, and tells it what is between that and an
+/// event. `None` if it has read the event as well, or no longer speaks for the session.
+async fn join(session: &Session, attachment: &Attachment, live: &Live, event: &ProcessEvent) -> Option<Flow> {
+    let connection = attachment.connection;
+    let mut flow = Flow { connection, settling: None };
+    let (Some((first, last)), Some(resumed)) = (numbers(event), attachment.resumed) else {
+        return Some(flow);
+    };
     // Who grants room says so itself; who started it on this connection has missed nothing.
     if attachment.extensions.credit || live.since >= resumed {
+        return Some(flow);
+    }
+    let mut known = live.known.subscribe();
+    let read = known
+        .wait_for(|known| known.connection == connection && (known.first.is_some() || known.asked > last));
+    let known = tokio::select! {
+        biased;
+        known = read => *known.ok()?,
+        () = session.lost(connection) => return None,
+        () = tokio::time::sleep_until(resumed + CATCH_UP) => return Some(flow),
+    };
+    if known.next() > last {
+        return None;
+    }
+    flow.settling = known.first.map(|answered| Settling::new(answered.at + SETTLING));
+    if known.next() < first {
+        tokio::select! {
+            biased;
+            () = session.lost(connection) => return None,
+            () = bridge(session, attachment, live, &mut flow, (known.next(), first)) => {}
+        }
+    }
+    Some(flow)
+}
+
+/// Tells what was let go while nobody was connected, and did not fit into the first answer: from a number on, up to another
+/// one. What can't be read any more is missing, as it is to whoever reads.
+async fn bridge(
+    session: &Session,
+    attachment: &Attachment,
+    live: &Live,
+    flow: &mut Flow,
+    (from, to): (u64, u64),
+) {
+    let Ok(mut process) = live.again(Seq(from.saturating_sub(1))).await else { return };
+    while let Ok(Some(event)) = process.next_event().await {
+        let Some((first, last)) = numbers(&event) else { continue };
+        if first >= to || !settled(session, flow, &event).await {
+            return;
+        }
+        let event = if let ProcessEvent::Gap(gap) = event {
+            ProcessEvent::Gap(Gap { to_seq: gap.to_seq.min(Seq(to - 1)), ..gap })
+        } else {
+            event
+        };
+        if tell(attachment, live, event).await.is_err() || last + 1 >= to {
+            return;
+        }
+    }
+}
+
+/// Waits until a client that is going through what it missed has room for an event; `false` if it no longer speaks for the
+/// session.
+async fn settled(session: &Session, flow: &mut Flow, event: &ProcessEvent) -> bool {
+    let Some(settling) = &mut flow.settling else { return true };
+    let bytes = match event {
+        ProcessEvent::Output { bytes, .. } => bytes.len(),
+        ProcessEvent::Gap(_)
+        | ProcessEvent::Exited(_)
+        | ProcessEvent::Closed { .. }
+        | ProcessEvent::Stopped { .. } => 0,
+    };
+    if Instant::now() < settling.until && settling.takes(bytes) {
         return true;
     }
-    let connection = attachment.connection;
-    let mut known = live.known.subscribe();
-    let read =
-        known.wait_for(|known| known.connection == connection && (known.read >= first || known.asked > last));
-    tokio::select! {
+    let is_settled = tokio::select! {
         biased;
-        known = read => known.is_ok_and(|known| known.asked.max(known.read) <= last),
-        () = session.lost(connection) => false,
-        () = tokio::time::sleep_until(resumed + CATCH_UP) => true,
+        () = session.lost(flow.connection) => false,
+        () = tokio::time::sleep_until(settling.until) => true,
+    };
+    if is_settled {
+        flow.settling = None;
     }
+    is_settled
 }
 
 /// Waits for room for an event; `false` if the connection no longer speaks for the session, or knows the event because it
@@ -245,5 +360,20 @@ async fn tell(attachment: &Attachment, live: &Live, event: ProcessEvent) -> Resu
             let closed = ProcessClosed { process_id, seq: seq.0 };
             sender.data_notification(method::PROCESS_CLOSED, &closed).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_goes_through_what_it_missed_is_sent_no_more_than_it_has_room_for() {
+        let mut settling = Settling::new(Instant::now());
+        assert_eq!((0..1000).filter(|_| settling.takes(10)).count(), SETTLING_EVENTS);
+        let mut settling = Settling::new(Instant::now());
+        let chunk = 64 * 1024;
+        assert_eq!((0..1000).filter(|_| settling.takes(chunk)).count(), SETTLING_BYTES / chunk);
+        assert!(settling.takes(0), "an end has no bytes");
     }
 }

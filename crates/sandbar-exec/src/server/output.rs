@@ -15,6 +15,9 @@ use crate::{Process, Processes as _, Watching};
 /// Most bytes of one answer, whatever is asked for: what fits into a frame that clients read.
 const MAX_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Most chunks of one answer: small ones make much more work at both ends than their bytes, and text besides.
+const MAX_CHUNKS: usize = 4096;
+
 /// Longest wait of one request.
 const MAX_WAIT: Duration = Duration::from_secs(300);
 
@@ -49,6 +52,11 @@ struct Position {
 }
 
 impl Cursor {
+    /// Whether it has given out what has that number.
+    pub(super) fn knows(&self, seq: u64) -> bool {
+        self.at.as_ref().is_some_and(|position| position.seq >= seq)
+    }
+
     /// Reads what comes after the client's last number, waiting for it if there is nothing.
     ///
     /// # Errors
@@ -112,7 +120,8 @@ impl Position {
                 ProcessEvent::Output { seq, stream, offset_bytes, time, bytes: chunk } => {
                     let size = chunk.len() as u64;
                     // One chunk is given whatever its size, or a client with little room would never go on.
-                    if !found.chunks.is_empty() && bytes + size > most {
+                    let is_full = bytes + size > most || found.chunks.len() == MAX_CHUNKS;
+                    if !found.chunks.is_empty() && is_full {
                         self.peeked =
                             Some(ProcessEvent::Output { seq, stream, offset_bytes, time, bytes: chunk });
                         return Ok(found);

@@ -17,7 +17,7 @@ use super::output::{Cursor, Found};
 use super::refusal;
 use super::stdin::Stdin;
 use crate::local::LocalProcesses;
-use crate::{ProcessControl, ProcessError, signals};
+use crate::{Process, ProcessControl, ProcessError, Processes as _, Watching, signals};
 
 /// How long a read waits for what its client knows already.
 const CATCH_UP: Duration = Duration::from_secs(1);
@@ -50,10 +50,26 @@ pub(super) struct Granted {
 pub(super) struct Known {
     /// Whose knowledge it is.
     pub(super) connection: u64,
-    /// The first number that it did not know when it asked.
+    /// The first number that it did not know when it asked last.
     pub(super) asked: u64,
-    /// The first number behind what it was answered; 0 before the first answer.
-    pub(super) read: u64,
+    /// What it was answered first. What it reads later is for somebody behind it, who may read what came before again,
+    /// and says nothing of the news that it waits for.
+    pub(super) first: Option<Answered>,
+}
+
+/// An answer to a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answered {
+    /// The first number behind it.
+    pub(super) next: u64,
+    pub(super) at: Instant,
+}
+
+impl Known {
+    /// The first number that the connection has no claim to hear of any more, as far as that is known.
+    pub(super) fn next(&self) -> u64 {
+        self.first.map_or(self.asked, |first| first.next)
+    }
 }
 
 /// How a process ended.
@@ -202,15 +218,28 @@ impl Live {
         });
     }
 
-    /// Notes what a connection knew when it asked, or what it was answered.
-    pub(super) fn note_known(&self, asked_or_read: Known) {
+    /// Notes the first number that a connection did not know when it asked.
+    pub(super) fn note_asked(&self, connection: u64, asked: u64) {
+        self.note_known(connection, |known| known.asked = known.asked.max(asked));
+    }
+
+    /// Notes the first number behind what a connection was answered.
+    pub(super) fn note_read(&self, connection: u64, read: u64) {
+        self.note_known(connection, |known| {
+            known.first.get_or_insert_with(|| Answered { next: read.max(known.asked), at: Instant::now() });
+        });
+    }
+
+    fn note_known(&self, connection: u64, note: impl FnOnce(&mut Known)) {
         self.known.send_modify(|known| {
-            let Known { connection, asked, read } = asked_or_read;
-            if known.connection == connection {
-                (known.asked, known.read) = (known.asked.max(asked), known.read.max(read));
-            } else {
-                *known = asked_or_read;
+            // What was asked on an earlier connection comes too late, as in `grant`.
+            if known.connection > connection {
+                return;
             }
+            if known.connection != connection {
+                *known = Known { connection, ..Known::default() };
+            }
+            note(known);
         });
     }
 
@@ -237,8 +266,14 @@ impl Live {
     /// # Errors
     /// The log can't be read.
     pub(super) async fn read(&self, params: &ReadParams, records: bool) -> Result<ReadResult, RpcError> {
-        self.catch_up(params.after_seq.unwrap_or(0)).await;
-        let found = self.cursor.lock().await.read(&self.processes, self.run, params, records).await;
+        let after_seq = params.after_seq.unwrap_or(0);
+        let mut cursor = self.cursor.lock().await;
+        // What was read through it may be more than the connections were told.
+        if !cursor.knows(after_seq) {
+            self.catch_up(after_seq).await;
+        }
+        let found = cursor.read(&self.processes, self.run, params, records).await;
+        drop(cursor);
         let progress = self.progress.borrow().clone();
         let found = match found {
             // The keeper took the log along; what is left to be told is the end.
@@ -262,6 +297,14 @@ impl Live {
             signal: exit.as_ref().and_then(|exit| exit.signal.clone()),
             end: exit.filter(|_| records).map(|exit| exit.end),
         })
+    }
+
+    /// Reads it once more, from behind a number on, besides whoever follows it.
+    ///
+    /// # Errors
+    /// Its keeper is gone, or does not know it any more.
+    pub(super) async fn again(&self, after: Seq) -> Result<Box<dyn Process>, ProcessError> {
+        self.processes.follow_from(self.run, Watching::Output, after).await
     }
 
     /// Waits until as much is known here as the client knows already: of a process that was adopted its whole past is

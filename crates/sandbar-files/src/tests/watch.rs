@@ -3,7 +3,7 @@
 use std::fs;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sandbar_proto::AbsPath;
+use sandbar_proto::{AbsPath, Placeholder};
 
 use super::{Folder, abs, seen};
 use crate::{ErrorKind, MAX_WATCH_PATHS, MAX_WATCHES, Watch, WatchKey, Watches};
@@ -57,15 +57,67 @@ fn making_the_path_or_anything_above_it_is_news_once() {
 }
 
 #[test]
-fn what_is_moved_to_the_path_is_news_and_so_is_what_went_again() {
+fn what_is_moved_to_the_path_is_news_and_what_went_again_is_none() {
     let folder = Folder::new();
     folder.write("other", "");
     let mut watches = watching(&[folder.path("a")], None);
     fs::rename(folder.os("other"), folder.os("a")).unwrap();
     assert_eq!(wait(&mut watches), [7]);
     fs::remove_file(folder.os("a")).unwrap();
-    let mut watches = watching(&[folder.path("none"), folder.path("a/b")], None);
-    fs::create_dir(folder.os("a")).unwrap();
+    survives(&folder, "a/b", || {
+        fs::create_dir(folder.os("a")).unwrap();
+        fs::remove_dir(folder.os("a")).unwrap();
+    });
+}
+
+/// Makes what a keeper reserves a name with.
+fn reserve(folder: &Folder, name: &str) {
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    fs::create_dir(folder.os("pool")).unwrap();
+    fs::set_permissions(folder.os("pool"), mode(Placeholder::DIRECTORY_MODE)).unwrap();
+    fs::rename(folder.os("pool"), folder.os(name)).unwrap();
+}
+
+#[test]
+fn a_name_that_a_keeper_reserves_is_missing_until_somebody_uses_it() {
+    let folder = Folder::new();
+    for missing in ["a", "a/b", "a/b/c"] {
+        let path = [folder.path(missing)];
+        let mut watches = watching(&path, None);
+        // Comes and goes with each sandbox.
+        for _ in 0..2 {
+            reserve(&folder, "a");
+            assert_eq!(watches.changed(), Ok(Vec::new()), "{missing}");
+            let mut late = Watches::default();
+            assert_eq!(late.watch(key(8), &path, None), Ok(Watch::Waiting), "{missing}");
+            fs::rename(folder.os("a"), folder.os("back")).unwrap();
+            assert_eq!(watches.changed(), Ok(Vec::new()), "{missing}");
+            fs::remove_dir(folder.os("back")).unwrap();
+        }
+        reserve(&folder, "a");
+        assert_eq!(watches.changed(), Ok(Vec::new()), "{missing}");
+        fs::create_dir(folder.os("a/b")).unwrap();
+        if missing == "a" {
+            // Nobody looks into it; the keeper finds it used, and puts it back.
+            fs::rename(folder.os("a"), folder.os("back")).unwrap();
+            fs::rename(folder.os("back"), folder.os("a")).unwrap();
+        }
+        assert_eq!(wait(&mut watches), [7], "{missing}");
+        fs::remove_dir_all(folder.os("a")).unwrap();
+    }
+}
+
+#[test]
+fn a_file_that_reserves_a_name_is_missing_and_its_loss_is_news_to_who_saw_it() {
+    let folder = Folder::new();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(Placeholder::FILE_MODE);
+    let path = folder.write("a", "");
+    fs::set_permissions(folder.os("a"), mode).unwrap();
+    let mut watches = watching(&[path.clone(), folder.path("a/b")], None);
+    fs::remove_file(folder.os("a")).unwrap();
+    assert_eq!(watches.changed(), Ok(Vec::new()));
+    reserve(&folder, "a");
+    let mut watches = watching(&[], Some(&path));
     fs::remove_dir(folder.os("a")).unwrap();
     assert_eq!(wait(&mut watches), [7]);
 }

@@ -25,11 +25,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 
-/// Sticky and otherwise ordinary: on a directory of one owner the bit does nothing, and on a file nobody sets it.
-/// The owner may write, because a directory moves between parents only if it can be written (rename(2)).
-const DIRECTORY_MARK: u32 = 0o1755;
-const FILE_MARK: u32 = 0o1444;
-
 /// How much older than the clock a file's times may be: they are those of the last tick of the kernel, of which there
 /// are at least a hundred in a second (CONFIG_HZ).
 const TICK: Duration = Duration::from_millis(10);
@@ -471,9 +466,14 @@ fn open_parent(parent: &PinnedPath) -> Result<OwnedFd, Errno> {
 fn make_at(parent: &OwnedFd, name: &[u8], what: &PlaceholderKind) -> Result<(), Errno> {
     match what {
         PlaceholderKind::Directory => {
-            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(DIRECTORY_MARK))?;
+            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(Placeholder::DIRECTORY_MODE))?;
             // The umask of the keeper may have taken bits of the mark away.
-            rustix::fs::chmodat(parent, name, Mode::from_raw_mode(DIRECTORY_MARK), AtFlags::empty())
+            rustix::fs::chmodat(
+                parent,
+                name,
+                Mode::from_raw_mode(Placeholder::DIRECTORY_MODE),
+                AtFlags::empty(),
+            )
         }
         PlaceholderKind::File { content } => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -481,7 +481,7 @@ fn make_at(parent: &OwnedFd, name: &[u8], what: &PlaceholderKind) -> Result<(), 
             if !content.as_bytes().is_empty() {
                 rustix::io::write(&file, content.as_bytes())?;
             }
-            rustix::fs::fchmod(&file, Mode::from_raw_mode(FILE_MARK))
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(Placeholder::FILE_MODE))
         }
     }
 }
@@ -534,8 +534,8 @@ fn reclaim_one(entry: &Entry, since: Timestamp) -> Result<(), Errno> {
     )?;
     let stat = rustix::fs::statat(parent.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
     let (kind, mark) = match entry.what {
-        PlaceholderKind::Directory => (FileType::Directory, DIRECTORY_MARK),
-        PlaceholderKind::File { .. } => (FileType::RegularFile, FILE_MARK),
+        PlaceholderKind::Directory => (FileType::Directory, Placeholder::DIRECTORY_MODE),
+        PlaceholderKind::File { .. } => (FileType::RegularFile, Placeholder::FILE_MODE),
     };
     let nanoseconds = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000_000);
     let changed = Timestamp(nanoseconds(stat.st_ctime).saturating_add(stat.st_ctime_nsec));

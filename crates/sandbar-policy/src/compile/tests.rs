@@ -481,10 +481,10 @@ mod random_trees {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(600))]
+        #![proptest_config(ProptestConfig::with_cases(sandbar_testkit::soak::cases(600)))]
 
         #[test]
-        fn mounts_do_what_the_permissions_say(
+        fn all_views_of_a_random_tree_agree(
             directories in any_places(8),
             links in proptest::collection::vec((any_place(), any_place()), 0..3),
             repository in proptest::option::of(any_place()),

@@ -119,6 +119,7 @@ impl Arguments {
             }
             MountOp::Symlink { path, to } => self.add(&[b"--symlink", to.as_bytes(), path.as_bytes()]),
             MountOp::Proc => self.proc(),
+            // The nodes stay writable, so that uid 0 can change their mode: a remount here would add `nodev`.
             MountOp::Dev => self.add(&[
                 b"--dev",
                 b"/dev",
@@ -142,6 +143,9 @@ impl Arguments {
         for (name, kind) in hidden_in_proc() {
             let path = mounts::in_proc(name);
             self.cover(path.as_bytes(), kind);
+        }
+        if mounts::hides_proc() {
+            self.add(&[b"--remount-ro", b"/proc"]);
         }
     }
 
@@ -403,6 +407,9 @@ fn verify_proc() -> Result<(), Errno> {
             Err(Errno::NOENT) => {}
             Err(errno) => return Err(errno),
         }
+    }
+    if mounts::hides_proc() && !is_read_only(mounts::open_place(c"/proc")?.as_fd())? {
+        return Err(Errno::ROFS);
     }
     for (name, kind) in hidden_in_proc() {
         let place = mounts::open_place(&c_path(name)?)?;

@@ -30,6 +30,10 @@ const CONTROL: RawFd = 3;
 /// The descriptor of the door to the run's cgroup, while there is one: the next one.
 const CGROUP: RawFd = 4;
 
+/// Device number of /dev/null, which is the same on every Linux (devices.txt of the kernel). Streams of no other device
+/// are handed over, and files that are no device have none.
+const NULL_DEVICE: u64 = libc::makedev(1, 3);
+
 /// How long a tree that is being killed gets between two looks at what is left of it.
 const KILL_ROUND: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
@@ -174,6 +178,21 @@ pub(super) fn duplicate(source: RawFd, target: RawFd, flags: c_int) -> Result<()
     if result == target { Ok(()) } else { Err(Errno::BADF) }
 }
 
+/// Puts the sandbox's /dev/null where a stream is that of the host: through the host's mount its owner, uid 0, could change
+/// its mode for everybody.
+fn take_own_null() -> Result<(), Errno> {
+    for fd in 0..CONTROL {
+        // SAFETY: `take_descriptors` put a stream there, and nothing closes it before the command runs.
+        let stream = unsafe { BorrowedFd::borrow_raw(fd) };
+        let device = rustix::fs::fstat(stream)?.st_rdev;
+        if device == NULL_DEVICE {
+            let null = mounts::open_null(rustix::fs::fcntl_getfl(stream)?)?;
+            duplicate(null.as_raw_fd(), fd, 0)?;
+        }
+    }
+    Ok(())
+}
+
 /// The streams are the command's alone from now on, so that their end is seen when the tree closes them.
 fn close_stdio() {
     for fd in 0..CONTROL {
@@ -213,6 +232,7 @@ fn build_walls(
     }
     sys::clear_capabilities().map_err(fail(Step::Privileges))?;
     mounts::enter_directory(&cwd.0, cwd.1)?;
+    take_own_null().map_err(fail(Step::Descriptors))?;
     let terminal = terminal.map(Wanted::open).transpose()?;
     sys::set_dumpable(Dumpable::No).map_err(fail(Step::Privileges))?;
     sys::set_no_new_privs().map_err(fail(Step::Privileges))?;

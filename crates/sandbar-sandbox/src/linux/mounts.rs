@@ -27,8 +27,8 @@ const DEVICES: [&CStr; 6] = [c"null", c"zero", c"full", c"random", c"urandom", c
 const DEVICE_PATHS: [&CStr; 6] =
     [c"/dev/null", c"/dev/zero", c"/dev/full", c"/dev/random", c"/dev/urandom", c"/dev/tty"];
 
-/// Parts of a fresh procfs that change the whole host when somebody maps to the host's uid 0, which file
-/// permissions alone would let them (proc(5)).
+/// Parts of a fresh procfs that change the whole host (proc(5)). Of the host's uid 0, who could change every mode in it
+/// as well, all of it is read-only.
 pub(super) const PROC_READ_ONLY: [&CStr; 5] = [c"sys", c"sysrq-trigger", c"irq", c"bus", c"fs"];
 
 /// Parts of a fresh procfs that show the whole host's memory, timers or keys to the host's uid 0, or let it change
@@ -501,6 +501,12 @@ fn mount_proc() -> Result<(), Errno> {
     let proc = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
     let target = open_place(c"/proc")?;
     attach(proc.as_fd(), target.as_fd())?;
+    if hides_proc() {
+        hide_in_proc(proc.as_fd())?;
+        // Every file here that belongs to no process is one for all procfs of the host, and so is its mode, which its
+        // owner may change: uid 0. What a process may write of its own is given up for that.
+        return mount_setattr(proc.as_fd(), Reach::One, &MountAttr::READ_ONLY);
+    }
     for name in PROC_READ_ONLY {
         let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let place = match rustix::fs::openat(&proc, name, flags, Mode::empty()) {
@@ -512,7 +518,7 @@ fn mount_proc() -> Result<(), Errno> {
         mount_setattr(clone.as_fd(), Reach::One, &MountAttr::READ_ONLY)?;
         attach(clone.as_fd(), place.as_fd())?;
     }
-    if hides_proc() { hide_in_proc(proc.as_fd()) } else { Ok(()) }
+    Ok(())
 }
 
 /// Whether this is the host's uid 0, as far as files are concerned.
@@ -557,9 +563,20 @@ fn mount_dev(nodes: &mut [Option<OwnedFd>; 6]) -> Result<(), Errno> {
     for (to, name) in links {
         rustix::fs::symlinkat(to, &dev, name)?;
     }
-    mount_below(&dev, c"pts", new_devpts()?)?;
-    mount_below(&dev, c"shm", new_tmpfs(c"01777", None)?)?;
-    mount_setattr(dev.as_fd(), Reach::One, &MountAttr::READ_ONLY)
+    let [pts, shm] = [c"pts", c"shm"].map(|name| {
+        rustix::fs::mkdirat(&dev, name, Mode::from_raw_mode(0o755))?;
+        rustix::fs::openat(&dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+    });
+    // The nodes are the host's own: read-only they can be written to, but not be given another mode by their owner.
+    mount_setattr(dev.as_fd(), Reach::Tree, &MountAttr::READ_ONLY)?;
+    attach(new_devpts()?.as_fd(), pts?.as_fd())?;
+    attach(new_tmpfs(c"01777", None)?.as_fd(), shm?.as_fd())
+}
+
+/// Opens the sandbox's own /dev/null with the access that `flags` ask for.
+pub(super) fn open_null(flags: OFlags) -> Result<OwnedFd, Errno> {
+    let access = flags & OFlags::RWMODE;
+    rustix::fs::open(c"/dev/null", access | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// A terminal file system of its own: no terminal of the host is in it.
@@ -570,12 +587,6 @@ fn new_devpts() -> Result<OwnedFd, Errno> {
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
-}
-
-fn mount_below(dev: &OwnedFd, name: &CStr, mount: OwnedFd) -> Result<(), Errno> {
-    rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
-    let place = rustix::fs::openat(dev, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    attach(mount.as_fd(), place.as_fd())
 }
 
 /// Enters the working directory, which must be the one that the plan was made for.

@@ -417,7 +417,7 @@ pub(super) fn kill(pid: i32, signal: c_int) -> Result<(), Errno> {
 ///
 /// # Safety
 /// `argv` and `envp` must be null-terminated arrays of NUL-terminated strings.
-pub(super) unsafe fn execve(path: &CStr, argv: *const *const i8, envp: *const *const i8) -> Errno {
+pub(super) unsafe fn execve(path: &CStr, argv: *const *const c_char, envp: *const *const c_char) -> Errno {
     // SAFETY: by this function's contract.
     let value = unsafe { libc::execve(path.as_ptr(), argv.cast(), envp.cast()) };
     check(c_long::from(value)).err().unwrap_or(Errno::INVAL)

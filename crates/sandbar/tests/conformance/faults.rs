@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::time::{Duration, Instant};
 
 use sandbar_testkit::need::Need;
 use sandbar_testkit::soak::{self, Random};
@@ -347,4 +348,56 @@ fn a_resumed_client_that_reads_nothing_hears_the_news_all_the_same() {
     // What it starts itself it hears at once.
     client.ask("process/start", &server.shell("q", "echo hi"));
     assert_eq!(client.story("q").stdout, "hi\n");
+}
+
+#[test]
+fn a_resumed_client_that_goes_through_what_it_missed_is_sent_no_more_than_it_has_room_for() {
+    let server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    client.ask("process/start", &server.shell("p", "while :; do echo x; done"));
+    client.news("process/output", "p");
+    client.cut();
+    let mut client = server.resume(&session);
+    let asked = Instant::now();
+    let read = client.ask("process/read", &json!({"processId": "p", "afterSeq": 0, "waitMs": 0}));
+    let (next, chunks) = (read["nextSeq"].as_u64().unwrap(), read["chunks"].as_array().unwrap().len());
+    assert!((1..=4096).contains(&chunks), "{chunks} chunks");
+    // Codex's client has room for 256 events that come before it has put the answer in its place.
+    for seq in next..next + 128 {
+        assert_eq!(client.news("process/output", "p")["seq"], json!(seq));
+    }
+    assert_eq!(client.news("process/output", "p")["seq"], json!(next + 128));
+    assert!(asked.elapsed() >= Duration::from_secs(2), "{:?}", asked.elapsed());
+}
+
+#[test]
+fn news_go_on_where_the_first_answer_stopped_whatever_is_read_later_and_however_little_it_was() {
+    let server = Server::start(Over::Unix).unwrap();
+    let (mut client, session) = server.ready_with_session();
+    // More than several times what comes in one piece.
+    let script = "echo begun; until test -e go; do :; done; head -c 400000 /dev/zero | tr '\\0' x; touch done; read a; exit 4";
+    client.ask("process/start", &server.shell_with("p", script, &json!({"pipeStdin": true})));
+    assert_eq!(client.output_with("p", "begun\n"), "begun\n");
+    client.cut();
+    server.home.write("go", "");
+    eventually(DEADLINE, "all of it", || server.home.workspace().join("done").exists().then_some(()));
+    let mut client = server.resume(&session);
+    let read = |client: &mut Client, after: u64, most: Option<u64>| {
+        let asked = json!({"processId": "p", "afterSeq": after, "waitMs": 0, "maxBytes": most});
+        client.ask("process/read", &asked)["nextSeq"].as_u64().unwrap()
+    };
+    let next = read(&mut client, 1, Some(100));
+    // Somebody behind the client reads on, to the end.
+    let mut last = next - 1;
+    loop {
+        match read(&mut client, last, None) - 1 {
+            same if same == last => break,
+            further => last = further,
+        }
+    }
+    client.ask("process/write", &json!({"processId": "p", "chunk": base64("go\n"), "writeId": "w"}));
+    let story = client.story("p");
+    assert_eq!(story.code, 4);
+    assert_eq!(story.seqs, (next..next + story.seqs.len() as u64).collect::<Vec<_>>());
+    assert!(story.seqs.len() > 5 && story.stdout.bytes().all(|byte| byte == b'x'), "{:?}", story.seqs);
 }

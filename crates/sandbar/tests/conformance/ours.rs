@@ -53,6 +53,7 @@ everywhere! {[
     records_come_with_starts_and_ends,
     output_comes_within_credit_and_waits_for_no_other_process,
     a_run_in_a_persons_words_has_their_rules,
+    names_that_are_reserved_for_a_sandbox_are_no_news,
     // environment
     configuration_is_read_under_the_sandbox_that_a_request_carries,
     configuration_has_bounds,

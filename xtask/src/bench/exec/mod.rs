@@ -3,6 +3,7 @@
 //! Both are spoken to by one client ([`client`]), over the transport that the peer has. What the peer can't do at all, or
 //! not within a deadline, is said, never waited for.
 
+mod carve_outs;
 mod client;
 mod files;
 mod flood;
@@ -64,6 +65,10 @@ pub(super) fn measure(world: &World, peers: &Peers, chosen: &Chosen<'_>) -> Resu
     }
     if chosen.has("E7") {
         found.extend(restart::amounts(world, codex, chosen.writers)?.into_iter().map(Found::Amount));
+    }
+    if chosen.has("S3") {
+        let rows = carve_outs::rows(world, &servers()?, peers.bwrap.as_deref(), runs)?;
+        found.extend(rows.into_iter().map(Found::Row));
     }
     if chosen.has("S2") {
         let (row, added) = starts::sandboxed(world, &servers()?, runs)?;

@@ -120,6 +120,28 @@ pub(crate) fn a_run_in_a_persons_words_has_their_rules(server: &Server) {
     }
 }
 
+pub(crate) fn names_that_are_reserved_for_a_sandbox_are_no_news(server: &Server) {
+    if sandbar_testkit::need::user_namespaces().is_err() {
+        return;
+    }
+    let mut client = server.ready();
+    for (id, missing) in [(1, ".agents"), (2, ".agents/skills"), (3, ".codex/config.toml")] {
+        let watch = json!({"watchId": id, "missing": [server.file(missing)], "present": null});
+        assert_eq!(client.ask("fs/watchMissing", &watch), json!({"watching": true}));
+    }
+    let is_news = |message: &Value| message["method"] == json!("fs/missingChanged");
+    for process in ["p", "q"] {
+        let run = json!({"run": {"profile": "workspace"}});
+        client.ask("process/start", &server.shell_with(process, "test -d .agents && echo reserved", &run));
+        assert_eq!(client.story(process).stdout, "reserved\n");
+        assert!(!client.has_heard(is_news));
+    }
+    server.home.write(".agents/skills/s/SKILL.md", "");
+    let mut told = || client.wait_for(is_news)["params"]["watchId"].take();
+    assert_eq!((told(), told()), (json!(1), json!(2)));
+    assert!(!client.has_heard(is_news), "nobody made the third");
+}
+
 pub(crate) fn output_comes_in_binary_frames(server: &Server) {
     let (mut client, on) = with(server, &json!({"binaryOutput": true}));
     assert_eq!(on["binaryOutput"], json!(true));
