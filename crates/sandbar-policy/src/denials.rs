@@ -6,6 +6,11 @@
 //!
 //! Pure, and bounded whatever the text is.
 
+use sandbar_proto::AbsPath;
+
+use crate::workspace;
+use crate::{Origin, Permissions};
+
 /// Most paths that are looked at.
 const MOST: usize = 16;
 
@@ -89,6 +94,20 @@ pub fn misses_network(text: &[u8]) -> bool {
         let small = line.to_ascii_lowercase();
         NETWORK_SIGNS.iter().any(|sign| find(&small, sign).is_some())
     })
+}
+
+/// Whether an option that names the directory `folder` would open much more than something new in it, or be refused: it
+/// is the system's, or holds the home directory or Sandbar's own files.
+#[must_use]
+pub fn is_too_broad(folder: &AbsPath, home: Option<&AbsPath>, permissions: &Permissions) -> bool {
+    let holds_own = || {
+        let own = permissions.entries().iter().filter(|entry| entry.origin == Origin::OwnFiles);
+        own.map(|entry| entry.pattern.base()).any(|own| own.starts_with(folder))
+    };
+    *folder == AbsPath::root()
+        || home.is_some_and(|home| home.starts_with(folder))
+        || workspace::is_of_system(folder)
+        || holds_own()
 }
 
 fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -72,7 +72,7 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     let record = Record::begin(args, &directories, id, &compiled, &env)?;
     // Its start needs them no more.
     let permissions = std::mem::take(&mut compiled.permissions);
-    let denials = Denials::new(permissions, compiled.network, request.cwd.clone());
+    let denials = Denials::new(permissions, compiled.network, request.cwd.clone(), request.home.clone());
     let result = event_loop::block_on_and_leave(async {
         // Listened to before the start, so that none of the first moments kills us and leaves the command alone.
         let mut signals =

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use rustix::fs::{CWD, RenameFlags};
@@ -23,8 +24,14 @@ struct Obedient(Running);
 
 impl Obedient {
     fn start(home: &Home) -> Self {
+        Self::start_at_home(home, &home.user_home())
+    }
+
+    /// For a user whose home directory this is.
+    fn start_at_home(home: &Home, user_home: &Path) -> Self {
         let script = "echo ready; while read -r line; do eval \"$line\" >/dev/null 2>&1 && echo done || echo failed; done";
-        let mut running = Running::start(home.shell(&[], script).stdin(Stdio::piped()));
+        let mut running =
+            Running::start(home.shell(&[], script).env("HOME", user_home).stdin(Stdio::piped()));
         assert_eq!(running.line(), "ready");
         Self(running)
     }
@@ -100,6 +107,60 @@ fn a_secret_below_a_directory_that_is_exchanged_stays_hidden() {
     fs::rename(home.user_home().join(".config"), home.user_home().join(".config.old")).unwrap();
     home.write_home(".config/gh/hosts.yml", "oauth_token: new");
     command.soon_cannot(read);
+    command.end();
+}
+
+#[test]
+fn a_secret_that_is_written_after_its_name_was_made_anew_stays_hidden() {
+    let home = need!(sandbox());
+    // Its cover may be read, as empty.
+    let settings = home.write_home(".gradle/gradle.properties", "password=old");
+    let other = home.write_home(".netrc", "machine example.org password old");
+    let mut command = Obedient::start(&home);
+    let [read, read_other] =
+        ["~/.gradle/gradle.properties", "~/.netrc"].map(|name| format!("grep -q password {name}"));
+    assert!(!command.can(&read) && command.can("cat ~/.gradle/gradle.properties"));
+    fs::remove_file(&settings).unwrap();
+    fs::write(&settings, "").unwrap();
+    // What happens to names is looked at in its order.
+    fs::rename(home.write_home("new", "machine example.org password new"), &other).unwrap();
+    command.soon_cannot(&read_other);
+    fs::write(&settings, "password=new").unwrap();
+    assert!(!command.can(&read));
+    command.end();
+}
+
+#[test]
+fn a_directory_that_runs_know_by_different_paths_is_guarded_for_each() {
+    let home = need!(sandbox());
+    let [first, second] = ["first", "second"].map(|name| home.outside().join(name));
+    fs::create_dir(&first).unwrap();
+    fs::write(first.join(".netrc"), "machine example.org password old").unwrap();
+    let one = Obedient::start_at_home(&home, &first);
+    fs::rename(&first, &second).unwrap();
+    let mut other = Obedient::start_at_home(&home, &second);
+    let read = "grep -q password ~/.netrc";
+    assert!(!other.can(read));
+    fs::write(second.join("new"), "machine example.org password new").unwrap();
+    fs::rename(second.join("new"), second.join(".netrc")).unwrap();
+    other.soon_cannot(read);
+    other.end();
+    one.end();
+}
+
+#[test]
+fn a_file_that_is_replaced_all_the_time_ends_no_run() {
+    let home = need!(sandbox());
+    need!(repository(&home));
+    let mut command = Obedient::start(&home);
+    let config = home.workspace().join(".git/config");
+    let content = fs::read(&config).unwrap();
+    for _ in 0..5000 {
+        let new = home.workspace().join(".git/config.new");
+        fs::write(&new, &content).unwrap();
+        fs::rename(&new, &config).unwrap();
+    }
+    command.soon_cannot("echo >> .git/config");
     command.end();
 }
 

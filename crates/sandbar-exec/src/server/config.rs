@@ -132,7 +132,7 @@ impl Files<'_> {
     async fn load(&self, path: &AbsPath) -> Result<Option<DocumentMut>, RpcError> {
         let failed = |why: &dyn std::fmt::Display| failed(&format!("{}: {why}", path.to_display()));
         let text = self.reading.text(path, MAX_FILE_BYTES).await.map_err(|why| failed(&why))?;
-        text.map(|text| text.parse::<DocumentMut>().map_err(|error| failed(&error))).transpose()
+        text.map(|text| parse(&text).map_err(|why| failed(&why))).transpose()
     }
 
     async fn config(&self, wanted: &[KeyPath], cwd: &AbsPath) -> Result<ConfigLayers, RpcError> {
@@ -186,6 +186,14 @@ impl Files<'_> {
     }
 }
 
+/// Reads TOML. What is wrong with it is said without the line that is wrong: nobody knows whether that was asked for.
+fn parse(text: &str) -> Result<DocumentMut, String> {
+    text.parse::<DocumentMut>().map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        format!("line {}: {}", before.split('\n').count(), error.message())
+    })
+}
+
 fn below(folder: &AbsPath, name: &str) -> Result<AbsPath, RpcError> {
     folder.join(name).map_err(|error| failed(&error.to_string()))
 }
@@ -226,6 +234,16 @@ mod tests {
         assert!(wanted(&[&[]]).is_err());
         assert!(wanted(&[&["a"; MAX_KEYS + 1]]).is_err());
         assert!(wanted(&[&["a"] as &[&str]; MAX_KEY_PATHS + 1]).is_err());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told_without_its_words() {
+        let why = parse("model = 'm'\ntoken = 'hunter2\nx = 1\n").unwrap_err();
+        assert!(why.starts_with("line 2: "), "{why}");
+        for word in ["hunter2", "token"] {
+            assert!(!why.contains(word), "{why}");
+        }
+        assert!(parse("model = 'm'").is_ok());
     }
 
     #[test]

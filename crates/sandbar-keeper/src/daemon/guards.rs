@@ -66,100 +66,112 @@ impl Guard {
 #[derive(Debug, Default)]
 pub(super) struct Guards {
     inotify: Option<OwnedFd>,
-    directories: HashMap<i32, Directory>,
+    directories: HashMap<i32, Names>,
 }
 
 /// A directory that can't be watched.
 struct Unwatched(AbsPath);
 
-#[derive(Debug)]
-struct Directory {
-    path: AbsPath,
-    /// Who looks at which name in it.
-    names: HashMap<Vec<u8>, BTreeSet<RunId>>,
-}
+/// Who looks at which name in a directory, and as what. The kernel gives one directory one watch, however many paths lead
+/// to it (bind mounts, a rename): so each run has the path by which it looks.
+type Names = HashMap<Vec<u8>, BTreeSet<(RunId, AbsPath)>>;
 
 impl Guards {
-    /// Watches every name on the ways from `top` to `paths` for `run`.
+    /// Watches every name on the ways from `top` to `paths` for `run`, and in no directory that was there before.
     fn watch<'a>(
         &mut self,
         run: RunId,
         paths: impl Iterator<Item = &'a AbsPath>,
         top: &AbsPath,
     ) -> Result<(), Unwatched> {
-        let mut names: BTreeMap<AbsPath, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        let mut names: BTreeMap<AbsPath, BTreeSet<AbsPath>> = BTreeMap::new();
         for path in paths {
             let way = std::iter::successors(Some(path.clone()), AbsPath::parent);
             for name in way.take_while(|name| name.starts_with(top)) {
-                if let (Some(directory), Some(last)) = (name.parent(), name.file_name()) {
-                    names.entry(directory).or_default().insert(last.to_vec());
+                if let Some(directory) = name.parent() {
+                    names.entry(directory).or_default().insert(name);
                 }
             }
         }
-        for (path, names) in names {
-            self.watch_directory(run, path, names)?;
+        let mut watched = BTreeSet::new();
+        for (directory, names) in names {
+            watched.extend(self.watch_directory(run, directory, names)?);
         }
+        // Those that were there before are no business of this run any more, and may belong to its command now.
+        self.retain(|watch, (other, path)| {
+            *other != run || !path.starts_with(top) || watched.contains(&watch)
+        });
         Ok(())
     }
 
+    /// Watches names in their directory; the watch, if it can be had and is needed.
     fn watch_directory(
         &mut self,
         run: RunId,
         path: AbsPath,
-        names: BTreeSet<Vec<u8>>,
-    ) -> Result<(), Unwatched> {
+        names: BTreeSet<AbsPath>,
+    ) -> Result<Option<i32>, Unwatched> {
         let Some(inotify) = &self.inotify else { return Err(Unwatched(path)) };
         let flags = CHANGES | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
         let watch = match inotify::add_watch(inotify, path.as_bytes(), flags) {
             Ok(watch) => watch,
             // Who may not read a directory may not change it either, and as another user it can't be watched at all.
-            Err(Errno::ACCESS) => return Ok(()),
+            Err(Errno::ACCESS) => return Ok(None),
             // Gone or exchanged in this moment: the names' own identities tell.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             // Out of watches (`fs.inotify.max_user_watches`), or of memory.
             Err(_) => return Err(Unwatched(path)),
         };
-        let known = self.directories.entry(watch);
-        let known = known.or_insert_with(|| Directory { path, names: HashMap::new() });
+        let known = self.directories.entry(watch).or_default();
         for name in names {
-            known.names.entry(name).or_default().insert(run);
+            if let Some(last) = name.file_name() {
+                known.entry(last.to_vec()).or_default().insert((run, name));
+            }
         }
-        Ok(())
+        Ok(Some(watch))
     }
 
     /// Forgets what only `run` looked at.
     pub(super) fn forget(&mut self, run: RunId) {
+        self.retain(|_, (other, _)| *other != run);
+    }
+
+    /// Forgets whoever is not to be kept, and the directories that nobody looks at then.
+    fn retain(&mut self, keep: impl Fn(i32, &(RunId, AbsPath)) -> bool) {
         let Some(inotify) = &self.inotify else { return };
-        self.directories.retain(|watch, directory| {
-            directory.names.retain(|_, runs| {
-                runs.remove(&run);
-                !runs.is_empty()
+        self.directories.retain(|watch, names| {
+            names.retain(|_, lookers| {
+                lookers.retain(|looker| keep(*watch, looker));
+                !lookers.is_empty()
             });
-            if directory.names.is_empty() {
+            if names.is_empty() {
                 // The kernel has forgotten directories that are gone.
                 let _ = inotify::remove_watch(inotify, *watch);
             }
-            !directory.names.is_empty()
+            !names.is_empty()
         });
     }
 
-    /// Which names changed for which runs; `None` when the kernel lost count.
+    /// Which names changed for which runs, as far as one read tells; `None` when the kernel lost count.
     fn changed(&mut self) -> Option<BTreeSet<(RunId, AbsPath)>> {
         let inotify = self.inotify.as_ref()?;
         let mut space = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = Reader::new(inotify, &mut space);
         let mut changed = BTreeSet::new();
         loop {
-            // Nothing more, or nothing that could be read: then there is nothing to go by either.
+            // Nothing there, or nothing that could be read: then there is nothing to go by either.
             let Ok(event) = reader.next() else { return Some(changed) };
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 return None;
             }
-            let Some(directory) = self.directories.get(&event.wd()) else { continue };
-            let Some(name) = event.file_name() else { continue };
-            let Some(runs) = directory.names.get(name.to_bytes()) else { continue };
-            if let Ok(path) = directory.path.join(name.to_bytes()) {
-                changed.extend(runs.iter().map(|run| (*run, path.clone())));
+            if let (Some(names), Some(name)) = (self.directories.get(&event.wd()), event.file_name())
+                && let Some(lookers) = names.get(name.to_bytes())
+            {
+                changed.extend(lookers.iter().cloned());
+            }
+            // A command may write faster than this reads; others wait meanwhile.
+            if reader.is_buffer_empty() {
+                return Some(changed);
             }
         }
     }
@@ -221,7 +233,8 @@ impl Keeper {
             None => {
                 let guarded = self.processes.iter().filter(|(_, process)| process.guard.is_some());
                 let all: Vec<RunId> = guarded.map(|(id, _)| *id).collect();
-                all.into_iter().for_each(|id| self.look_at_all(id));
+                // Which directories there are is not known any more either.
+                all.into_iter().for_each(|id| self.begin_guarding(id));
             }
         }
     }

@@ -441,6 +441,10 @@ enum Expected {
 impl Expected {
     fn is_there(&self, place: BorrowedFd<'_>) -> Result<bool, Errno> {
         let sealed = is_read_only(place)?;
+        // What has the name is another file since, and nothing stands on it.
+        if !mounts::is_mounted(place)? {
+            return Ok(false);
+        }
         Ok(match self {
             Self::File(identity, read_only) => is_same_file(place, *identity)? && (sealed || !read_only),
             Self::Other(identity) => {

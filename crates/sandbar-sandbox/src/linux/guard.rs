@@ -26,6 +26,9 @@ use super::{holder, mounts, sys};
 /// How long a child may take: it waits for nothing but the file systems that the paths are on.
 const DEADLINE: Duration = Duration::from_secs(5);
 
+/// How often a name is tried whose file is replaced while it is being protected.
+const MOST_ATTEMPTS: usize = 1000;
+
 /// What a name is protected by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -185,7 +188,7 @@ fn restore_in(walls: &Walls, names: &[(CString, &Guarded)]) -> Result<(), usize>
     join(walls.owner.as_fd(), LinkNameSpaceType::User).map_err(|_| 0_usize)?;
     join(walls.mounts.as_fd(), LinkNameSpaceType::Mount).map_err(|_| 0_usize)?;
     for (index, (path, name)) in names.iter().enumerate() {
-        match protect(path, name) {
+        match protect_what_is_there(path, name) {
             Ok(()) => {}
             // Nothing is there, and the command can't make anything there.
             Err(Errno::NOENT) if !name.is_in_writable => {}
@@ -195,10 +198,24 @@ fn restore_in(walls: &Walls, names: &[(CString, &Guarded)]) -> Result<(), usize>
     Ok(())
 }
 
-fn protect(path: &CString, name: &Guarded) -> Result<(), Errno> {
-    let place = mounts::open_place(path)?;
-    let stat = rustix::fs::fstat(&place)?;
-    let is_read_only = rustix::fs::fstatvfs(&place)?.f_flag.contains(StatVfsMountFlags::RDONLY);
+/// Protects what has a name, also when that is replaced again meanwhile.
+fn protect_what_is_there(path: &CString, name: &Guarded) -> Result<(), Errno> {
+    for _ in 0..MOST_ATTEMPTS {
+        let place = mounts::open_place(path)?;
+        match protect(place.as_fd(), name) {
+            // Nothing can be mounted on what has no name any more; another may have it now.
+            Err(Errno::NOENT) => {}
+            other => return other,
+        }
+    }
+    Err(Errno::BUSY)
+}
+
+fn protect(place: BorrowedFd<'_>, name: &Guarded) -> Result<(), Errno> {
+    let stat = rustix::fs::fstat(place)?;
+    let is_read_only = rustix::fs::fstatvfs(place)?.f_flag.contains(StatVfsMountFlags::RDONLY);
+    // The host's own may be empty, without permissions and read-only for now as well, but nobody mounted it here.
+    let is_mounted = mounts::is_mounted(place)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     match name.by {
         Protection::Hidden { readable_empty } => {
@@ -206,7 +223,7 @@ fn protect(path: &CString, name: &Guarded) -> Result<(), Errno> {
             let is_cover = stat.st_mode & 0o777 == 0
                 || kind == FileType::CharacterDevice
                 || readable_empty && stat.st_size == 0 && kind == FileType::RegularFile;
-            if is_read_only && is_cover {
+            if is_mounted && is_read_only && is_cover {
                 return Ok(());
             }
             match kind {
@@ -214,7 +231,7 @@ fn protect(path: &CString, name: &Guarded) -> Result<(), Errno> {
                 FileType::Directory => {
                     let cover = mounts::new_tmpfs(c"0000", None)?;
                     sys::mount_setattr(cover.as_fd(), Reach::One, &MountAttr::READ_ONLY)?;
-                    mounts::attach(cover.as_fd(), place.as_fd())
+                    mounts::attach(cover.as_fd(), place)
                 }
                 FileType::RegularFile
                 | FileType::Fifo
@@ -227,20 +244,21 @@ fn protect(path: &CString, name: &Guarded) -> Result<(), Errno> {
                     // Without devices it can't even be opened.
                     let attributes = if readable_empty { &MountAttr::READ_ONLY } else { &MountAttr::SEALED };
                     sys::mount_setattr(cover.as_fd(), Reach::One, attributes)?;
-                    mounts::attach(cover.as_fd(), place.as_fd())
+                    mounts::attach(cover.as_fd(), place)
                 }
             }
         }
         Protection::ReadOnly if is_read_only => Ok(()),
+        Protection::Pinned if is_mounted => Ok(()),
         Protection::ReadOnly | Protection::Pinned => {
             if kind == FileType::Symlink {
                 return Err(Errno::LOOP);
             }
             let attributes =
                 if name.by == Protection::ReadOnly { &MountAttr::SEALED } else { &MountAttr::CONFINED };
-            let tree = mounts::clone_mount(place.as_fd(), c"", Reach::Tree)?;
+            let tree = mounts::clone_mount(place, c"", Reach::Tree)?;
             sys::mount_setattr(tree.as_fd(), Reach::Tree, attributes)?;
-            mounts::attach(tree.as_fd(), place.as_fd())
+            mounts::attach(tree.as_fd(), place)
         }
     }
 }

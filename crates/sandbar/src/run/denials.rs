@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use sandbar_policy::denials::{Refusal, Suspect, misses_network, suspects};
+use sandbar_policy::denials::{Refusal, Suspect, is_too_broad, misses_network, suspects};
 use sandbar_policy::{Access, Explanation, Origin, Permissions, explain};
 use sandbar_proto::{AbsPath, NetworkMode, Stream};
 use serde::Serialize;
@@ -27,6 +27,7 @@ pub(super) struct Denials {
     permissions: Permissions,
     network: NetworkMode,
     cwd: AbsPath,
+    home: Option<AbsPath>,
     tail: Vec<u8>,
 }
 
@@ -51,8 +52,13 @@ pub(crate) enum Denial {
 
 impl Denials {
     /// Of a run with these permissions.
-    pub(super) fn new(permissions: Permissions, network: NetworkMode, cwd: AbsPath) -> Self {
-        Self { permissions, network, cwd, tail: Vec::new() }
+    pub(super) fn new(
+        permissions: Permissions,
+        network: NetworkMode,
+        cwd: AbsPath,
+        home: Option<AbsPath>,
+    ) -> Self {
+        Self { permissions, network, cwd, home, tail: Vec::new() }
     }
 
     /// Notes what a command wrote.
@@ -96,25 +102,33 @@ impl Denials {
             // Landlock refuses in these words, and stands behind mounts that refuse first.
             (Refusal::Denied, Access::Read) => false,
         };
-        is_refused.then(|| Denial::Path { allowed_by: allowed_by(&explanation, place.exists), explanation })
+        is_refused
+            .then(|| Denial::Path { allowed_by: self.allowed_by(&explanation, place.exists), explanation })
     }
-}
 
-/// The option that would allow what an explanation refuses.
-fn allowed_by(explanation: &Explanation, exists: bool) -> Option<String> {
-    let option = match explanation.access {
-        Access::Read => "--allow-write",
-        Access::None => "--allow-read",
-        Access::Write => return None,
-    };
-    match explanation.decided_by {
-        Origin::OwnFiles => None,
-        Origin::Default(_) | Origin::Profile(_) | Origin::Flag(_) | Origin::Protected(_) => {
-            // An option names what is there.
-            let named = if exists { Some(explanation.path.clone()) } else { explanation.path.parent() };
-            let named = named.filter(|path| path.as_path().exists() && *path != AbsPath::root())?;
-            Some(format!("{option} {}", escape::escape(named.as_bytes(), Layout::OneLine)))
-        }
+    /// The option that would allow what an explanation refuses.
+    fn allowed_by(&self, explanation: &Explanation, exists: bool) -> Option<String> {
+        let option = match explanation.access {
+            Access::Read => "--allow-write",
+            Access::None => "--allow-read",
+            Access::Write => return None,
+        };
+        let is_too_broad = |folder: &AbsPath| is_too_broad(folder, self.home.as_ref(), &self.permissions);
+        let named = match explanation.decided_by {
+            Origin::OwnFiles => None,
+            Origin::Default(_) | Origin::Profile(_) | Origin::Flag(_) | Origin::Protected(_) => {
+                // An option names what is there. Of what is not that is a directory, and whoever follows opens all of it;
+                // what it is was the command's choice.
+                let path = &explanation.path;
+                if exists {
+                    Some(path.clone())
+                } else {
+                    path.parent().filter(|folder| folder.as_path().exists())
+                }
+            }
+        };
+        let named = named.filter(|named| !named.as_path().is_dir() || !is_too_broad(named))?;
+        Some(format!("{option} {}", escape::shell_word(named.as_bytes())))
     }
 }
 
@@ -158,12 +172,17 @@ mod tests {
             line(abs(&folder.join("secret")), Access::None, Origin::Default("secrets")),
             line(abs(&folder.join("own")), Access::None, Origin::OwnFiles),
         ]);
-        Denials::new(permissions, NetworkMode::Off, abs(&folder.join("work")))
+        Denials::new(
+            permissions,
+            NetworkMode::Off,
+            abs(&folder.join("work")),
+            Some(abs(&folder.join("home/u"))),
+        )
     }
 
     fn folder() -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["work/.git/hooks", "own", "else"] {
+        for name in ["work/.git/hooks", "own", "else", "home/u/$(x)"] {
             std::fs::create_dir_all(folder.path().join(name)).unwrap();
         }
         std::fs::write(folder.path().join("secret"), "").unwrap();
@@ -206,6 +225,25 @@ mod tests {
         ];
         for (line, sentence) in table {
             assert_eq!(said(line), [sentence], "{line}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_advised_that_opens_much_more_or_that_a_shell_reads_otherwise() {
+        let table = [
+            ("@/home/u/new", "@/home/u/new may only be read (profile workspace); no option allows it."),
+            ("@/home/new", "@/home/new may only be read (profile workspace); no option allows it."),
+            ("@/new", "@/new may only be read (profile workspace); no option allows it."),
+            ("/usr/bin/new", "/usr/bin/new may only be read (profile workspace); no option allows it."),
+            ("/usr/bin", "/usr/bin may only be read (profile workspace); no option allows it."),
+            (
+                "@/home/u/$(x)/new",
+                "@/home/u/$(x)/new may only be read (profile workspace); `--allow-write '@/home/u/$(x)'` would allow it.",
+            ),
+        ];
+        for (path, sentence) in table {
+            let line = format!("touch: cannot touch \"{path}\": Read-only file system");
+            assert_eq!(said(&line), [format!("that probably failed because {sentence}")], "{path}");
         }
     }
 

@@ -182,7 +182,10 @@ fn joined(base: &Uri, location: &str) -> Option<Uri> {
     let scheme = base.scheme_str()?;
     let authority = base.authority()?;
     let path = base.path();
-    let text = if location.contains("://") && !location.starts_with(['/', '?']) {
+    let is_absolute = location.split_once("://").is_some_and(|(scheme, _)| {
+        scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
+    });
+    let text = if is_absolute {
         location.to_owned()
     } else if location.starts_with("//") {
         format!("{scheme}:{location}")
@@ -301,6 +304,7 @@ mod tests {
         assert_eq!(to("?y"), "http://a/b/c?y");
         assert_eq!(to("//e/x"), "http://e/x");
         assert_eq!(to("https://e/x"), "https://e/x");
+        assert_eq!(to("x?back=http://e/x"), "http://a/b/x?back=http://e/x");
         assert!(redirected("http://a/", "GET", 200, "/x").is_none());
     }
 
