@@ -251,6 +251,9 @@ impl Keeper {
         // A change of the mount table is an exceptional condition of the file (proc(5)).
         epoll::add(&keeper.epoll, keeper.spares.mounts(), EventData::new_u64(token), EventFlags::PRI)
             .map_err(set_up("watch the mount table"))?;
+        // Before any command of ours runs, for a command can use up what its user may have (`fs.inotify.max_user_instances`).
+        // Where there is none to be had now it is tried again when one is needed.
+        let _ = keeper.watch_guards();
         Ok(keeper)
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn lost_protection(end: &EndRecord) -> Option<String> {
     let path = escape::escape(end.unprotected.as_ref()?.as_bytes(), Layout::OneLine);
     Some(format!(
         "the command was ended because {path} could not be protected from it any more: it was removed or replaced on this \
-         machine."
+         machine, or can't be watched (`sysctl fs.inotify`)."
     ))
 }
 

@@ -209,7 +209,11 @@ impl Keeper {
         self.look_at_all(id);
     }
 
-    fn watch_guards(&mut self) -> Result<(), Errno> {
+    /// Makes the instance that watches.
+    ///
+    /// # Errors
+    /// EMFILE where the user has as many as it may.
+    pub(super) fn watch_guards(&mut self) -> Result<(), Errno> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let token = self.token(Target::Guards);
         rustix::event::epoll::add(
