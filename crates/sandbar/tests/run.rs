@@ -831,7 +831,7 @@ fn a_command_that_fails_for_what_it_may_not_touch_is_explained() {
     let run = |script: &str| finish(&mut home.sandbar(&["run", "--", "sh", "-c", script]));
     let refused = run("touch /etc/sandbar-test");
     assert_eq!(refused.code, Some(1));
-    let sentence = "probably failed because /etc/sandbar-test may only be read (profile workspace); `--allow-write /etc`";
+    let sentence = "probably failed because /etc/sandbar-test may only be read (profile workspace)";
     assert!(refused.err().contains(sentence), "{}", refused.err());
     // Who gets over it needs no explanation, and neither does who asked for none.
     assert!(!run("touch /etc/sandbar-test; true").err().contains("probably"));
