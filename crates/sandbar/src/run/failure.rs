@@ -92,7 +92,11 @@ fn before_sandbox(failure: &StartFailure, command: &str) -> Problem {
         }
     };
     match failure.step {
-        StartStep::Record | StartStep::Log if matches!(failure.errno, ENOSPC | EDQUOT) => {
+        // What reserves a name is noted in the runtime directory first: a failure there is about no path of the run's.
+        StartStep::Record | StartStep::Log | StartStep::Placeholder
+            if matches!(failure.errno, ENOSPC | EDQUOT)
+                && failure.path.as_ref().is_none_or(|path| *path == sandbar_proto::AbsPath::root()) =>
+        {
             start("the runtime directory is full")
                 .at("the keeper's records and logs (`sandbar doctor` says where)")
                 .advise("free some space there, or set SANDBAR_HOME to a folder that has some")
