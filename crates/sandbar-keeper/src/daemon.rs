@@ -50,7 +50,7 @@ use crate::transport::{self, Received};
 use archive::Archive;
 use cgroups::Cgroups;
 use connection::Connection;
-use guards::{GUARDED_AFTER, Guards};
+use guards::{GUARDED_AFTER, Guard, Guards};
 use peer::Confinement;
 pub use peer::Gate;
 use placeholders::Placeholders;
@@ -276,9 +276,7 @@ impl Keeper {
             self.targets.insert(self.next_token, target);
             epoll::add(&self.epoll, fd, EventData::new_u64(self.next_token), EventFlags::IN)?;
         }
-        let guarded = self.processes.iter().filter(|(_, process)| process.guard.is_some());
-        let guarded: Vec<RunId> = guarded.map(|(id, _)| *id).collect();
-        guarded.into_iter().for_each(|id| self.begin_guarding(id));
+        self.guarded().into_iter().for_each(|id| self.ask_for_walls(id));
         Ok(())
     }
 
@@ -855,12 +853,13 @@ impl Keeper {
         let Some(process) = self.processes.get_mut(&id) else { return };
         let phase = std::mem::replace(&mut process.phase, Phase::Running);
         let state = Box::new(told(process.state()));
-        if let Phase::Starting { waiting, .. } = phase {
-            for (client, req) in waiting {
-                self.reply(client, req, Reply::Process { state: state.clone() });
-            }
+        let Phase::Starting { waiting, spec } = phase else { return };
+        for (client, req) in waiting {
+            self.reply(client, req, Reply::Process { state: state.clone() });
         }
-        if self.processes.get(&id).is_some_and(|process| process.guard.is_some()) {
+        // Behind the answer: nobody waits for this.
+        if let (Some(guard), Some(process)) = (Guard::of(&spec), self.processes.get_mut(&id)) {
+            process.guard = Some(guard);
             self.timers.push(Reverse((Instant::now() + GUARDED_AFTER, Timer::Guard(id))));
         }
     }
@@ -1118,7 +1117,7 @@ impl Keeper {
                 }
                 Timer::Kill(id) => self.kill_tree(id),
                 Timer::CpuLimit(id) => self.look_at_cpu(id),
-                Timer::Guard(id) => self.begin_guarding(id),
+                Timer::Guard(id) => self.ask_for_walls(id),
                 Timer::Attendant => self.attendant_may_start(),
                 Timer::Retry(id) => {
                     self.resume_streams(id);

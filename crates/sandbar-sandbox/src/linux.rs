@@ -176,7 +176,7 @@ impl Spawner {
             return Err(SpawnError::Channel(rustix::io::Errno::INVAL));
         };
         let additions = spare::Additions { mounts, caches: caches.to_vec() };
-        let additions = spare::memfd(&additions).map_err(SpawnError::Channel)?;
+        let additions = spare::memfd_of(c"sandbar-additions", &additions).map_err(SpawnError::Channel)?;
         let [stdin, stdout, stderr] = stdio;
         let fds = [additions.as_fd(), stdin, stdout, stderr];
         spare::send(spare.holder.control.as_fd(), Order::Launch, &fds).map_err(SpawnError::Channel)?;

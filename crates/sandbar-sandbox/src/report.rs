@@ -182,8 +182,7 @@ pub enum Report {
     Failed(SetupFailure),
     /// The command's terminal is open; its other end comes with this packet, before [`Report::Running`].
     Terminal,
-    /// The sandbox has names that must stay protected; its mount namespace comes with this packet, before
-    /// [`Report::Running`].
+    /// The answer to [`Order::Walls`]: with it comes the mount namespace, unless it could not be had.
     Walls,
     /// The command was executed.
     Running,
@@ -213,6 +212,8 @@ pub enum Order {
     Plan,
     /// To a spare holder: launch the plan; with it come a memfd of what the keeper adds, and the streams.
     Launch,
+    /// Hand the sandbox's mount namespace over.
+    Walls,
     /// Send a signal to the leader's process group, while the leader has not been waited for.
     SignalLeader(i32),
     /// Send a signal to every process of the tree.
@@ -235,6 +236,7 @@ const SIGNAL_TREE: u8 = 18;
 const KILL_TREE: u8 = 19;
 const PLAN: u8 = 20;
 const LAUNCH: u8 = 21;
+const HAND_OVER: u8 = 22;
 
 const EXITED: u8 = 1;
 const SIGNALED: u8 = 2;
@@ -339,6 +341,7 @@ impl Order {
             Self::Go => packet(GO, 0, 0, 0, [0; 4]),
             Self::Plan => packet(PLAN, 0, 0, 0, [0; 4]),
             Self::Launch => packet(LAUNCH, 0, 0, 0, [0; 4]),
+            Self::Walls => packet(HAND_OVER, 0, 0, 0, [0; 4]),
             Self::SignalLeader(signal) => packet(SIGNAL_LEADER, 0, signal, 0, [0; 4]),
             Self::SignalTree(signal) => packet(SIGNAL_TREE, 0, signal, 0, [0; 4]),
             Self::KillTree => packet(KILL_TREE, 0, 0, 0, [0; 4]),
@@ -352,6 +355,7 @@ impl Order {
             GO => Some(Self::Go),
             PLAN => Some(Self::Plan),
             LAUNCH => Some(Self::Launch),
+            HAND_OVER => Some(Self::Walls),
             SIGNAL_LEADER => Some(Self::SignalLeader(number(bytes))),
             SIGNAL_TREE => Some(Self::SignalTree(number(bytes))),
             KILL_TREE => Some(Self::KillTree),

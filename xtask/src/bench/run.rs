@@ -114,8 +114,8 @@ impl World {
         Ok(contenders)
     }
 
-    /// What the `workspace` profile asks for, as far as bubblewrap can say it.
-    fn bwrap(&self, bwrap: &Path) -> Line {
+    /// What the `workspace` profile asks for, as far as bubblewrap can say it; more may be said behind it.
+    pub(super) fn bwrap(&self, bwrap: &Path) -> Line {
         let workspace = self.workspace.as_os_str();
         Line::new(bwrap, &self.workspace)
             .args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"])

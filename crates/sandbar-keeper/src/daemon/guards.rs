@@ -11,19 +11,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use rustix::event::epoll::EventFlags;
+use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
-use sandbar_proto::{AbsPath, RunId, Sandbox};
+use sandbar_proto::{AbsPath, LaunchSpec, RunId, Sandbox};
 use sandbar_sandbox::guard::{self, Guarded, NotRestored, Walls};
-use serde::{Deserialize, Serialize};
+use sandbar_sandbox::report::Order;
 
-use super::process::Phase;
-use super::{Keeper, Target};
-use crate::handover::{Adopted, Fd, HandoverError, Kept, failed};
+use super::{Keeper, Leaving, Target};
 
-/// How long a command runs before anybody watches for it. Most are over by then; what changes in this time is seen all
-/// the same, by the names' identities.
+/// How long a command runs before anybody watches for it. Most are over by then and cost nothing of this; what changes in
+/// this time is seen all the same, by the names' identities.
 pub(super) const GUARDED_AFTER: Duration = Duration::from_millis(5);
 
 /// What can take a name from one file and give it to another.
@@ -33,27 +31,25 @@ const CHANGES: WatchFlags =
 /// What a run protects.
 #[derive(Debug)]
 pub(super) struct Guard {
-    walls: Walls,
-    names: Vec<Guarded>,
-}
-
-/// A guard on its way into the keeper that comes next.
-#[derive(Debug, Serialize, Deserialize)]
-pub(super) struct SavedGuard {
-    mounts: Fd,
+    /// The way to it, once somebody watches.
+    walls: Option<Walls>,
     names: Vec<Guarded>,
 }
 
 impl Guard {
-    pub(super) fn save(&self, kept: &mut Kept) -> SavedGuard {
-        let Self { walls, names } = self;
-        SavedGuard { mounts: kept.keep(walls.mounts()), names: names.clone() }
+    /// What a sandbox protects, if it protects anything that the host could take the protection from.
+    pub(super) fn of(spec: &LaunchSpec) -> Option<Self> {
+        let Sandbox::Linux(sandbox) = &spec.sandbox else { return None };
+        Self::restore(guard::guarded(sandbox))
     }
 
-    pub(super) fn restore(saved: SavedGuard, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let SavedGuard { mounts, names } = saved;
-        let walls = Walls::new(adopted.give(mounts)?).map_err(failed("find a sandbox again"))?;
-        Ok(Self { walls, names })
+    /// The names, for the keeper that comes next; it asks for the walls itself.
+    pub(super) fn save(&self) -> Vec<Guarded> {
+        self.names.clone()
+    }
+
+    pub(super) fn restore(names: Vec<Guarded>) -> Option<Self> {
+        (!names.is_empty()).then_some(Self { walls: None, names })
     }
 
     /// The names at and below `path`.
@@ -178,30 +174,38 @@ impl Guards {
 }
 
 impl Keeper {
-    /// Takes the walls of a sandbox, which its holder has just built.
+    /// Asks for the way into a sandbox whose names are to be guarded from now on.
+    pub(super) fn ask_for_walls(&mut self, id: RunId) {
+        if self.processes.get(&id).is_some_and(|process| process.guard.is_some()) {
+            self.order(id, Order::Walls);
+        }
+    }
+
+    /// Takes the way into a sandbox, and begins to watch what it protects.
     pub(super) fn take_walls(&mut self, id: RunId, fds: Vec<OwnedFd>) {
-        let Some(process) = self.processes.get_mut(&id) else { return };
-        let Phase::Starting { spec, .. } = &process.phase else { return };
-        let Sandbox::Linux(sandbox) = &spec.sandbox else { return };
-        let names = guard::guarded(sandbox);
+        let Some(guard) = self.processes.get_mut(&id).and_then(|process| process.guard.as_mut()) else {
+            return;
+        };
         let walls = <[OwnedFd; 1]>::try_from(fds).map_err(|_| Errno::PROTO).and_then(|[fd]| Walls::new(fd));
         match walls {
-            Ok(walls) => process.guard = Some(Guard { walls, names }),
+            Ok(walls) => {
+                guard.walls = Some(walls);
+                self.begin_guarding(id);
+            }
             // Out of descriptors: nothing that is uncovered could be covered again.
             Err(_) => {
-                let first = names.into_iter().next().map(|name| name.path);
+                let first = guard.names.first().map(|name| name.path.clone());
                 self.give_up_guarding(id, first);
             }
         }
     }
 
     /// Begins to watch what a run protects, and looks whether anything changed before.
-    pub(super) fn begin_guarding(&mut self, id: RunId) {
+    fn begin_guarding(&mut self, id: RunId) {
         if self.guards.inotify.is_none() && self.watch_guards().is_err() {
             return self.give_up_guarding(id, None);
         }
-        let Some(process) = self.processes.get(&id) else { return };
-        let Some(guard) = &process.guard else { return };
+        let Some(guard) = self.processes.get(&id).and_then(|process| process.guard.as_ref()) else { return };
         let paths = guard.names.iter().map(|name| &name.path);
         if let Err(Unwatched(path)) = self.guards.watch(id, paths, &AbsPath::root()) {
             return self.give_up_guarding(id, Some(path));
@@ -216,14 +220,14 @@ impl Keeper {
     pub(super) fn watch_guards(&mut self) -> Result<(), Errno> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let token = self.token(Target::Guards);
-        rustix::event::epoll::add(
-            &self.epoll,
-            &inotify,
-            rustix::event::epoll::EventData::new_u64(token),
-            EventFlags::IN,
-        )?;
+        epoll::add(&self.epoll, &inotify, EventData::new_u64(token), EventFlags::IN)?;
         self.guards.inotify = Some(inotify);
         Ok(())
+    }
+
+    /// The runs whose names are guarded, or are to be.
+    pub(super) fn guarded(&self) -> Vec<RunId> {
+        self.processes.iter().filter(|(_, process)| process.guard.is_some()).map(|(id, _)| *id).collect()
     }
 
     /// Something happened to a watched directory.
@@ -235,10 +239,8 @@ impl Keeper {
                 }
             }
             None => {
-                let guarded = self.processes.iter().filter(|(_, process)| process.guard.is_some());
-                let all: Vec<RunId> = guarded.map(|(id, _)| *id).collect();
                 // Which directories there are is not known any more either.
-                all.into_iter().for_each(|id| self.begin_guarding(id));
+                self.guarded().into_iter().for_each(|id| self.begin_guarding(id));
             }
         }
     }
@@ -263,6 +265,7 @@ impl Keeper {
             return;
         }
         let Some(guard) = &process.guard else { return };
+        let Some(walls) = &guard.walls else { return };
         let names = guard.below(path);
         if names.is_empty() {
             return;
@@ -273,12 +276,17 @@ impl Keeper {
             return self.give_up_guarding(id, Some(path));
         }
         // SAFETY: the keeper has one thread.
-        let restored = unsafe { guard::restore(&guard.walls, &names) };
-        let lost = match restored {
+        let restored = unsafe { guard::restore(walls, &names) };
+        let (at, stuck) = match restored {
             Ok(()) => return,
-            Err(NotRestored::At(index)) => names.get(index).map(|name| name.path.clone()),
-            Err(NotRestored::Child(_)) => names.first().map(|name| name.path.clone()),
+            Err(NotRestored::At(index)) => (index, None),
+            Err(NotRestored::Child(_)) => (0, None),
+            Err(NotRestored::Stuck(pidfd)) => (0, Some(pidfd)),
         };
+        let lost = names.get(at).map(|name| name.path.clone());
+        if let Some(pidfd) = stuck {
+            self.wait_for(Leaving { pidfd, control: None });
+        }
         self.give_up_guarding(id, lost);
     }
 

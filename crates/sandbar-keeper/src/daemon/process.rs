@@ -12,11 +12,12 @@ use sandbar_proto::{
     PinnedPath, ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
+use sandbar_sandbox::guard::Guarded;
 use serde::{Deserialize, Serialize};
 
 use super::caches::{Leases, SavedLeases};
 use super::cgroups::{RunCgroup, SavedRunCgroup};
-use super::guards::{Guard, SavedGuard};
+use super::guards::Guard;
 use super::stdin::{SavedStdin, Stdin};
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
 use crate::log::{AppendError, Keep, LogWriter, SavedLog};
@@ -54,7 +55,8 @@ pub(super) struct Process {
     /// Whether no process of the tree is left.
     pub(super) tree_ended: bool,
     pub(super) after_leader: AfterLeader,
-    /// The network of its sandbox; `None` without a sandbox.
+    /// The network of its sandbox, where that is the native executor's: its holder is pid 1 then, and a spare is made for
+    /// the next one. `None` without a sandbox, and where bubblewrap made it.
     pub(super) network: Option<NetworkMode>,
     /// Its cgroup, if a limit needs one.
     pub(super) cgroup: Option<RunCgroup>,
@@ -350,8 +352,8 @@ pub(super) struct SavedProcess {
     is_ending: bool,
     host_oom_kills: Option<u64>,
     placeholders: Vec<PinnedPath>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    guard: Option<SavedGuard>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    guarded: Vec<Guarded>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unprotected: Option<AbsPath>,
     leases: SavedLeases,
@@ -453,7 +455,7 @@ impl Process {
             killed: *killed,
             is_ending: *is_ending,
             host_oom_kills: *host_oom_kills,
-            guard: guard.as_ref().map(|guard| guard.save(kept)),
+            guarded: guard.as_ref().map(Guard::save).unwrap_or_default(),
             unprotected: unprotected.clone(),
             placeholders: placeholders.clone(),
             leases: leases.save(kept),
@@ -491,7 +493,7 @@ impl Process {
             is_ending,
             host_oom_kills,
             placeholders,
-            guard,
+            guarded,
             unprotected,
             leases,
         } = saved;
@@ -526,7 +528,7 @@ impl Process {
             is_ending,
             host_oom_kills,
             placeholders,
-            guard: guard.map(|guard| Guard::restore(guard, adopted)).transpose()?,
+            guard: Guard::restore(guarded),
             unprotected,
             leases: Leases::restore(leases, adopted)?,
         })

@@ -9,10 +9,9 @@
 //! other ids than the caller's own, caches that are mounted copy-on-write. Plans with these are refused.
 
 use std::ffi::{CStr, CString};
-use std::io::Write as _;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, ResolveFlags, StatVfsMountFlags};
+use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use sandbar_proto::{
     BindAccess, FileIdentity, LaunchSpec, LinuxSandbox, MountOp, NetworkMode, PinnedPath, TmpfsAccess,
@@ -217,18 +216,8 @@ pub(super) unsafe fn spawn(
     let bwrap = open_program(program)?;
     let own =
         rustix::fs::open(c"/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(io)?;
-    let memfd = |name: &CStr, text: &[u8]| -> Result<OwnedFd, SpawnError> {
-        let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC).map_err(io)?;
-        let mut file = std::fs::File::from(fd);
-        let full = |error: std::io::Error| {
-            SpawnError::Channel(error.raw_os_error().map_or(Errno::IO, Errno::from_raw_os_error))
-        };
-        file.write_all(text).map_err(full)?;
-        std::io::Seek::rewind(&mut file).map_err(full)?;
-        Ok(file.into())
-    };
-    let text = memfd(c"sandbar-arguments", &arguments.text)?;
-    let complaint = memfd(c"sandbar-complaint", b"")?;
+    let text = spare::memfd(c"sandbar-arguments", &arguments.text).map_err(io)?;
+    let complaint = spare::memfd(c"sandbar-complaint", b"").map_err(io)?;
     let null = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).map_err(io)?;
     let (ours, theirs) = channel()?;
 
@@ -249,10 +238,9 @@ pub(super) unsafe fn spawn(
         sys::Fork::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(theirs);
-    let plan = serde_json::to_vec(spec).map_err(|_| SpawnError::Channel(Errno::INVAL))?;
-    let plan = memfd(c"sandbar-plan", &plan)?;
+    let plan = spare::memfd_of(c"sandbar-plan", spec).map_err(io)?;
     let additions = spare::Additions { mounts: Vec::new(), caches: Vec::new() };
-    let additions = spare::memfd(&additions).map_err(io)?;
+    let additions = spare::memfd_of(c"sandbar-additions", &additions).map_err(io)?;
     // Who was never executed hears nothing; its end says so.
     let [stdin, stdout, stderr] = stdio;
     let _ = spare::send(ours.as_fd(), Order::Plan, &[plan.as_fd()]);
@@ -266,11 +254,7 @@ pub(super) unsafe fn spawn(
 fn open_program(program: &PinnedPath) -> Result<OwnedFd, SpawnError> {
     let gone = SpawnError::Bwrap { obstacle: "it is not the program any more that the plan was made for" };
     let Ok(path) = CString::new(program.path.as_bytes()) else { return Err(SpawnError::NulByte) };
-    let flags = OFlags::PATH | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let Ok(fd) = rustix::fs::openat2(CWD, path.as_c_str(), flags, Mode::empty(), resolve) else {
-        return Err(gone);
-    };
+    let Ok(fd) = mounts::open_place(&path) else { return Err(gone) };
     if is_same_file(fd.as_fd(), program.identity) == Ok(true) { Ok(fd) } else { Err(gone) }
 }
 
@@ -343,7 +327,8 @@ pub fn main() -> i32 {
     {
         return 1;
     }
-    if let Err(failure) = settle() {
+    // The loopback interface is bubblewrap's business: as if there were none to bring up.
+    if let Err(failure) = holder::settle(Some(NetworkMode::On)) {
         holder::give_up(failure);
     }
     match spare::receive_launch(&mut FilterCache::default()) {
@@ -351,15 +336,6 @@ pub fn main() -> i32 {
         Ok(None) => 0,
         Err(failure) => holder::give_up(failure),
     }
-}
-
-/// What bubblewrap does not do of [`holder::settle`]; the loopback interface it does.
-fn settle() -> Result<(), SetupFailure> {
-    sys::block_all_signals();
-    rustix::process::umask(Mode::empty());
-    rustix::process::setsid().map_err(fail(Step::Descriptors))?;
-    sys::set_parent_death_signal(libc::SIGKILL).map_err(fail(Step::Holder))?;
-    sys::join_new_session_keyring().map_err(fail(Step::Keyring))
 }
 
 impl mounts::Plan {

@@ -127,12 +127,14 @@ impl Walls {
 }
 
 /// Why a name is not protected any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum NotRestored {
     /// The child failed at this name.
     At(usize),
-    /// There was no child, or it did not end in time.
+    /// There was no child, or it ended otherwise.
     Child(Errno),
+    /// The child did not end in time. It was killed, and may be stuck in a file system: it is still to be waited for.
+    Stuck(OwnedFd),
 }
 
 /// Protects what has these names now.
@@ -155,22 +157,21 @@ pub unsafe fn restore(walls: &Walls, names: &[&Guarded]) -> Result<(), NotRestor
             let failed = restore_in(walls, &prepared).err();
             holder::exit(failed.map_or(0, |index| i32::try_from(index + 1).unwrap_or(255).min(255)))
         }
-        sys::Fork::Parent { pid, pidfd } => await_child(pid, &pidfd),
+        sys::Fork::Parent { pid, pidfd } => await_child(pid, pidfd),
     }
 }
 
-fn await_child(pid: i32, pidfd: &OwnedFd) -> Result<(), NotRestored> {
+fn await_child(pid: i32, pidfd: OwnedFd) -> Result<(), NotRestored> {
     let deadline = rustix::time::Timespec { tv_sec: DEADLINE.as_secs().cast_signed(), tv_nsec: 0 };
     let ended = loop {
-        match poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&deadline)) {
+        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&deadline)) {
             Err(Errno::INTR) => {}
             other => break other,
         }
     };
     if !matches!(ended, Ok(1..)) {
-        let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
-        // Stuck in a file system it may never end; whoever is killed is reaped with the keeper's other children.
-        return Err(NotRestored::Child(Errno::TIMEDOUT));
+        let _ = rustix::process::pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
+        return Err(NotRestored::Stuck(pidfd));
     }
     let pid = rustix::process::Pid::from_raw(pid).ok_or(NotRestored::Child(Errno::SRCH))?;
     let status = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());

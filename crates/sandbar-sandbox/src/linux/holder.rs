@@ -215,9 +215,6 @@ fn build_walls(
         }
         Maker::Bwrap => walls.mounts.verify()?,
     }
-    if walls.guarded {
-        hand_over_walls().map_err(fail(Step::Mount))?;
-    }
     // Opened with the rights that are left of the caller's; another user may not reach every path.
     let ruleset = walls.landlock.as_ref().map(landlock::Prepared::build).transpose()?;
     match walls.maker {
@@ -245,11 +242,15 @@ fn build_walls(
     Ok(terminal)
 }
 
-/// Gives the keeper the mount namespace, which it can't open itself: nobody looks into this process.
-fn hand_over_walls() -> Result<(), Errno> {
+/// Gives the keeper the mount namespace, which it can't open itself: nobody looks into this process. Without it the word
+/// goes alone, which the keeper takes for what it is.
+fn hand_over_walls() {
     use rustix::fs::{Mode, OFlags};
-    let mounts = rustix::fs::open(c"/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    spare::send_packet(control(), &Report::Walls.encode(), &[mounts.as_fd()])
+    let mounts = rustix::fs::open(c"/proc/self/ns/mnt", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+    let sent = mounts.and_then(|fd| spare::send_packet(control(), &Report::Walls.encode(), &[fd.as_fd()]));
+    if sent.is_err() {
+        report(Report::Walls);
+    }
 }
 
 /// Waits for or writes the id maps of the own user namespace.
@@ -390,6 +391,7 @@ impl Holder<'_> {
                     }
                 }
                 Received::Order(Order::SignalTree(signal)) => self.signal_tree(signal),
+                Received::Order(Order::Walls) => hand_over_walls(),
                 Received::Order(Order::KillTree) | Received::KeeperGone => return Next::End,
                 Received::Order(Order::Go | Order::Plan | Order::Launch) => {}
                 Received::Nothing => return Next::Hold,

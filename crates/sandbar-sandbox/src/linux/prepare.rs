@@ -11,7 +11,7 @@ use sandbar_proto::{
 
 use super::exec::{Command, NulByte};
 use super::watch::Watch;
-use super::{guard, landlock, mounts, terminal};
+use super::{landlock, mounts, terminal};
 use crate::seccomp::{self, Program, SeccompError};
 use crate::{CacheAbove, CacheLayer, SpawnError};
 
@@ -52,8 +52,6 @@ pub(super) struct Walls {
     pub(super) mounts: mounts::Plan,
     pub(super) landlock: Option<landlock::Prepared>,
     pub(super) filter: Program,
-    /// Whether the keeper is to be able to put walls up again.
-    pub(super) guarded: bool,
 }
 
 /// A whole launch.
@@ -106,8 +104,6 @@ impl Launch {
     /// [`SpawnError::NulByte`].
     pub(super) fn add(&mut self, further: &[MountOp], caches: &[CacheLayer]) -> Result<(), SpawnError> {
         if let Some(walls) = &mut self.walls {
-            // Placeholders are protected names as well.
-            walls.guarded |= !further.is_empty();
             for op in further {
                 walls.mounts.ops.push(prepare_op(op)?);
             }
@@ -153,7 +149,6 @@ impl Walls {
             },
             landlock: landlock.transpose()?,
             filter: filters.program(&sandbox.seccomp)?,
-            guarded: !guard::guarded(sandbox).is_empty(),
         })
     }
 }

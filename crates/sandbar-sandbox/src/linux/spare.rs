@@ -7,6 +7,7 @@
 //! Unlike a holder that is forked for a launch it reads its plan itself, and so allocates: it is the copy of a process
 //! with one thread.
 
+use std::ffi::CStr;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -143,14 +144,18 @@ pub(super) fn send_packet(
     sendmsg(control, &[std::io::IoSlice::new(packet)], &mut ancillary, SendFlags::NOSIGNAL).map(drop)
 }
 
-/// A memfd with `additions`.
-pub(super) fn memfd(additions: &Additions) -> Result<OwnedFd, Errno> {
-    let text = serde_json::to_vec(additions).map_err(|_| Errno::INVAL)?;
-    let fd = rustix::fs::memfd_create("sandbar-additions", rustix::fs::MemfdFlags::CLOEXEC)?;
-    let mut rest = text.as_slice();
-    while !rest.is_empty() {
-        let count = rustix::io::write(&fd, rest)?;
-        rest = &rest[count..];
+/// A memfd with `value` as JSON.
+pub(super) fn memfd_of(name: &CStr, value: &impl Serialize) -> Result<OwnedFd, Errno> {
+    memfd(name, &serde_json::to_vec(value).map_err(|_| Errno::INVAL)?)
+}
+
+/// A memfd with `content`, to be read from its beginning.
+pub(super) fn memfd(name: &CStr, content: &[u8]) -> Result<OwnedFd, Errno> {
+    let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?;
+    let mut done = 0;
+    while done < content.len() {
+        // Leaves the position where it is.
+        done += rustix::io::pwrite(&fd, &content[done..], done as u64)?;
     }
     Ok(fd)
 }

@@ -4,6 +4,7 @@
 //! that names none; and bubblewrap as a whole process with the same as arguments.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -22,11 +23,11 @@ const TRUE: &str = "/bin/true";
 const ROUNDS: u32 = 20;
 
 /// The carve-outs of each row; of the one that has a target, the most that they may take.
-const ROWS: [(usize, &str, Option<std::time::Duration>); 5] = [
+const ROWS: [(usize, &str, Option<Duration>); 5] = [
     (0, "start with no carve-outs", None),
     (10, "start with 10 carve-outs", None),
     (100, "start with 100 carve-outs", None),
-    (500, "start with 500 carve-outs", Some(std::time::Duration::from_millis(15))),
+    (500, "start with 500 carve-outs", Some(Duration::from_millis(15))),
     (1000, "start with 1000 carve-outs", None),
 ];
 
@@ -49,7 +50,7 @@ pub(super) fn rows(world: &World, servers: &Servers, bwrap: Option<&Path>, runs:
         let start = carved(&world.workspace, &files[..count])?;
         let mut contenders = vec![starts(servers.ours.client()?, &start)];
         if let Some(bwrap) = bwrap {
-            contenders.push(by_bwrap(bwrap, &world.workspace, &files[..count]).starts("bwrap"));
+            contenders.push(by_bwrap(bwrap, world, &files[..count]).starts("bwrap"));
         }
         let (ours, others) = sorted(race(contenders, rounds, Pace::EveryRound)?, &[Role::Peer])?;
         let targets = within.map(Target::Within).into_iter().collect();
@@ -73,13 +74,10 @@ fn carved(workspace: &Path, files: &[PathBuf]) -> Result<Value> {
     Ok(start)
 }
 
-fn by_bwrap(bwrap: &Path, workspace: &Path, files: &[PathBuf]) -> Line {
-    let at = workspace.as_os_str();
-    let mut line = Line::new(bwrap, workspace)
-        .args(["--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"])
-        .args(["--bind".as_ref(), at, at]);
+fn by_bwrap(bwrap: &Path, world: &World, files: &[PathBuf]) -> Line {
+    let mut line = world.bwrap(bwrap);
     for file in files {
         line = line.args(["--ro-bind".as_ref(), file.as_os_str(), file.as_os_str()]);
     }
-    line.args(["--unshare-all", "--cap-drop", "ALL", "--die-with-parent", TRUE])
+    line.args([TRUE])
 }
