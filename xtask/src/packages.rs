@@ -34,6 +34,8 @@ pub(crate) const FOR_TESTS: &[Need] = &[
     Need { program: "ssh", packages: &["openssh-client"] },
     Need { program: "sshd", packages: &["openssh-server"] },
     Need { program: "bwrap", packages: &["bubblewrap"] },
+    Need { program: "strace", packages: &["strace"] },
+    Need { program: "gdb", packages: &["gdb"] },
 ];
 
 /// What the peers of `bench --peers` need.

@@ -94,11 +94,8 @@ mod tests {
     use std::sync::Mutex;
 
     use sandbar_keeper::protocol::ProcessState;
-    use sandbar_policy::{GitMode, LaunchPlan, OwnDirectories, Profile};
-    use sandbar_proto::{
-        AbsPath, AfterLeader, Executor, Lifetime, Limits, OutputMode, ProcessAttributes, RunId, Sandbox, Seq,
-        StdinMode, Stdio,
-    };
+    use sandbar_policy::{LaunchPlan, OwnDirectories};
+    use sandbar_proto::{AbsPath, Executor, RunId, Sandbox, Seq};
     use sandbar_testkit::need;
 
     use super::*;
@@ -157,39 +154,18 @@ mod tests {
 
     fn request(folder: &std::path::Path, executor: ExecutorWish, search: &[&str]) -> RunRequest {
         let own = |name: &str| abs(&folder.join(name));
+        let own = OwnDirectories {
+            runtime: own("run"),
+            state: own("state"),
+            config: own("config"),
+            cache: own("cache"),
+            home: None,
+            elsewhere: Vec::new(),
+        };
         RunRequest {
-            argv: vec!["true".into()],
-            arg0: None,
-            cwd: abs(&folder.join("work")),
-            profile: Profile::Workspace,
-            network: None,
-            allow_write: Vec::new(),
-            may_write: Vec::new(),
-            allow_read: Vec::new(),
-            carve_outs: Vec::new(),
-            git: GitMode::Commit,
-            caches: CacheMode::CopyOnWrite,
             executor,
             search: search.iter().map(|path| abs(path.as_ref())).collect(),
-            env: Vec::new(),
-            git_env: Vec::new(),
-            stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
-            terminal: None,
-            attributes: ProcessAttributes::default(),
-            limits: Limits::default(),
-            lifetime: Lifetime::Connection,
-            after_leader: AfterLeader::Kill,
-            retention_bytes: 1 << 20,
-            home: None,
-            own: OwnDirectories {
-                runtime: own("run"),
-                state: own("state"),
-                config: own("config"),
-                cache: own("cache"),
-                home: None,
-                elsewhere: Vec::new(),
-            },
-            runtime_roots: Vec::new(),
+            ..RunRequest::new(abs(&folder.join("work")), own)
         }
     }
 

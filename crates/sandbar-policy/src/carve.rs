@@ -8,9 +8,9 @@ use sandbar_proto::{AbsPath, FileKind, PlaceholderKind};
 use crate::grants::{Draft, Grant, GrantKind, Nearest};
 use crate::reader::Found;
 use crate::request::{CarveOut, Left};
-use crate::{CompileError, Origin, managed};
+use crate::{CompileError, Origin, Reads, lines, managed};
 
-const ORIGIN: Origin = Origin::Profile(managed::NAME);
+const ORIGIN: Origin = Origin::profile(managed::NAME);
 
 /// Takes away what the request wants less of.
 ///
@@ -44,6 +44,12 @@ fn one(
                 Left::Nothing => draft.grant(target, GrantKind::Hide { readable_empty: false }, ORIGIN),
                 Left::Read if nearest.is_writable(&target.path) => {
                     draft.grant(target, GrantKind::Read, ORIGIN);
+                }
+                Left::Read
+                    if draft.request.reads != Reads::Everything && !nearest.is_hidden(&target.path) =>
+                {
+                    draft.grant(target, GrantKind::Read, ORIGIN);
+                    lines::link(draft, path, fact, &ORIGIN);
                 }
                 Left::Read => {}
             }

@@ -14,13 +14,13 @@ use crate::git::{self, Scope, WatchedIndex};
 use crate::grants::{ALLOW_READ, ALLOW_WRITE, Draft, Grant, GrantKind, Root, settle};
 use crate::identity::{self, Subject};
 use crate::managed;
-use crate::mounts::{Arrangement, arrange};
+use crate::mounts::{Arrangement, Shown, arrange};
 use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
     Access, CompileError, Confinement, Entry, EntryPath, Note, Origin, PathProblem, Permissions,
-    ProcessCount, Profile, RunRequest, StricterBecause, caches, carve, executor, limits, own, secrets,
-    syscalls, workspace,
+    ProcessCount, Profile, Reads, RunRequest, StricterBecause, caches, carve, executor, limits, lines, own,
+    secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -91,7 +91,7 @@ fn plan(request: &RunRequest, reader: &Reader<'_>) -> Result<Compiled, CompileEr
     }
     let cwd = working_directory(request, reader)?;
     match request.profile {
-        Profile::DangerFullAccess => unconfined(request, reader, &cwd),
+        Profile::External | Profile::DangerFullAccess => unconfined(request, reader, &cwd),
         Profile::ReadOnly | Profile::Workspace => confined(request, reader, &cwd),
     }
 }
@@ -110,14 +110,14 @@ fn unconfined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Resu
     let everything = Entry {
         pattern: EntryPath::Path(AbsPath::root()),
         access: Access::Write,
-        origin: Origin::Profile(request.profile.name()),
+        origin: request.base_origin(),
     };
     Ok(Compiled {
         plan: launch(request, reader, &cwd.pinned, request.env.clone(), Sandbox::None)?,
         permissions: Permissions::new(vec![everything]),
         confinement: None,
         network: request.network.unwrap_or(request.profile.network()),
-        notes: Vec::new(),
+        notes: (request.profile == Profile::External).then_some(Note::ReliesOnOthers).into_iter().collect(),
         watched: Vec::new(),
     })
 }
@@ -153,19 +153,23 @@ fn launch(
         lifetime: request.lifetime,
         after_leader: request.after_leader,
         retention_bytes: request.retention_bytes,
-        profile: request.profile.name().to_owned(),
+        profile: request.profile_name().to_owned(),
         sandbox,
     }))
 }
 
 fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result<Compiled, CompileError> {
+    if request.within.nesting && reader.host().uid == 0 {
+        return Err(CompileError::NestingAsRoot);
+    }
     let mut draft = begin(request, reader);
     let homes_of_caller = homes(&draft, None);
     own::hide(&mut draft, &homes_of_caller);
     let private = remake_directories(&mut draft);
     reopen_run(&mut draft);
     let cwd_root = cwd_root(&mut draft, cwd)?;
-    let allowed = allowed_roots(&mut draft)?;
+    let mut allowed = allowed_roots(&mut draft)?;
+    allowed.extend(lines::roots(&mut draft)?);
     grant_roots(&mut draft, cwd, cwd_root.as_ref(), &allowed)?;
     let place = cwd_root.as_ref().or(allowed.first()).map_or(cwd, |root| &root.fact);
     let subject = identity::subject(&mut draft, place);
@@ -178,12 +182,14 @@ fn confined(request: &RunRequest, reader: &Reader<'_>, cwd: &FileFact) -> Result
     }
     secrets::hide(&mut draft, &homes);
     allow_reads(&mut draft)?;
+    lines::system_links(&mut draft);
+    lines::restrict(&mut draft)?;
     carve::out(&mut draft)?;
     if let Some(subject) = &subject {
         identity::adopt(&draft, subject, &mut env);
     }
-    // The last home is that of the user the command runs as.
-    if let Some(home) = homes.last() {
+    // The last home is that of the user the command runs as. Where only named places are seen, caches are not among them.
+    if let (Some(home), Reads::Everything) = (homes.last(), &request.reads) {
         let private = private.iter().rev().find(|path| caches::may_redirect_to(&draft, path));
         caches::add(&mut draft, home, &env, private);
     }
@@ -202,10 +208,11 @@ fn begin<'a>(request: &'a RunRequest, reader: &'a Reader<'a>) -> Draft<'a> {
         problem: None,
         own: Vec::new(),
         grants: Vec::new(),
-        notes: Vec::new(),
+        notes: request.notes.clone(),
         redirects: Vec::new(),
         made: Vec::new(),
         watched: Vec::new(),
+        globs: Vec::new(),
     }
 }
 
@@ -275,7 +282,7 @@ fn cwd_root(draft: &mut Draft<'_>, cwd: &FileFact) -> Result<Option<Root>, Compi
         }
         return Ok(None);
     }
-    Ok(Some(Root { fact: cwd.clone(), origin: Origin::Profile(draft.request.profile.name()) }))
+    Ok(Some(Root { fact: cwd.clone(), origin: draft.request.base_origin() }))
 }
 
 fn too_broad(draft: &Draft<'_>, path: &AbsPath) -> Option<StricterBecause> {
@@ -309,6 +316,28 @@ fn refuse_kernel_files(path: &AbsPath) -> Result<(), CompileError> {
     Ok(())
 }
 
+/// Refuses to make `path`, a real one, writable because `by` says so.
+///
+/// # Errors
+/// [`CompileError`] when it is or holds what is never opened.
+pub(crate) fn refuse_root(draft: &Draft<'_>, by: &Origin, path: &AbsPath) -> Result<(), CompileError> {
+    refuse_reading(draft, path)?;
+    refuse_kernel_files(path)?;
+    match too_broad(draft, path) {
+        Some(because) => Err(CompileError::AllowedTooBroad { by: by.clone(), path: path.clone(), because }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to show `path`, a real one.
+///
+/// # Errors
+/// [`CompileError::OwnFiles`], [`CompileError::KernelDirectory`].
+pub(crate) fn refuse_reading(draft: &Draft<'_>, path: &AbsPath) -> Result<(), CompileError> {
+    own::refuse(draft, path)?;
+    refuse_kernel(path)
+}
+
 fn named(draft: &Draft<'_>, flag: &'static str, path: &AbsPath) -> Result<FileFact, CompileError> {
     let failed = |problem| CompileError::Allowed { flag, path: path.clone(), problem };
     let fact = draft.reader.resolve_or_guess(path).map_err(failed)?;
@@ -321,12 +350,9 @@ fn allowed_roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
     let mut roots = Vec::new();
     for path in &draft.request.allow_write {
         let fact = named(draft, ALLOW_WRITE, path)?;
-        refuse_kernel_files(&fact.pinned.path)?;
-        if let Some(because) = too_broad(draft, &fact.pinned.path) {
-            let path = fact.pinned.path;
-            return Err(CompileError::AllowedTooBroad { flag: ALLOW_WRITE, path, because });
-        }
-        roots.push(Root { fact, origin: Origin::Flag(ALLOW_WRITE) });
+        let origin = Origin::Flag(ALLOW_WRITE);
+        refuse_root(draft, &origin, &fact.pinned.path)?;
+        roots.push(Root { fact, origin });
     }
     for path in &draft.request.may_write {
         let Found::File(fact) = draft.reader.resolve(path) else { continue };
@@ -336,7 +362,7 @@ fn allowed_roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
             draft.notes.push(Note::LeftOut { path: path.clone() });
             continue;
         }
-        roots.push(Root { fact: fact.clone(), origin: Origin::Profile(managed::NAME) });
+        roots.push(Root { fact: fact.clone(), origin: Origin::profile(managed::NAME) });
     }
     Ok(roots)
 }
@@ -369,7 +395,7 @@ fn grant_roots(
     }
     if cwd_root.is_none() {
         // Also for a directory that is readable anyway: it may lie where the sandbox has one of its own.
-        draft.grant(&cwd.pinned, GrantKind::Read, Origin::Profile(draft.request.profile.name()));
+        draft.grant(&cwd.pinned, GrantKind::Read, draft.request.base_origin());
     }
     Ok(())
 }
@@ -432,13 +458,22 @@ fn finish(
     env: Vec<EnvVar>,
 ) -> Result<Compiled, CompileError> {
     let (request, reader) = (draft.request, draft.reader);
-    let settled = settle(std::mem::take(&mut draft.grants));
+    let mut grants = std::mem::take(&mut draft.grants);
+    // A pattern counts as long as what it covers, and at equal length none wins, whoever says otherwise.
+    grants.retain(|grant| grant.hides() || !draft.globs.iter().any(|(glob, _)| glob.matches(&grant.path)));
+    let settled = settle(grants);
     let cache = reader.real(&request.own.cache);
     let store = below(&cache, "sandboxed");
-    let mut arrangement = arrange(&settled, &draft.made, &store, reader)?;
+    let shown = match request.reads {
+        Reads::Everything => Shown::Everything,
+        Reads::Named { .. } => Shown::Nothing,
+    };
+    let mut arrangement = arrange(&settled, (shown, &draft.made), &store, reader)?;
     let network = request.network.unwrap_or(request.profile.network());
-    let places = arrangement.places(request.profile.name());
+    let places = arrangement.places(base_origin(request));
+    let globs = arrangement.live(std::mem::take(&mut draft.globs));
     let confinement = Confinement::new(places, network, cwd.pinned.path.clone(), request.limits);
+    let confinement = confinement.with_globs(globs);
     let permissions = confinement.permissions();
     refuse_hidden_cwd(&settled, &permissions, &cwd.pinned.path)?;
     tell(&mut draft, &settled, &permissions);
@@ -452,11 +487,20 @@ fn finish(
         caches: arrangement.caches,
         placeholders: arrangement.placeholders,
         placeholder_pool: Some(below(&cache, "placeholders")),
-        seccomp: syscalls::command_filter(network),
+        globs: confinement.globs().iter().map(|(glob, _)| glob.clone()).collect(),
+        seccomp: syscalls::command_filter(network, request.within),
     };
     let plan = launch(request, reader, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)))?;
     let (notes, watched) = (unique(draft.notes), unique(draft.watched));
     Ok(Compiled { plan, permissions, confinement: Some(confinement), network, notes, watched })
+}
+
+/// Who decides what nothing else is said about.
+fn base_origin(request: &RunRequest) -> Origin {
+    match &request.reads {
+        Reads::Everything => request.base_origin(),
+        Reads::Named { origin } => origin.clone(),
+    }
 }
 
 // A root that is named twice is looked at twice.
@@ -493,9 +537,13 @@ fn landlock(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<Land
         draft.notes.push(Note::NoLandlock);
         return None;
     }
+    if draft.request.within.nesting {
+        draft.notes.push(Note::Nesting);
+        return Some(LandlockSpec { min_abi: 1, rules: Vec::new(), scopes_only: true });
+    }
     let mut rules = vec![LandlockRule { path: AbsPath::root(), access: LandlockAccess::Read }];
     rules.append(&mut arrangement.landlock);
-    Some(LandlockSpec { min_abi: 1, rules })
+    Some(LandlockSpec { min_abi: 1, rules, scopes_only: false })
 }
 
 fn tell(draft: &mut Draft<'_>, settled: &[Grant], permissions: &Permissions) {

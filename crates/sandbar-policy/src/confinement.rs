@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use sandbar_proto::{AbsPath, Limits, NetworkMode};
+use sandbar_proto::{AbsPath, Limits, NetworkMode, PathGlob};
 
 use crate::grants::{GrantKind, depth_first};
 use crate::{Access, Entry, EntryPath, Origin, Permissions};
@@ -107,6 +107,7 @@ pub enum Reach {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Confinement {
     places: Vec<Place>,
+    globs: Vec<(PathGlob, Origin)>,
     reach: Reach,
     cwd: AbsPath,
     limits: Limits,
@@ -120,13 +121,31 @@ impl Confinement {
             NetworkMode::Off => Reach::Only(Openings::default()),
             NetworkMode::On => Reach::All,
         };
-        Self { places, reach, cwd, limits }
+        Self { places, globs: Vec::new(), reach, cwd, limits }
     }
 
     /// The places, in depth-first order; the first one is `/`.
     #[must_use]
     pub fn places(&self) -> &[Place] {
         &self.places
+    }
+
+    /// Patterns whose matches are hidden, also those that come to be while the run lives. What is named by a longer path than a
+    /// match is an exception of it.
+    #[must_use]
+    pub fn globs(&self) -> &[(PathGlob, Origin)] {
+        &self.globs
+    }
+
+    pub(crate) fn with_globs(self, globs: Vec<(PathGlob, Origin)>) -> Self {
+        Self { globs, ..self }
+    }
+
+    /// Whether a pattern hides `path`.
+    #[must_use]
+    pub fn is_hidden_by_glob(&self, path: &AbsPath) -> bool {
+        let place = self.place_of(path).map_or(0, |place| place.path.depth());
+        self.globs.iter().any(|(glob, _)| glob.deepest(path).is_some_and(|depth| depth >= place))
     }
 
     /// The network.
@@ -172,7 +191,12 @@ impl Confinement {
             access: place.nature.access(),
             origin: place.origin.clone(),
         };
-        Permissions::new(self.places.iter().map(line).collect())
+        let pattern = |(glob, origin): &(PathGlob, Origin)| Entry {
+            pattern: EntryPath::Glob(glob.clone()),
+            access: Access::None,
+            origin: origin.clone(),
+        };
+        Permissions::new(self.places.iter().map(line).chain(self.globs.iter().map(pattern)).collect())
     }
 }
 

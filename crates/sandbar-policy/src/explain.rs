@@ -3,7 +3,7 @@
 use sandbar_proto::AbsPath;
 use serde::Serialize;
 
-use crate::{Access, Origin, Permissions};
+use crate::{Access, EntryPath, Origin, Permissions};
 
 /// What decides one path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -14,8 +14,11 @@ pub struct Explanation {
     pub access: Access,
     /// Who decided.
     pub decided_by: Origin,
-    /// The path of the deciding line.
+    /// The path of the deciding line; of a pattern the directory that it begins at.
     pub under: AbsPath,
+    /// The pattern of the deciding line, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
 }
 
 /// Says what may be done with `path` and which line of `permissions` decided it.
@@ -29,13 +32,17 @@ pub fn explain(permissions: &Permissions, path: &AbsPath) -> Explanation {
         Some(entry) => (entry.origin.clone(), entry.pattern.base().clone()),
         None => (Origin::Default("nothing is granted"), AbsPath::root()),
     };
-    Explanation { path: path.clone(), access, decided_by, under }
+    let pattern = entry.and_then(|entry| match &entry.pattern {
+        EntryPath::Glob(glob) => Some(glob.to_display()),
+        EntryPath::Path(_) => None,
+    });
+    Explanation { path: path.clone(), access, decided_by, under, pattern }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Entry, EntryPath};
+    use crate::Entry;
 
     fn path(text: &str) -> AbsPath {
         AbsPath::new(text).unwrap()
@@ -45,7 +52,7 @@ mod tests {
     fn the_deciding_line_is_named() {
         let entry = |at, access, origin| Entry { pattern: EntryPath::Path(path(at)), access, origin };
         let permissions = Permissions::new(vec![
-            entry("/", Access::Read, Origin::Profile("workspace")),
+            entry("/", Access::Read, Origin::profile("workspace")),
             entry("/home/u/.ssh", Access::None, Origin::Default("secrets")),
         ]);
         assert_eq!(
@@ -55,6 +62,7 @@ mod tests {
                 access: Access::None,
                 decided_by: Origin::Default("secrets"),
                 under: path("/home/u/.ssh"),
+                pattern: None,
             }
         );
     }

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use sandbar_proto::{
-    AbsPath, AfterLeader, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind,
-    GitLinks, HostFacts, IdRange, Lifetime, LimitFacts, Limits, LinuxSandbox, MountOp, OutputMode,
-    PinnedPath, ProcessAttributes, Sandbox, StdinMode, Stdio,
+    AbsPath, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind, GitLinks, HostFacts,
+    IdRange, LimitFacts, LinuxSandbox, MountOp, PathGlob, PinnedPath, Sandbox,
 };
 
 use crate::views::Views;
-use crate::{Access, CompileError, Compiled, GitMode, OwnDirectories, Profile, RunRequest, Step, compile};
+use crate::{Access, CompileError, Compiled, OwnDirectories, RunRequest, Step, compile};
 
 const ENOENT: i32 = 2;
 const EINVAL: i32 = 22;
@@ -22,39 +21,18 @@ pub(crate) fn path(text: &str) -> AbsPath {
 
 /// A request of the user `u` to run `true` in `cwd`.
 pub(crate) fn request(cwd: &str) -> RunRequest {
+    let own = OwnDirectories {
+        runtime: path("/run/user/1000/sandbar"),
+        state: path("/home/u/.local/state/sandbar"),
+        config: path("/home/u/.config/sandbar"),
+        cache: path("/home/u/.cache/sandbar"),
+        home: None,
+        elsewhere: vec![],
+    };
     RunRequest {
-        argv: vec!["true".into()],
-        arg0: None,
-        cwd: path(cwd),
-        profile: Profile::Workspace,
-        network: None,
-        allow_write: vec![],
-        allow_read: vec![],
-        may_write: Vec::new(),
-        carve_outs: Vec::new(),
-        git: GitMode::Commit,
-        caches: crate::CacheMode::CopyOnWrite,
-        executor: crate::ExecutorWish::Any,
-        search: vec![],
-        env: vec![],
-        git_env: vec![],
-        stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
-        terminal: None,
-        attributes: ProcessAttributes::default(),
-        limits: Limits::default(),
-        lifetime: Lifetime::Connection,
-        after_leader: AfterLeader::Kill,
-        retention_bytes: 1 << 20,
         home: Some(path("/home/u")),
-        own: OwnDirectories {
-            runtime: path("/run/user/1000/sandbar"),
-            state: path("/home/u/.local/state/sandbar"),
-            config: path("/home/u/.config/sandbar"),
-            cache: path("/home/u/.cache/sandbar"),
-            home: None,
-            elsewhere: vec![],
-        },
         runtime_roots: vec![path("/run/user/1000")],
+        ..RunRequest::new(path(cwd), own)
     }
 }
 
@@ -254,6 +232,7 @@ impl FakeHost {
                 Some(Node::Directory | Node::File(_)) => FactAnswer::Failed { errno: EINVAL },
                 None => FactAnswer::Missing,
             },
+            FactQuery::Glob(glob) => self.matches(glob),
             FactQuery::User(0) => FactAnswer::User { name: "root".into(), home: "/root".into(), gid: 0 },
             FactQuery::User(1000) => FactAnswer::User { name: "u".into(), home: "/home/u".into(), gid: 1000 },
             FactQuery::UserNamed(name) if name.as_bytes() == b"u" => self.answer(&FactQuery::User(1000)),
@@ -262,6 +241,17 @@ impl FakeHost {
     }
 
     /// An index of this host has a submodule a line.
+    fn matches(&self, glob: &PathGlob) -> FactAnswer {
+        if !self.exists(glob.base()) {
+            return FactAnswer::Missing;
+        }
+        let covered = self.nodes.keys().filter(|node| glob.matches(node));
+        let outermost = covered.filter(|node| {
+            !std::iter::successors(node.parent(), AbsPath::parent).any(|above| glob.matches(&above))
+        });
+        FactAnswer::Matches(outermost.map(|node| self.pinned(node)).collect())
+    }
+
     fn git_links(content: &[u8]) -> FactAnswer {
         if content == b"damaged" {
             return FactAnswer::Failed { errno: EINVAL };

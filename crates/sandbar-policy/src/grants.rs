@@ -5,11 +5,13 @@
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
-use sandbar_proto::{AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, PinnedPath, PlaceholderKind};
+use sandbar_proto::{
+    AbsPath, CacheWrites, EnvVar, FileFact, FileIdentity, PathGlob, PinnedPath, PlaceholderKind,
+};
 
 use crate::git::WatchedIndex;
 use crate::reader::Reader;
-use crate::{Access, CompileError, Nature, Note, Origin, RunRequest};
+use crate::{Access, CompileError, Entry, EntryPath, Nature, Note, Origin, RunRequest};
 
 pub(crate) const ALLOW_WRITE: &str = "--allow-write";
 pub(crate) const ALLOW_READ: &str = "--allow-read";
@@ -76,6 +78,11 @@ impl Grant {
         self.identity.map(|identity| PinnedPath { path: self.path.clone(), identity })
     }
 
+    /// Whether it takes the host's file out of sight.
+    pub(crate) fn hides(&self) -> bool {
+        Nature::of(&self.kind) == Nature::Hidden
+    }
+
     /// What the grant means to somebody who asks about the host's file.
     pub(crate) fn access(&self) -> Access {
         Nature::of(&self.kind).access()
@@ -85,9 +92,11 @@ impl Grant {
     // none > write > read; what only remakes a directory gives way to what grants the host's.
     fn rank(&self) -> u8 {
         match (&self.origin, &self.kind) {
-            (Origin::OwnFiles, _) => 10,
-            (Origin::Flag(_), GrantKind::Write) => 9,
-            (Origin::Flag(_), _) => 8,
+            (Origin::OwnFiles, _) => 13,
+            (Origin::Flag(_), GrantKind::Write) => 12,
+            (Origin::Flag(_), _) => 11,
+            // Between lines the one that decides was chosen before.
+            (Origin::Line { .. }, _) => 8,
             (_, GrantKind::Hide { .. }) => 7,
             (_, GrantKind::Sealed) => 6,
             (_, GrantKind::Reserve { .. }) => 5,
@@ -127,6 +136,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) made: Vec<AbsPath>,
     /// Indexes to look at again after the run.
     pub(crate) watched: Vec<WatchedIndex>,
+    /// Patterns whose matches are hidden as soon as there are any; real bases.
+    pub(crate) globs: Vec<(PathGlob, Origin)>,
 }
 
 impl Draft<'_> {
@@ -156,7 +167,12 @@ impl Draft<'_> {
 
     /// Whether a person gave up the protection of exactly this name, as written.
     pub(crate) fn is_waived(&self, path: &AbsPath) -> bool {
-        self.request.allow_write.contains(path)
+        let by_line = |entry: &Entry| {
+            entry.access == Access::Write
+                && entry.origin.is_of_person()
+                && matches!(&entry.pattern, EntryPath::Path(named) if named == path)
+        };
+        self.request.allow_write.contains(path) || self.request.entries.iter().any(by_line)
     }
 }
 
@@ -167,12 +183,20 @@ pub(crate) fn depth_first(a: &AbsPath, b: &AbsPath) -> Ordering {
     a.components().cmp(b.components())
 }
 
+/// What the nearest grant leaves of the host's files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ground {
+    Writable,
+    Hidden,
+    Other,
+}
+
 /// Which grant is the nearest above a path, for whoever asks about many: [`crate::compile::is_writable`] looks at every grant
 /// each time.
 #[derive(Debug, Default)]
 pub(crate) struct Nearest {
-    /// Of those for one path, what the strongest allows, and whether it is the host's.
-    by_path: HashMap<AbsPath, (Access, bool)>,
+    /// Of those for one path, what the strongest allows, and what it leaves.
+    by_path: HashMap<AbsPath, (Access, Ground)>,
     seen: usize,
 }
 
@@ -180,7 +204,17 @@ impl Nearest {
     /// Takes in what was added to `grants` since.
     pub(crate) fn catch_up(&mut self, grants: &[Grant]) {
         for grant in grants.get(self.seen..).unwrap_or_default() {
-            let allows = (grant.access(), grant.kind == GrantKind::Write);
+            let ground = match grant.kind {
+                GrantKind::Write => Ground::Writable,
+                GrantKind::Hide { .. } | GrantKind::Sealed => Ground::Hidden,
+                GrantKind::Read
+                | GrantKind::Protect
+                | GrantKind::Private
+                | GrantKind::Cache { .. }
+                | GrantKind::Reserve { .. }
+                | GrantKind::Link { .. } => Ground::Other,
+            };
+            let allows = (grant.access(), ground);
             let known = self.by_path.entry(grant.path.clone()).or_insert(allows);
             // Of equal ones the last counts, as everywhere.
             if allows.0 >= known.0 {
@@ -192,8 +226,17 @@ impl Nearest {
 
     /// Whether the host's file at `path` may be written.
     pub(crate) fn is_writable(&self, path: &AbsPath) -> bool {
+        self.ground(path) == Some(Ground::Writable)
+    }
+
+    /// Whether the host's file at `path` is out of sight.
+    pub(crate) fn is_hidden(&self, path: &AbsPath) -> bool {
+        self.ground(path) == Some(Ground::Hidden)
+    }
+
+    fn ground(&self, path: &AbsPath) -> Option<Ground> {
         let mut above = std::iter::successors(Some(path.clone()), AbsPath::parent);
-        above.find_map(|path| self.by_path.get(&path)).is_some_and(|(_, is_write)| *is_write)
+        above.find_map(|path| self.by_path.get(&path)).map(|(_, ground)| *ground)
     }
 }
 
@@ -224,7 +267,7 @@ mod tests {
         // Every pair of grants, in both orders, asked about every path.
         let all: Vec<Grant> = paths
             .iter()
-            .flat_map(|at| kinds.iter().map(|kind| grant(at, kind.clone(), Origin::Profile("p"))))
+            .flat_map(|at| kinds.iter().map(|kind| grant(at, kind.clone(), Origin::profile("p"))))
             .collect();
         for first in &all {
             for second in &all {
@@ -255,7 +298,7 @@ mod tests {
             grant("/s", GrantKind::Read, Origin::Flag(ALLOW_READ)),
             grant("/o", GrantKind::Write, Origin::Flag(ALLOW_WRITE)),
             grant("/o", hide.clone(), Origin::OwnFiles),
-            grant("/w", GrantKind::Write, Origin::Profile("workspace")),
+            grant("/w", GrantKind::Write, Origin::profile("workspace")),
             grant("/w", hide.clone(), Origin::Default("secrets")),
         ]);
         let kinds: Vec<GrantKind> = settled.into_iter().map(|grant| grant.kind).collect();

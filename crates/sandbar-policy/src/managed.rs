@@ -1,58 +1,52 @@
 //! The sandbox that a client of the exec server asks for, in this crate's words.
 //!
-//! Understands what the peers' clients send: everything readable, some roots writable, some places below them not.
-//! What it can't express is a refusal that names the line; nothing is ignored, and nothing weaker is made of it. Where
-//! our own rules are stricter (protected names, secrets, our own files) they hold besides.
+//! Understands what the peers' clients send: the profile of 0.169, the pair before it, and the legacy policies before that. What
+//! it can't express is a refusal that names the line; nothing is ignored, and nothing weaker is made of it. Where our own
+//! rules are stricter (protected names, secrets, our own files) they hold besides.
+
+mod legacy;
 
 use sandbar_proto::exec::{
     FileSystemPolicy, FileSystemSandbox, LegacyPolicy, ManagedEntry, ManagedPath, MissingPath, NetworkPolicy,
-    PermissionProfile, SpecialPath, WireAccess,
+    PermissionProfile, SpecialPath, SplitFileSystem, SplitKind, WireAccess,
 };
-use sandbar_proto::{AbsPath, NetworkMode};
+use sandbar_proto::{AbsPath, BadPathGlob, NetworkMode, PathGlob};
 
 use crate::paths::below;
-use crate::{CarveOut, GitMode, Left, Profile};
+use crate::{
+    Access, CarveOut, Entry, EntryPath, GitMode, Left, Note, Origin, Profile, Reads, Wanted, minimal,
+};
+
+pub use legacy::{of_legacy, to_legacy};
 
 /// What such a sandbox is called where a profile's name is shown.
 pub const NAME: &str = "managed";
 
-/// What a client wants, for a [`crate::RunRequest`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
-    /// The base.
-    pub profile: Profile,
-    /// The network.
-    pub network: NetworkMode,
-    /// Writable roots that must be there.
-    pub allow_write: Vec<AbsPath>,
-    /// Writable roots that may be missing.
-    pub may_write: Vec<AbsPath>,
-    /// What is less than its surroundings.
-    pub carve_outs: Vec<CarveOut>,
-    /// How much of git may change.
-    pub git: GitMode,
-}
-
 /// Why a client can't have the sandbox it wants.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManagedError {
-    /// Somebody else's sandbox is relied on.
-    #[error("the profile `external` is not supported: this executor relies on no sandbox but its own")]
-    External,
     /// All files with a restricted network, or the other way round.
     #[error("a sandbox of the network without one of the files is not supported")]
     NetworkOnly,
-    /// The root is not readable, or is writable.
-    #[error("only profiles in which `root` may be read are supported")]
+    /// The root is writable.
+    #[error("a profile in which `root` may be written is no sandbox: ask for none")]
     Root,
-    /// A glob.
-    #[error("the pattern {pattern:?} is not supported: name paths")]
-    Glob {
+    /// A glob that grants something.
+    #[error("the pattern {pattern:?} can only deny")]
+    GlobGrants {
         /// It.
         pattern: String,
     },
-    /// A named place that is not supported.
-    #[error("the place `{name}` is not supported")]
+    /// A glob that is none.
+    #[error("the pattern {pattern:?} can't be read: {because}")]
+    Glob {
+        /// It.
+        pattern: String,
+        /// Why not.
+        because: BadPathGlob,
+    },
+    /// A place that can only be read.
+    #[error("the place `{name}` can only be read")]
     Place {
         /// Its name.
         name: &'static str,
@@ -80,7 +74,7 @@ pub struct Places<'a> {
     pub tmpdir: Option<&'a AbsPath>,
 }
 
-/// Reads the shape of 0.169.
+/// Reads what a client of 0.169 sends.
 ///
 /// # Errors
 /// [`ManagedError`].
@@ -91,66 +85,65 @@ pub fn read(sandbox: &FileSystemSandbox, places: Places<'_>) -> Result<Wanted, M
     if !sandbox.temporary_directories.is_empty() {
         return Err(ManagedError::TemporaryDirectories);
     }
-    match &sandbox.permissions {
-        PermissionProfile::Disabled => Ok(everything()),
-        PermissionProfile::External { .. } => Err(ManagedError::External),
+    let context = sandbox.policy_context.as_ref();
+    let named = context.and_then(|context| context.cwd.as_ref()).or(sandbox.cwd.as_ref());
+    let cwd = named.map_or(places.cwd, |cwd| &cwd.0);
+    let roots = context.map_or(&sandbox.workspace_roots, |context| &context.workspace_roots);
+    let roots: Vec<&AbsPath> = roots.iter().map(|root| &root.0).collect();
+    read_profile(&sandbox.permissions, &roots, Places { cwd, ..places })
+}
+
+/// Reads a profile whose workspace roots are `roots`, or the working directory where there are none.
+///
+/// # Errors
+/// [`ManagedError`].
+pub fn read_profile(
+    profile: &PermissionProfile,
+    roots: &[&AbsPath],
+    places: Places<'_>,
+) -> Result<Wanted, ManagedError> {
+    match profile {
+        PermissionProfile::Disabled => Ok(Wanted::of(Profile::DangerFullAccess)),
+        PermissionProfile::External { network } => {
+            Ok(Wanted { network: mode(*network), ..Wanted::of(Profile::External) })
+        }
         PermissionProfile::Managed { file_system: FileSystemPolicy::Unrestricted, network } => {
             match network {
-                NetworkPolicy::Enabled => Ok(everything()),
+                NetworkPolicy::Enabled => Ok(Wanted::of(Profile::DangerFullAccess)),
                 NetworkPolicy::Restricted => Err(ManagedError::NetworkOnly),
             }
         }
-        PermissionProfile::Managed { file_system: FileSystemPolicy::Restricted { entries, .. }, network } => {
-            let context = sandbox.policy_context.as_ref();
-            let named = context.and_then(|context| context.cwd.as_ref()).or(sandbox.cwd.as_ref());
-            let cwd = named.map_or(places.cwd, |cwd| &cwd.0);
-            let roots = context.map_or(&sandbox.workspace_roots, |context| &context.workspace_roots);
-            let mut roots: Vec<&AbsPath> = roots.iter().map(|root| &root.0).collect();
-            if roots.is_empty() {
-                roots.push(cwd);
-            }
-            restricted(entries, mode(*network), &Named { cwd, roots, tmpdir: places.tmpdir })
-        }
-    }
-}
-
-/// Reads the legacy shape.
-#[must_use]
-pub fn read_legacy(policy: &LegacyPolicy, places: Places<'_>) -> Wanted {
-    let network = |has_network: bool| if has_network { NetworkMode::On } else { NetworkMode::Off };
-    match policy {
-        LegacyPolicy::DangerFullAccess => everything(),
-        LegacyPolicy::ReadOnly { network_access } => nothing_but_reading(network(*network_access)),
-        LegacyPolicy::WorkspaceWrite {
-            writable_roots,
-            network_access,
-            exclude_tmpdir_env_var,
-            exclude_slash_tmp,
+        PermissionProfile::Managed {
+            file_system: FileSystemPolicy::Restricted { entries, glob_scan_max_depth },
+            network,
         } => {
-            let mut wanted = nothing_but_reading(network(*network_access));
-            wanted.allow_write.push(places.cwd.clone());
-            wanted.allow_write.extend(writable_roots.iter().map(|root| root.0.clone()));
-            wanted.may_write.extend(places.tmpdir.filter(|_| !exclude_tmpdir_env_var).cloned());
-            wanted.may_write.extend((!exclude_slash_tmp).then(slash_tmp));
-            wanted.git = GitMode::Protect;
-            wanted
+            let roots = if roots.is_empty() { vec![places.cwd] } else { roots.to_vec() };
+            let named = Named { cwd: places.cwd, roots, tmpdir: places.tmpdir };
+            restricted(entries, *glob_scan_max_depth, mode(*network), &named)
         }
     }
 }
 
-fn everything() -> Wanted {
-    Wanted { profile: Profile::DangerFullAccess, ..nothing_but_reading(NetworkMode::On) }
+/// The profile that a pair of policies means.
+#[must_use]
+pub fn of_split(files: SplitFileSystem, network: NetworkPolicy) -> PermissionProfile {
+    let file_system = match files.kind {
+        SplitKind::ExternalSandbox => return PermissionProfile::External { network },
+        SplitKind::Unrestricted => FileSystemPolicy::Unrestricted,
+        SplitKind::Restricted => FileSystemPolicy::Restricted {
+            entries: files.entries,
+            glob_scan_max_depth: files.glob_scan_max_depth,
+        },
+    };
+    PermissionProfile::Managed { file_system, network }
 }
 
-fn nothing_but_reading(network: NetworkMode) -> Wanted {
-    Wanted {
-        profile: Profile::ReadOnly,
-        network,
-        allow_write: Vec::new(),
-        may_write: Vec::new(),
-        carve_outs: Vec::new(),
-        git: GitMode::Commit,
-    }
+/// Reads the legacy shape. Every one of them means something here.
+///
+/// # Errors
+/// [`ManagedError`]: none of those that there are.
+pub fn read_legacy(policy: &LegacyPolicy, places: Places<'_>) -> Result<Wanted, ManagedError> {
+    read_profile(&of_legacy(policy, places.cwd), &[], places)
 }
 
 fn mode(network: NetworkPolicy) -> NetworkMode {
@@ -171,17 +164,26 @@ struct Named<'a> {
     tmpdir: Option<&'a AbsPath>,
 }
 
+/// What a line is about.
+enum Meant {
+    Paths(Vec<AbsPath>),
+    Pattern(PathGlob),
+    Minimal,
+    /// Nothing that is known.
+    Unknown,
+}
+
 impl Named<'_> {
-    fn paths(&self, path: &ManagedPath) -> Result<Vec<AbsPath>, ManagedError> {
-        match path {
-            ManagedPath::Path { path } => Ok(vec![path.0.clone()]),
-            ManagedPath::GlobPattern { pattern } => Err(ManagedError::Glob { pattern: pattern.clone() }),
+    fn meant(&self, path: &ManagedPath) -> Result<Meant, ManagedError> {
+        Ok(match path {
+            ManagedPath::Path { path } => Meant::Paths(vec![path.0.clone()]),
+            ManagedPath::GlobPattern { pattern } => self.pattern(pattern)?,
             ManagedPath::Special { value } => match value {
-                SpecialPath::Root => Ok(vec![AbsPath::root()]),
-                SpecialPath::Minimal => Err(ManagedError::Place { name: "minimal" }),
-                SpecialPath::CurrentWorkingDirectory => Ok(vec![self.cwd.clone()]),
+                SpecialPath::Root => Meant::Paths(vec![AbsPath::root()]),
+                SpecialPath::Minimal => Meant::Minimal,
+                SpecialPath::CurrentWorkingDirectory => Meant::Paths(vec![self.cwd.clone()]),
                 SpecialPath::ProjectRoots { subpath: None } => {
-                    Ok(self.roots.iter().map(|root| (*root).clone()).collect())
+                    Meant::Paths(self.roots.iter().map(|root| (*root).clone()).collect())
                 }
                 SpecialPath::ProjectRoots { subpath: Some(subpath) } => {
                     let wrong = || ManagedError::Subpath { subpath: subpath.clone() };
@@ -189,36 +191,72 @@ impl Named<'_> {
                         return Err(wrong());
                     }
                     let joined = self.roots.iter().map(|root| root.join(subpath).map_err(|_| wrong()));
-                    joined.collect()
+                    Meant::Paths(joined.collect::<Result<_, _>>()?)
                 }
-                SpecialPath::Tmpdir => Ok(self.tmpdir.into_iter().cloned().collect()),
-                SpecialPath::SlashTmp => Ok(vec![slash_tmp()]),
+                SpecialPath::Tmpdir => Meant::Paths(self.tmpdir.into_iter().cloned().collect()),
+                SpecialPath::SlashTmp => Meant::Paths(vec![slash_tmp()]),
+                SpecialPath::Unknown => Meant::Unknown,
             },
-        }
+        })
+    }
+
+    /// A relative pattern is taken from the working directory.
+    fn pattern(&self, pattern: &str) -> Result<Meant, ManagedError> {
+        let glob = if pattern.starts_with('/') {
+            PathGlob::new(pattern)
+        } else {
+            PathGlob::below(self.cwd, pattern)
+        };
+        let glob = glob.map_err(|because| ManagedError::Glob { pattern: pattern.to_owned(), because })?;
+        Ok(Meant::Pattern(glob))
     }
 }
 
 fn restricted(
     entries: &[ManagedEntry],
+    glob_depth: Option<u32>,
     network: NetworkMode,
     named: &Named<'_>,
 ) -> Result<Wanted, ManagedError> {
-    let mut wanted = nothing_but_reading(network);
+    let mut wanted = Wanted { network, ..Wanted::of(Profile::ReadOnly) };
     let mut root_is_readable = false;
+    let mut reads_minimum = false;
     for entry in entries {
-        for path in named.paths(&entry.path)? {
-            if path == AbsPath::root() {
-                if entry.access != WireAccess::Read {
-                    return Err(ManagedError::Root);
+        match named.meant(&entry.path)? {
+            Meant::Paths(paths) => {
+                for path in paths {
+                    match (path == AbsPath::root(), entry.access) {
+                        (false, _) => add(&mut wanted, entry, path),
+                        (true, WireAccess::Read) => root_is_readable = true,
+                        // What nobody reopens is not granted anyway.
+                        (true, WireAccess::None) => {}
+                        (true, WireAccess::Write) => return Err(ManagedError::Root),
+                    }
                 }
-                root_is_readable = true;
-                continue;
             }
-            add(&mut wanted, entry, path);
+            Meant::Pattern(glob) if entry.access == WireAccess::None => wanted.entries.push(Entry {
+                pattern: EntryPath::Glob(glob.within_depth(glob_depth)),
+                access: Access::None,
+                origin: Origin::profile(NAME),
+            }),
+            Meant::Pattern(glob) => {
+                return Err(ManagedError::GlobGrants { pattern: glob.to_display() });
+            }
+            Meant::Minimal if entry.access == WireAccess::Read => reads_minimum = true,
+            Meant::Minimal if entry.access == WireAccess::None => {}
+            Meant::Minimal => return Err(ManagedError::Place { name: "minimal" }),
+            Meant::Unknown => wanted.notes.push(Note::UnknownPlace { place: "unknown".to_owned() }),
         }
     }
-    if !root_is_readable {
-        return Err(ManagedError::Root);
+    let denies_root = entries.iter().any(|entry| {
+        entry.access == WireAccess::None
+            && matches!(&entry.path, ManagedPath::Special { value: SpecialPath::Root })
+    });
+    if !root_is_readable || denies_root {
+        wanted.reads = Reads::Named { origin: Origin::profile(NAME) };
+        if reads_minimum {
+            wanted.entries.extend(minimal::entries(&Origin::profile(NAME)));
+        }
     }
     // Between lines of one path the strictest counts: none beats write beats read.
     let is_written = |path: &AbsPath, wanted: &Wanted| {
@@ -263,7 +301,7 @@ fn add(wanted: &mut Wanted, entry: &ManagedEntry, path: AbsPath) {
 mod tests {
     use super::*;
     use crate::fake_host::path;
-    use sandbar_proto::exec::{PolicyContext, WirePath};
+    use sandbar_proto::exec::{PolicyContext, ReadOnlyAccess, WirePath};
 
     fn line(value: SpecialPath, access: WireAccess) -> ManagedEntry {
         ManagedEntry { path: ManagedPath::Special { value }, access, missing_path_behavior: None }
@@ -360,15 +398,26 @@ mod tests {
     fn what_cannot_be_expressed_is_refused_by_its_line() {
         let root = || line(SpecialPath::Root, WireAccess::Read);
         let refused = |entries| asked(entries, NetworkPolicy::Restricted).unwrap_err();
-        assert_eq!(refused(vec![]), ManagedError::Root);
         assert_eq!(refused(vec![line(SpecialPath::Root, WireAccess::Write)]), ManagedError::Root);
         assert_eq!(
-            refused(vec![root(), line(SpecialPath::Minimal, WireAccess::Read)]),
+            refused(vec![root(), line(SpecialPath::Minimal, WireAccess::Write)]),
             ManagedError::Place { name: "minimal" }
         );
-        let glob = ManagedPath::GlobPattern { pattern: "**/*.env".to_owned() };
-        let glob = ManagedEntry { path: glob, access: WireAccess::None, missing_path_behavior: None };
-        assert_eq!(refused(vec![root(), glob]), ManagedError::Glob { pattern: "**/*.env".to_owned() });
+        let glob = |pattern: &str, access| ManagedEntry {
+            path: ManagedPath::GlobPattern { pattern: pattern.to_owned() },
+            access,
+            missing_path_behavior: None,
+        };
+        assert_eq!(
+            refused(vec![root(), glob("**/*.env", WireAccess::Read)]),
+            ManagedError::GlobGrants { pattern: "/w/a/src/**/*.env".to_owned() }
+        );
+        let because = BadPathGlob::StarsWithin;
+        let pattern = "/a**".to_owned();
+        assert_eq!(
+            refused(vec![root(), glob(&pattern, WireAccess::None)]),
+            ManagedError::Glob { pattern, because }
+        );
         for subpath in ["../x", "/etc", "", "a/../../b"] {
             let refused = refused(vec![root(), line(roots(Some(subpath)), WireAccess::Write)]);
             assert_eq!(refused, ManagedError::Subpath { subpath: subpath.to_owned() });
@@ -397,7 +446,7 @@ mod tests {
         assert_eq!(profile(unrestricted(NetworkPolicy::Enabled)), Ok(Profile::DangerFullAccess));
         assert_eq!(profile(unrestricted(NetworkPolicy::Restricted)), Err(ManagedError::NetworkOnly));
         let external = PermissionProfile::External { network: NetworkPolicy::Enabled };
-        assert_eq!(profile(external), Err(ManagedError::External));
+        assert_eq!(profile(external), Ok(Profile::External));
         let old = FileSystemSandbox { use_legacy_landlock: true, ..plain(PermissionProfile::Disabled) };
         assert_eq!(read(&old, places), Err(ManagedError::LegacyLandlock));
         let more = FileSystemSandbox {
@@ -414,15 +463,68 @@ mod tests {
         let places = Places { cwd: &cwd, tmpdir: Some(&tmpdir) };
         let policy = LegacyPolicy::WorkspaceWrite {
             writable_roots: vec![WirePath(path("/x"))],
+            read_only_access: ReadOnlyAccess::FullAccess,
             network_access: false,
             exclude_tmpdir_env_var: true,
             exclude_slash_tmp: false,
         };
-        let wanted = read_legacy(&policy, places);
+        let wanted = read_legacy(&policy, places).unwrap();
         assert_eq!(wanted.allow_write, ["/w", "/x"].map(path));
         assert_eq!(wanted.may_write, [path("/tmp")]);
-        assert_eq!(read_legacy(&LegacyPolicy::DangerFullAccess, places).profile, Profile::DangerFullAccess);
-        let read_only = read_legacy(&LegacyPolicy::ReadOnly { network_access: true }, places);
+        assert_eq!(
+            read_legacy(&LegacyPolicy::DangerFullAccess, places).unwrap().profile,
+            Profile::DangerFullAccess
+        );
+        let read_only = read_legacy(
+            &LegacyPolicy::ReadOnly { access: ReadOnlyAccess::FullAccess, network_access: true },
+            places,
+        )
+        .unwrap();
         assert!(read_only.allow_write.is_empty() && read_only.network == NetworkMode::On);
+    }
+
+    #[test]
+    fn without_a_readable_root_only_what_is_named_is_seen() {
+        let wanted = asked(
+            vec![line(SpecialPath::Minimal, WireAccess::Read), at("/x", WireAccess::Read)],
+            NetworkPolicy::Restricted,
+        )
+        .unwrap();
+        assert_ne!(wanted.reads, Reads::Everything);
+        assert!(wanted.entries.iter().any(|entry| *entry.pattern.base() == path("/usr")));
+        assert_eq!(wanted.carve_outs[0].path, path("/x"));
+        // What nobody may do with the root takes the word for it away again.
+        let both = vec![line(SpecialPath::Root, WireAccess::Read), line(SpecialPath::Root, WireAccess::None)];
+        assert_ne!(asked(both, NetworkPolicy::Restricted).unwrap().reads, Reads::Everything);
+    }
+
+    #[test]
+    fn a_pattern_denies_as_deep_as_it_is_looked_for() {
+        let entry = ManagedEntry {
+            path: ManagedPath::GlobPattern { pattern: "**/*.env".to_owned() },
+            access: WireAccess::None,
+            missing_path_behavior: None,
+        };
+        let cwd = path("/w");
+        let profile = PermissionProfile::Managed {
+            file_system: FileSystemPolicy::Restricted {
+                entries: vec![line(SpecialPath::Root, WireAccess::Read), entry],
+                glob_scan_max_depth: Some(3),
+            },
+            network: NetworkPolicy::Restricted,
+        };
+        let wanted = read_profile(&profile, &[], Places { cwd: &cwd, tmpdir: None }).unwrap();
+        let glob = PathGlob::new("/w/**/*.env").unwrap().within_depth(Some(3));
+        assert_eq!(wanted.entries[0].pattern, EntryPath::Glob(glob));
+    }
+
+    #[test]
+    fn a_place_that_a_newer_client_knows_grants_nothing_and_is_said() {
+        let json = r#"{"path":{"type":"special","value":{"kind":"moon","path":"/x"}},"access":"write"}"#;
+        let unknown: ManagedEntry = serde_json::from_str(json).unwrap();
+        let lines = vec![line(SpecialPath::Root, WireAccess::Read), unknown];
+        let wanted = asked(lines, NetworkPolicy::Restricted).unwrap();
+        assert!(wanted.allow_write.is_empty() && wanted.entries.is_empty());
+        assert!(matches!(wanted.notes.as_slice(), [Note::UnknownPlace { .. }]));
     }
 }

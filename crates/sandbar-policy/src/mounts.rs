@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use sandbar_proto::{
     AbsPath, BindAccess, ByteString, CacheMount, CacheWrites, FileKind, LandlockAccess, LandlockRule,
-    MountOp, PinnedPath, Placeholder, TmpfsAccess,
+    MountOp, PathGlob, PinnedPath, Placeholder, TmpfsAccess,
 };
 
 use crate::grants::{Grant, GrantKind};
@@ -36,6 +36,8 @@ enum Ground {
     HostRead,
     /// The host's, writable: what lies here can be renamed.
     HostWrite,
+    /// Nothing of the host's is there, because nothing is shown that is not named.
+    Absent,
     /// Something of our own; the host's is not there at all.
     Hidden,
     /// Our own writable tmpfs.
@@ -50,55 +52,96 @@ impl Ground {
     /// Whether the host's files are absent, so that showing one means to rebuild its path.
     fn is_remade(self) -> bool {
         match self {
-            Self::Hidden | Self::Private | Self::Sealed => true,
+            Self::Absent | Self::Hidden | Self::Private | Self::Sealed => true,
             Self::HostRead | Self::HostWrite | Self::Cache => false,
         }
     }
 }
 
+/// What is seen where no grant says anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The host's, read-only.
+    Everything,
+    /// Nothing.
+    Nothing,
+}
+
 /// What the grants come to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Arrangement {
     pub(crate) mounts: Vec<MountOp>,
     pub(crate) caches: Vec<CacheMount>,
     pub(crate) placeholders: Vec<Placeholder>,
     pub(crate) landlock: Vec<LandlockRule>,
+    shown: Shown,
     places: Vec<Place>,
 }
 
 impl Arrangement {
-    /// What the mounts enforce, with `profile` deciding what nothing else covers.
-    pub(crate) fn places(&mut self, profile: &'static str) -> Vec<Place> {
+    /// Those patterns that may cover something of the host's that is seen.
+    pub(crate) fn live(&self, globs: Vec<(PathGlob, Origin)>) -> Vec<(PathGlob, Origin)> {
+        let is_live = |path: &AbsPath| {
+            let covering = self.places.iter().filter(|place| path.starts_with(&place.path));
+            let decisive = covering.max_by_key(|place| (place.path.depth(), place.nature.access()));
+            let nature = decisive.map_or(
+                if self.shown == Shown::Everything { Nature::Read } else { Nature::Hidden },
+                |place| place.nature,
+            );
+            match nature {
+                Nature::Read | Nature::Write | Nature::Reserved | Nature::Cache => true,
+                Nature::Hidden | Nature::Private | Nature::Sealed | Nature::Processes | Nature::Devices => {
+                    false
+                }
+            }
+        };
+        let is_shown_below = |base: &AbsPath| {
+            self.places.iter().any(|place| place.path.starts_with(base) && is_live(&place.path))
+        };
+        globs.into_iter().filter(|(glob, _)| is_live(glob.base()) || is_shown_below(glob.base())).collect()
+    }
+
+    /// What the mounts enforce, with `base` deciding what nothing else covers.
+    pub(crate) fn places(&mut self, base: Origin) -> Vec<Place> {
         let place = |path: AbsPath, nature, origin| Place { path, nature, origin };
         let root = AbsPath::root();
+        let nature = if self.shown == Shown::Everything { Nature::Read } else { Nature::Hidden };
         let mut places = vec![
-            place(root.clone(), Nature::Read, Origin::Profile(profile)),
+            place(root.clone(), nature, base),
             place(below(&root, "proc"), Nature::Processes, Origin::Default("own processes only")),
             place(below(&root, "dev"), Nature::Devices, Origin::Default("minimal devices")),
         ];
-        places.append(&mut self.places);
+        places.extend(self.places.iter().cloned());
         places
     }
 }
 
-/// Arranges `grants`, which are settled.
+/// Arranges `grants`, which are settled, over what is `shown`, and makes the directories `made`.
 ///
 /// # Errors
 /// [`CompileError::Fact`] when a directory to pin cannot be looked up.
 pub(crate) fn arrange(
     grants: &[Grant],
-    made: &[AbsPath],
+    (shown, made): (Shown, &[AbsPath]),
     cache_store: &AbsPath,
     reader: &Reader<'_>,
 ) -> Result<Arrangement, CompileError> {
     let mut walk = Walk {
         stack: Vec::new(),
-        operations: vec![(1, MountOp::Proc), (1, MountOp::Dev)],
+        operations: Vec::new(),
         bound: BTreeSet::new(),
         pins: BTreeSet::new(),
         cache_store,
-        out: Arrangement::default(),
+        out: Arrangement {
+            mounts: Vec::new(),
+            caches: Vec::new(),
+            placeholders: Vec::new(),
+            landlock: Vec::new(),
+            shown,
+            places: Vec::new(),
+        },
     };
+    walk.begin();
     for rule in [
         ("proc", LandlockAccess::Device),
         ("dev", LandlockAccess::Device),
@@ -127,6 +170,21 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// What every sandbox has of its own.
+    fn begin(&mut self) {
+        if self.out.shown == Shown::Nothing {
+            let target = AbsPath::root();
+            let access = TmpfsAccess::Read;
+            // Before everything that is made in it.
+            self.operations.push((0, MountOp::Tmpfs { target, mode: SEALED_MODE, access, size_bytes: None }));
+            for name in ["proc", "dev"] {
+                let path = below(&AbsPath::root(), name);
+                self.operations.push((1, MountOp::MakeDir { path, mode: REBUILT_DIRECTORY }));
+            }
+        }
+        self.operations.extend([(1, MountOp::Proc), (1, MountOp::Dev)]);
+    }
+
     fn push(&mut self, at: &AbsPath, operation: MountOp) {
         self.operations.push((at.depth(), operation));
     }
@@ -155,8 +213,10 @@ impl Walk<'_> {
         let shm = below(&AbsPath::root(), "dev/shm");
         let default = if path.starts_with(&shm) && *path != shm {
             (shm, Ground::Private)
-        } else {
+        } else if self.out.shown == Shown::Everything {
             (AbsPath::root(), Ground::HostRead)
+        } else {
+            (AbsPath::root(), Ground::Absent)
         };
         self.stack.last().cloned().unwrap_or(default)
     }
@@ -185,7 +245,13 @@ impl Walk<'_> {
                 }
             }
             GrantKind::Link { to } => {
-                if ground == Ground::Sealed {
+                if matches!(ground, Ground::Sealed | Ground::Absent) {
+                    if let Some(parent) =
+                        grant.path.parent().filter(|parent| ground == Ground::Absent && parent.depth() > 0)
+                    {
+                        let operation = MountOp::MakeDir { path: parent.clone(), mode: REBUILT_DIRECTORY };
+                        self.push(&parent, operation);
+                    }
                     let to = ByteString::from(to.as_bytes());
                     self.push(&grant.path, MountOp::Symlink { path: grant.path.clone(), to });
                 }
@@ -217,7 +283,7 @@ impl Walk<'_> {
         match ground {
             Ground::HostWrite | Ground::HostRead => self.read(grant, above, ground),
             // The host's is not there, or what is written to it does not reach the host's.
-            Ground::Hidden | Ground::Private | Ground::Sealed | Ground::Cache => {}
+            Ground::Absent | Ground::Hidden | Ground::Private | Ground::Sealed | Ground::Cache => {}
         }
     }
 
@@ -258,7 +324,7 @@ impl Walk<'_> {
         match ground {
             // What a private directory covers is gone; what a command makes there under that name is its own.
             Ground::Private => return,
-            Ground::Hidden | Ground::Sealed => {}
+            Ground::Absent | Ground::Hidden | Ground::Sealed => {}
             Ground::HostRead | Ground::HostWrite | Ground::Cache => {
                 self.cover(grant, readable_empty, later);
                 if ground == Ground::HostWrite {
@@ -283,7 +349,13 @@ impl Walk<'_> {
     }
 
     fn fresh(&mut self, grant: &Grant, becomes: Ground, above: &AbsPath, ground: Ground) {
-        if ground.is_remade() {
+        if ground == Ground::Absent {
+            // Nothing is there that had to be covered, and nothing to cover it with.
+            if becomes == Ground::Sealed {
+                return self.note_place(grant);
+            }
+            self.push(&grant.path, MountOp::MakeDir { path: grant.path.clone(), mode: REBUILT_DIRECTORY });
+        } else if ground.is_remade() {
             if becomes == Ground::Sealed && ground != Ground::Private {
                 self.note_place(grant);
             }

@@ -28,6 +28,27 @@ impl fmt::Display for PathProblem {
     }
 }
 
+/// Why a pattern can't be enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatternProblem {
+    /// It begins at `/`: nobody can look through everything.
+    TooBroad,
+    /// The directory that it begins at is missing.
+    NoBase,
+    /// It covers more files, or there are more directories to look through, than can be watched over.
+    TooMany,
+}
+
+impl fmt::Display for PatternProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooBroad => "it begins at /, and nobody can watch over everything",
+            Self::NoBase => "the directory that it begins at does not exist, so it would cover nothing",
+            Self::TooMany => "there is more below the directory that it begins at than can be watched over",
+        })
+    }
+}
+
 /// Why a request has no plan. Each fits after "could not plan the run: ".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CompileError {
@@ -56,6 +77,17 @@ pub enum CompileError {
         /// The first one that was found and passed over.
         passed_over: Option<AbsPath>,
     },
+    /// The host's uid 0 wants to nest. All of its /proc is read-only, and a namespace's ids are mapped by writing there.
+    #[error("the host's root can't make sandboxes inside: /proc is read-only to it there")]
+    NestingAsRoot,
+    /// A pattern cannot be enforced.
+    #[error("the pattern {pattern} is refused: {because}")]
+    Pattern {
+        /// The pattern as written.
+        pattern: String,
+        /// Why.
+        because: PatternProblem,
+    },
     /// A path of a flag cannot be used.
     #[error("{flag} {} {problem}", path.to_display())]
     Allowed {
@@ -66,11 +98,11 @@ pub enum CompileError {
         /// Why not.
         problem: PathProblem,
     },
-    /// A path of a flag reaches too far to be granted.
-    #[error("{flag} {} is refused: it {because}", path.to_display())]
+    /// A path that somebody named reaches too far to be granted.
+    #[error("{by} {} is refused: it {because}", path.to_display())]
     AllowedTooBroad {
-        /// Which flag.
-        flag: &'static str,
+        /// Who named it.
+        by: Origin,
         /// The real path.
         path: AbsPath,
         /// What it would open.
@@ -211,6 +243,15 @@ pub enum Note {
         /// The place.
         path: AbsPath,
     },
+    /// A line about a place that is not known here. It grants nothing.
+    UnknownPlace {
+        /// The place as written.
+        place: String,
+    },
+    /// Landlock does not watch over files, so that the command can make sandboxes of its own.
+    Nesting,
+    /// There is no sandbox of our own: whoever made what surrounds us is relied on.
+    ReliesOnOthers,
     /// The command runs as another user.
     RunsAs {
         /// Login name, if the user has one.
@@ -308,6 +349,9 @@ impl Note {
             | Self::SecretNotHidden { .. } => true,
             Self::CwdNotWritable { .. }
             | Self::LeftOut { .. }
+            | Self::UnknownPlace { .. }
+            | Self::ReliesOnOthers
+            | Self::Nesting
             | Self::RunsAs { .. }
             | Self::OwnerNotMapped { .. }
             | Self::NoLandlock
@@ -333,6 +377,15 @@ impl fmt::Display for Note {
             ),
             Self::LeftOut { path } => {
                 write!(f, "{} is not made writable: it is missing, or holds too much", path.to_display())
+            }
+            Self::UnknownPlace { place } => {
+                write!(f, "the place `{place}` is not known; the line grants nothing")
+            }
+            Self::Nesting => f.write_str(
+                "Landlock leaves files alone, so that other sandboxes can be made inside; mounts and the filter hold",
+            ),
+            Self::ReliesOnOthers => {
+                f.write_str("no sandbox is made: the profile `external` relies on the one around it")
             }
             Self::RunsAs { name: Some(name), uid, owner_of } => {
                 write!(f, "runs as {} (uid {uid}), who owns {}", name.to_display(), owner_of.to_display())

@@ -2,11 +2,13 @@
 //!
 //! The entry with the longest path that is a prefix of the asked one, by components, decides; at equal length
 //! none beats write beats read; without a match there is no access (facts/sandbox.md §1.2). Paths are compared as
-//! written: resolving symlinks is the caller's concern, since only a file system can.
+//! written: resolving symlinks is the caller's concern, since only a file system can. A pattern counts as long as the
+//! deepest directory or file on the way to the path that it covers, so a longer path below a match is an exception of it.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use sandbar_proto::AbsPath;
+use sandbar_proto::{AbsPath, ByteString, PathGlob};
 use serde::Serialize;
 
 /// What may be done with a path.
@@ -40,7 +42,14 @@ pub enum Origin {
     /// A built-in default, by its name.
     Default(&'static str),
     /// A profile, by its name.
-    Profile(&'static str),
+    Profile(Cow<'static, str>),
+    /// A line of a file that a person wrote.
+    Line {
+        /// The file, as it was opened.
+        file: ByteString,
+        /// Its number, from 1.
+        line: u32,
+    },
     /// A flag of the command line, as written there.
     Flag(&'static str),
     /// A protected name under a writable root.
@@ -49,11 +58,28 @@ pub enum Origin {
     OwnFiles,
 }
 
+impl Origin {
+    /// A built-in profile.
+    #[must_use]
+    pub const fn profile(name: &'static str) -> Self {
+        Self::Profile(Cow::Borrowed(name))
+    }
+
+    /// Whether a person named exactly this path, which counts more than what is meant by default.
+    pub(crate) fn is_of_person(&self) -> bool {
+        match self {
+            Self::Flag(_) | Self::Line { .. } => true,
+            Self::Default(_) | Self::Profile(_) | Self::Protected(_) | Self::OwnFiles => false,
+        }
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default(what) => write!(f, "default: {what}"),
             Self::Profile(name) => write!(f, "profile {name}"),
+            Self::Line { file, line } => write!(f, "{}:{line}", file.to_display()),
             Self::Flag(flag) => f.write_str(flag),
             Self::Protected(name) => write!(f, "protected name {name}"),
             Self::OwnFiles => f.write_str("sandbar's own files"),
@@ -61,12 +87,14 @@ impl fmt::Display for Origin {
     }
 }
 
-/// What an entry covers. Globs will be a second variant.
+/// What an entry covers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EntryPath {
     /// A path and everything below it.
     Path(AbsPath),
+    /// Whatever a pattern covers, and everything below that.
+    Glob(PathGlob),
 }
 
 impl EntryPath {
@@ -75,25 +103,24 @@ impl EntryPath {
     pub fn base(&self) -> &AbsPath {
         match self {
             Self::Path(path) => path,
+            Self::Glob(glob) => glob.base(),
         }
     }
 
-    fn covers(&self, path: &AbsPath) -> bool {
+    /// How long it is among those that cover `path`, in components; `None` if it does not cover it.
+    fn length(&self, path: &AbsPath) -> Option<usize> {
         match self {
-            Self::Path(base) => path.starts_with(base),
+            Self::Path(base) => path.starts_with(base).then(|| base.depth()),
+            Self::Glob(glob) => glob.deepest(path),
         }
     }
+}
 
-    // Of two prefixes of one path, the longer in bytes is the longer in components.
-    fn length(&self) -> usize {
+impl fmt::Display for EntryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Path(base) => {
-                if base.as_bytes() == b"/" {
-                    0
-                } else {
-                    base.as_bytes().len()
-                }
-            }
+            Self::Path(path) => f.write_str(&path.to_display()),
+            Self::Glob(glob) => f.write_str(&glob.to_display()),
         }
     }
 }
@@ -132,11 +159,8 @@ impl Permissions {
     /// What may be done with `path`, and the entry that decided; no entry means that none covers it.
     #[must_use]
     pub fn access(&self, path: &AbsPath) -> (Access, Option<&Entry>) {
-        let decisive = self
-            .entries
-            .iter()
-            .filter(|entry| entry.pattern.covers(path))
-            .max_by_key(|entry| (entry.pattern.length(), entry.access));
+        let covering = self.entries.iter().filter_map(|entry| Some((entry.pattern.length(path)?, entry)));
+        let decisive = covering.max_by_key(|(length, entry)| (*length, entry.access)).map(|(_, entry)| entry);
         (decisive.map_or(Access::None, |entry| entry.access), decisive)
     }
 }
@@ -172,6 +196,32 @@ mod tests {
     }
 
     #[test]
+    fn a_pattern_denies_what_it_covers_unless_something_deeper_is_named() {
+        let glob = |text: &str| Entry {
+            pattern: EntryPath::Glob(PathGlob::new(text).unwrap()),
+            access: Access::None,
+            origin: Origin::Flag("--test"),
+        };
+        let mut entries =
+            policy(&[("/w", Access::Write), ("/w/a/keys/pub", Access::Read), ("/w/a/x.env", Access::Write)])
+                .entries()
+                .to_vec();
+        entries.extend([glob("/w/**/keys"), glob("/w/**/*.env")]);
+        let policy = Permissions::new(entries);
+        let table = [
+            ("/w/a/.env", Access::None),
+            ("/w/a/keys/id", Access::None),
+            ("/w/a/keys/pub/x", Access::Read),
+            // Of equal length none wins.
+            ("/w/a/x.env", Access::None),
+            ("/w/a/b", Access::Write),
+        ];
+        for (at, access) in table {
+            assert_eq!(policy.access(&path(at)).0, access, "{at}");
+        }
+    }
+
+    #[test]
     fn what_no_entry_covers_is_not_accessible() {
         assert_eq!(policy(&[("/a", Access::Write)]).access(&path("/b")), (Access::None, None));
     }
@@ -187,7 +237,8 @@ mod tests {
     fn origins_read_like_sentences() {
         let texts = [
             Origin::Default("secrets"),
-            Origin::Profile("workspace"),
+            Origin::profile("workspace"),
+            Origin::Line { file: "/c/config.toml".into(), line: 7 },
             Origin::Flag("--allow-write"),
             Origin::Protected(".git/hooks"),
             Origin::OwnFiles,
@@ -198,6 +249,7 @@ mod tests {
             [
                 "default: secrets",
                 "profile workspace",
+                "/c/config.toml:7",
                 "--allow-write",
                 "protected name .git/hooks",
                 "sandbar's own files"

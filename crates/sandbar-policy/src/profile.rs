@@ -18,13 +18,15 @@ pub enum Profile {
     /// As read-only, and the working directory is writable.
     #[default]
     Workspace,
+    /// No sandbox of our own, because somebody else has made one around us already.
+    External,
     /// No sandbox at all.
     DangerFullAccess,
 }
 
 impl Profile {
     /// All built-in profiles.
-    pub const ALL: [Self; 3] = [Self::ReadOnly, Self::Workspace, Self::DangerFullAccess];
+    pub const ALL: [Self; 4] = [Self::ReadOnly, Self::Workspace, Self::External, Self::DangerFullAccess];
 
     /// The name that selects it.
     #[must_use]
@@ -32,6 +34,7 @@ impl Profile {
         match self {
             Self::ReadOnly => "read-only",
             Self::Workspace => "workspace",
+            Self::External => "external",
             Self::DangerFullAccess => "danger-full-access",
         }
     }
@@ -41,7 +44,7 @@ impl Profile {
     pub fn network(self) -> NetworkMode {
         match self {
             Self::ReadOnly | Self::Workspace => NetworkMode::Off,
-            Self::DangerFullAccess => NetworkMode::On,
+            Self::External | Self::DangerFullAccess => NetworkMode::On,
         }
     }
 
@@ -50,7 +53,16 @@ impl Profile {
     pub fn writes_cwd(self) -> bool {
         match self {
             Self::ReadOnly => false,
-            Self::Workspace | Self::DangerFullAccess => true,
+            Self::Workspace | Self::External | Self::DangerFullAccess => true,
+        }
+    }
+
+    /// Whether a sandbox is made.
+    #[must_use]
+    pub fn has_sandbox(self) -> bool {
+        match self {
+            Self::ReadOnly | Self::Workspace => true,
+            Self::External | Self::DangerFullAccess => false,
         }
     }
 }
@@ -97,13 +109,13 @@ mod tests {
     fn an_unknown_name_is_answered_with_the_known_ones() {
         assert_eq!(
             "full".parse::<Profile>().unwrap_err().to_string(),
-            "no profile is named \"full\"; known are read-only, workspace, danger-full-access"
+            "no profile is named \"full\"; known are read-only, workspace, external, danger-full-access"
         );
     }
 
     #[test]
     fn sandboxed_profiles_have_no_network_by_default() {
         let networks = Profile::ALL.map(Profile::network);
-        assert_eq!(networks, [NetworkMode::Off, NetworkMode::Off, NetworkMode::On]);
+        assert_eq!(networks, [NetworkMode::Off, NetworkMode::Off, NetworkMode::On, NetworkMode::On]);
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use sandbar_proto::{
     AbsPath, ByteString, FactAnswer, FactQuery, Facts, FileFact, FileIdentity, FileKind, GitLinks, HostFacts,
-    LimitFacts, PinnedPath,
+    LimitFacts, PathGlob, PinnedPath,
 };
 
 use crate::PathProblem;
@@ -116,6 +116,7 @@ impl<'a> Reader<'a> {
                 FactAnswer::Names(_)
                 | FactAnswer::Content(_)
                 | FactAnswer::GitLinks(_)
+                | FactAnswer::Matches(_)
                 | FactAnswer::TooLong
                 | FactAnswer::User { .. },
             ) => Found::Failed(0),
@@ -174,6 +175,14 @@ impl<'a> Reader<'a> {
         Answer::of(self.ask(FactQuery::Link(path.clone())), |answer| {
             let FactAnswer::Content(target) = answer else { return None };
             Some(target.as_bytes())
+        })
+    }
+
+    /// What a pattern covers.
+    pub(crate) fn matches(&self, glob: &PathGlob) -> Answer<&'a [PinnedPath]> {
+        Answer::of(self.ask(FactQuery::Glob(glob.clone())), |answer| {
+            let FactAnswer::Matches(matches) = answer else { return None };
+            Some(matches.as_slice())
         })
     }
 

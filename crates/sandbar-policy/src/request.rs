@@ -1,12 +1,13 @@
 //! What a caller asks for when it wants a run.
 
 use sandbar_proto::{
-    AbsPath, AfterLeader, ByteString, EnvVar, Lifetime, Limits, NetworkMode, ProcessAttributes, Stdio,
-    Terminal,
+    AbsPath, AfterLeader, ByteString, EnvVar, Lifetime, Limits, NetworkMode, OutputMode, ProcessAttributes,
+    StdinMode, Stdio, Terminal,
 };
 use serde::Serialize;
 
-use crate::{ExecutorWish, Profile};
+use crate::syscalls::Within;
+use crate::{Entry, ExecutorWish, Note, Origin, Profile};
 
 /// How much of git a run may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
@@ -28,6 +29,19 @@ pub enum CacheMode {
     CopyOnWrite,
     /// As read-only as the rest of the home directory: for a host that can't mount them otherwise.
     Off,
+}
+
+/// What may be read where nothing else says anything.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Reads {
+    /// Everything but what is secret.
+    #[default]
+    Everything,
+    /// Nothing.
+    Named {
+        /// Who says so.
+        origin: Origin,
+    },
 }
 
 /// A restriction of a place that would otherwise have more.
@@ -87,6 +101,14 @@ pub struct RunRequest {
     pub cwd: AbsPath,
     /// The base of what may be touched.
     pub profile: Profile,
+    /// What it is called where the base is not all there is to it.
+    pub called: Option<String>,
+    /// What may be read without a word about it.
+    pub reads: Reads,
+    /// Lines of a profile that a person wrote, besides what the base grants.
+    pub entries: Vec<Entry>,
+    /// What is to be said of how it was read.
+    pub notes: Vec<Note>,
     /// The network, if not the profile's.
     pub network: Option<NetworkMode>,
     /// Further writable roots (`--allow-write`).
@@ -99,6 +121,8 @@ pub struct RunRequest {
     pub carve_outs: Vec<CarveOut>,
     /// How much of git may change.
     pub git: GitMode,
+    /// What it may do within its sandbox.
+    pub within: Within,
     /// Whether the host's caches are offered.
     pub caches: CacheMode,
     /// Who is to make the sandbox.
@@ -130,4 +154,60 @@ pub struct RunRequest {
     pub own: OwnDirectories,
     /// Directories of host sockets to hide besides `/run`: `XDG_RUNTIME_DIR` and its like.
     pub runtime_roots: Vec<AbsPath>,
+}
+
+impl RunRequest {
+    /// Bytes of output that are kept of a run: the newest, for those who come later.
+    pub const RETENTION_BYTES: u64 = 16 * 1024 * 1024;
+
+    /// A request to run `true` in `cwd` with the usual profile, with everything else at what it is where nobody says anything.
+    #[must_use]
+    pub fn new(cwd: AbsPath, own: OwnDirectories) -> Self {
+        Self {
+            argv: vec!["true".into()],
+            arg0: None,
+            cwd,
+            profile: Profile::default(),
+            called: None,
+            reads: Reads::default(),
+            entries: Vec::new(),
+            notes: Vec::new(),
+            network: None,
+            allow_write: Vec::new(),
+            may_write: Vec::new(),
+            allow_read: Vec::new(),
+            carve_outs: Vec::new(),
+            git: GitMode::default(),
+            within: Within::default(),
+            caches: CacheMode::default(),
+            executor: ExecutorWish::Any,
+            search: Vec::new(),
+            env: Vec::new(),
+            git_env: Vec::new(),
+            stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
+            terminal: None,
+            attributes: ProcessAttributes::default(),
+            limits: Limits::default(),
+            lifetime: Lifetime::Detached,
+            after_leader: AfterLeader::Kill,
+            retention_bytes: Self::RETENTION_BYTES,
+            home: None,
+            own,
+            runtime_roots: Vec::new(),
+        }
+    }
+
+    /// What the profile is called.
+    #[must_use]
+    pub fn profile_name(&self) -> &str {
+        self.called.as_deref().unwrap_or(self.profile.name())
+    }
+
+    /// Who decides what nothing else is said about.
+    pub(crate) fn base_origin(&self) -> Origin {
+        match &self.called {
+            Some(name) => Origin::Profile(name.clone().into()),
+            None => Origin::profile(self.profile.name()),
+        }
+    }
 }

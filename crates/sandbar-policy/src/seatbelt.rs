@@ -3,7 +3,8 @@
 //! A confinement becomes text in the sandbox profile language, for `/usr/bin/sandbox-exec` (sandbox-exec(1)). Everything is denied
 //! at first, of the rules that match the last one decides, so places stand in the order shallow to deep and a deeper one
 //! reopens or takes away what a shallower one said. Paths are never written into the text: a [`Parameter`] is the only
-//! thing that a rule can be given, and the value of one travels beside the text, so no name of a file can change a rule.
+//! thing that a rule can be given, and the value of one travels beside the text, so no name of a file can change a rule. Patterns
+//! are the exception: they are regular expressions there, made of nothing but what they may have.
 //!
 //! What is taken away is named as `literal` and as `subpath`, and whatever leads there through a writable directory
 //! can't be moved, else a command moves it aside and makes another (facts/sandbox.md §3.1). Where macOS has nothing that
@@ -14,7 +15,7 @@
 
 mod system;
 
-use sandbar_proto::AbsPath;
+use sandbar_proto::{AbsPath, PathGlob};
 
 use crate::{Access, Confinement, Nature, Openings, Place, Reach};
 
@@ -88,6 +89,12 @@ pub enum SeatbeltError {
         /// What lies in it.
         holds: AbsPath,
     },
+    /// A pattern can't be said in the language of profiles.
+    #[error("the pattern {pattern} has characters that no profile can have")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+    },
     /// A socket that is to be reached lies where nothing may be.
     #[error("the socket {} lies in what is hidden", path.to_display())]
     SocketHidden {
@@ -139,6 +146,7 @@ pub fn profile(confinement: &Confinement, temporary: &AbsPath) -> Result<Seatbel
     for place in &places {
         writer.place(place)?;
     }
+    writer.globs(confinement, &places)?;
     writer.temporary(temporary)?;
     writer.passages(&places, temporary)?;
     writer.pins(&places, temporary)?;
@@ -259,6 +267,24 @@ impl Writer {
         Ok(())
     }
 
+    /// Hides what patterns cover, whenever it comes to be. A directory above a match is not kept in its place: who moves it out of
+    /// what the pattern covers can read what was hidden.
+    fn globs(&mut self, confinement: &Confinement, places: &[Effective<'_>]) -> Result<(), SeatbeltError> {
+        for (glob, _) in confinement.globs() {
+            let filter = format!("(regex #\"{}\")", regex_of(glob)?);
+            self.rule("deny", WRITE, &filter);
+            self.rule("deny", READ, &filter);
+        }
+        for place in places {
+            let is_exception =
+                |glob: &PathGlob| glob.deepest(place.path).is_some_and(|depth| depth < place.path.depth());
+            if confinement.globs().iter().any(|(glob, _)| is_exception(glob)) {
+                self.place(place)?;
+            }
+        }
+        Ok(())
+    }
+
     fn temporary(&mut self, temporary: &AbsPath) -> Result<(), SeatbeltError> {
         let parameter = self.parameter("TEMPORARY", temporary)?;
         self.rule("allow", READ, &parameter.whole());
@@ -340,6 +366,31 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// The expression that finds what a pattern covers, and everything below.
+fn regex_of(glob: &PathGlob) -> Result<String, SeatbeltError> {
+    let refused = || SeatbeltError::Pattern { pattern: glob.to_display() };
+    let mut text = b"^".to_vec();
+    for component in glob.base().components() {
+        text.push(b'/');
+        for &byte in component {
+            if b"\\^$.|?*+()[]{}".contains(&byte) {
+                text.push(b'\\');
+            }
+            text.push(byte);
+        }
+    }
+    if glob.is_match(glob.start()) {
+        text.extend_from_slice(b"(/.*)?");
+    } else {
+        text.push(b'/');
+        text.extend_from_slice(&glob.regex_below_base());
+    }
+    text.push(b'$');
+    let text = String::from_utf8(text).map_err(|_| refused())?;
+    // It stands between quotation marks in the text of the profile.
+    if text.contains('"') || text.chars().any(char::is_control) { Err(refused()) } else { Ok(text) }
 }
 
 fn ancestors(path: &AbsPath) -> impl Iterator<Item = AbsPath> {

@@ -656,6 +656,7 @@ mod tests {
             | FactQuery::Lookup(_)
             | FactQuery::Link(_)
             | FactQuery::GitLinks(_)
+            | FactQuery::Glob(_)
             | FactQuery::User(_)
             | FactQuery::UserNamed(_) => false,
         };

@@ -4,12 +4,13 @@
 //! them: the last operation that covers a path decides. Also checks what an executor could not do, such as
 //! binding onto nothing.
 
-use sandbar_proto::{AbsPath, BindAccess, LinuxSandbox, MountOp, TmpfsAccess};
+use sandbar_proto::{AbsPath, BindAccess, LinuxSandbox, MountOp, PathGlob, TmpfsAccess};
 
 use crate::Access;
 
 pub(crate) struct Simulator {
     layers: Vec<(AbsPath, Layer)>,
+    globs: Vec<PathGlob>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,8 @@ impl Layer {
 
 impl Simulator {
     pub(crate) fn new(sandbox: &LinuxSandbox) -> Self {
-        let mut made = Self { layers: vec![(AbsPath::root(), Layer::Host(Access::Read))] };
+        let root = vec![(AbsPath::root(), Layer::Host(Access::Read))];
+        let mut made = Self { layers: root, globs: sandbox.globs.clone() };
         for cache in &sandbox.caches {
             made.layers.push((cache.target.path.clone(), Layer::Overlay));
         }
@@ -99,6 +101,13 @@ impl Simulator {
 
     /// What `path` allows in the end.
     pub(crate) fn access(&self, path: &AbsPath) -> Access {
+        // The keeper covers what comes to be where the mounts show the host's.
+        let (top, layer) = self.top(path);
+        if layer.has_host()
+            && self.globs.iter().any(|glob| glob.deepest(path).is_some_and(|at| at > top.depth()))
+        {
+            return Access::None;
+        }
         let mut layers = self.layers.iter().rev().filter(|(at, _)| path.starts_with(at));
         layers
             .find_map(|(_, layer)| match layer {

@@ -8,7 +8,7 @@
 //! not decide about paths (a filter sees pointers, not what they point to) nor about addresses. Known prices:
 //! chmod(2) with the set-group-id bit fails also on directories, so `git init --shared` and `chmod` in a
 //! set-group-id directory fail; openat2(2) is answered with ENOSYS because its mode lies in memory; debuggers
-//! do not work.
+//! and sandboxes within work only when that is asked for ([`Within`]).
 
 use std::borrow::Cow;
 
@@ -127,11 +127,8 @@ const IPC: &[&str] = &[
 /// Calls that no command needs and that reach around mounts and namespaces, or are mostly attack surface.
 #[rustfmt::skip]
 const REFUSED: &[&str] = &[
-    // The view of files is made once, outside.
-    "chroot", "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree",
-    "open_tree_attr", "pivot_root", "setns", "umount", "umount2",
-    // Another process's memory and descriptors, even of the same run: pid 1 is among them.
-    "kcmp", "pidfd_getfd", "process_vm_readv", "process_vm_writev", "ptrace",
+    // Another process's descriptors, even of the same run: pid 1 is among them.
+    "pidfd_getfd",
     // The caller's session keyring holds its secrets.
     "add_key", "keyctl", "request_key",
     // Large and young kernel interfaces.
@@ -141,18 +138,43 @@ const REFUSED: &[&str] = &[
     // The machine belongs to the host.
     "acct", "adjtimex", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module",
     "init_module", "ioperm", "iopl", "kexec_file_load", "kexec_load", "quotactl", "quotactl_fd", "reboot",
-    "setdomainname", "sethostname", "settimeofday", "swapoff", "swapon", "syslog", "vhangup",
+    "settimeofday", "swapoff", "swapon", "syslog", "vhangup",
 ];
+
+/// Calls that make and enter sandboxes. The view of files is made once, outside, unless a run asks to nest.
+#[rustfmt::skip]
+const NESTING: &[&str] = &[
+    "chroot", "fsconfig", "fsmount", "fsopen", "fspick", "mount", "mount_setattr", "move_mount", "open_tree",
+    "open_tree_attr", "pivot_root", "setdomainname", "sethostname", "setns", "umount", "umount2",
+];
+
+/// Calls that look into another process of the run. Pid 1 can't be looked into: it is not dumpable.
+const DEBUGGING: &[&str] = &["kcmp", "process_vm_readv", "process_vm_writev", "ptrace"];
+
+/// What a run may do within its sandbox beyond what every command needs. Nothing of it leads out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Within {
+    /// Trace and change its own processes: debuggers.
+    pub debugging: bool,
+    /// Make namespaces and mounts of its own: other sandboxes. A kernel that enforces Landlock on files refuses mounts (landlock(7)),
+    /// so that layer is left out.
+    pub nesting: bool,
+}
 
 /// The filter for a command.
 ///
 /// The same for both network modes: what an allowed socket reaches is the network namespace's concern, and own
 /// loopback servers have to work without a network.
 #[must_use]
-pub fn command_filter(_network: NetworkMode) -> SeccompSpec {
-    let groups = [FILES, MEMORY, PROCESSES, SIGNALS_AND_TIME, WAITING, SOCKETS, IPC];
-    let mut rules: Vec<SyscallRule> = REFUSED.iter().map(|name| rule(name, Vec::new(), EPERM)).collect();
-    rules.extend(process_rules());
+pub fn command_filter(_network: NetworkMode, within: Within) -> SeccompSpec {
+    let mut groups = vec![FILES, MEMORY, PROCESSES, SIGNALS_AND_TIME, WAITING, SOCKETS, IPC];
+    let mut refused = vec![REFUSED];
+    for (calls, is_allowed) in [(NESTING, within.nesting), (DEBUGGING, within.debugging)] {
+        if is_allowed { groups.push(calls) } else { refused.push(calls) }
+    }
+    let mut rules: Vec<SyscallRule> =
+        refused.into_iter().flatten().map(|name| rule(name, Vec::new(), EPERM)).collect();
+    rules.extend(process_rules(within));
     rules.extend(file_rules());
     rules.extend(socket_rules());
     SeccompSpec {
@@ -176,15 +198,16 @@ fn is(arg: u8, value: u32) -> ArgTest {
     ArgTest { arg, mask: u32::MAX, value }
 }
 
-fn process_rules() -> Vec<SyscallRule> {
+fn process_rules(within: Within) -> Vec<SyscallRule> {
     let refuse_each = |flags: &[u32]| flags.iter().map(|flag| (vec![has_bit(0, *flag)], EPERM)).collect();
-    let unshared: Vec<u32> = NAMESPACE_FLAGS.into_iter().chain([CLONE_NEWTIME]).collect();
+    let namespaces: &[u32] = if within.nesting { &[] } else { &NAMESPACE_FLAGS };
+    let unshared: Vec<u32> = namespaces.iter().copied().chain([CLONE_NEWTIME]).collect();
     // The kernel looks at the low 32 bits of the command only, and so does a test.
     let terminal = [TIOCSTI, TIOCLINUX].map(|command| (vec![is(1, command)], EPERM)).to_vec();
     let personas = PERSONALITIES.map(|persona| (vec![is(0, persona)], Verdict::Allow)).to_vec();
     vec![
         // A user namespace inside would be full of capabilities over a large part of the kernel.
-        rule("clone", refuse_each(&NAMESPACE_FLAGS), Verdict::Allow),
+        rule("clone", refuse_each(namespaces), Verdict::Allow),
         // Its flags lie in memory; C libraries fall back to clone.
         rule("clone3", Vec::new(), ENOSYS),
         rule("unshare", refuse_each(&unshared), Verdict::Allow),

@@ -85,6 +85,9 @@ fn strictness(access: Access) -> u8 {
 
 /// What `at` is on macOS.
 fn expected(confinement: &Confinement, at: &AbsPath) -> Access {
+    if confinement.is_hidden_by_glob(at) {
+        return Access::None;
+    }
     let Some(place) = confinement.place_of(at) else { return Access::None };
     match on_macos(place.nature) {
         OnMacos::Same => place.nature.access(),

@@ -68,6 +68,8 @@ pub enum Feature {
     Reserved,
     /// Something that can't be seen.
     Hidden,
+    /// Whatever a pattern covers, also when it comes to be while the run lives.
+    Pattern,
     /// Something writable in what was made read-only.
     ReopenedWrite,
     /// An own directory in the place of the host's.
@@ -94,7 +96,7 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ReadEverywhere,
         Self::ExactReads,
         Self::WritableRoots,
@@ -102,6 +104,7 @@ impl Feature {
         Self::ReadOnlyCarveOut,
         Self::Reserved,
         Self::Hidden,
+        Self::Pattern,
         Self::ReopenedWrite,
         Self::RemadeDirectory,
         Self::Cache,
@@ -174,7 +177,7 @@ const CARVED_OUT: Decision = Decision::Enforce {
 fn by_token(feature: Feature) -> Decision {
     match feature {
         Feature::ReadEverywhere => enforce("the account is the person's"),
-        Feature::ExactReads | Feature::Hidden => refuse(READS_AS_THE_PERSON),
+        Feature::ExactReads | Feature::Hidden | Feature::Pattern => refuse(READS_AS_THE_PERSON),
         Feature::WritableRoots => {
             enforce("entries for a restricting SID, without which a write-restricted token writes nothing")
         }
@@ -208,7 +211,7 @@ fn by_account(feature: Feature) -> Decision {
             enforce("entries for the account and for a restricting SID of the run")
         }
         Feature::ReadOnlyCarveOut => CARVED_OUT,
-        Feature::Hidden => refuse(REPLACED_WITHOUT),
+        Feature::Hidden | Feature::Pattern => refuse(REPLACED_WITHOUT),
         Feature::OtherProcesses => enforce("the processes of another account are not opened"),
         Feature::NetworkOff => Decision::Enforce {
             by: "filters for the account that goes offline, on the loopback, too",
@@ -256,6 +259,7 @@ fn at_both(feature: Feature) -> Decision {
         | Feature::RootsWithoutCwd
         | Feature::ReadOnlyCarveOut
         | Feature::Hidden
+        | Feature::Pattern
         | Feature::OtherProcesses
         | Feature::NetworkOff
         | Feature::LoopbackPorts
@@ -392,6 +396,12 @@ fn needs(confinement: &Confinement, changes: &[Change<'_>]) -> BTreeSet<Need> {
     if has_roots && confinement.place_of(cwd).is_none_or(|place| place.nature != Nature::Write) {
         needs.insert(here(Feature::RootsWithoutCwd));
     }
+    needs.extend(
+        confinement
+            .globs()
+            .iter()
+            .map(|(glob, _)| Need { feature: Feature::Pattern, path: glob.base().clone() }),
+    );
     needs.extend(of_network(confinement.reach()).into_iter().map(here));
     let limits = Limit::ALL.into_iter().filter(|limit| confinement.limits().get(*limit).is_some());
     needs.extend(limits.map(|limit| here(Feature::Limit(limit))));

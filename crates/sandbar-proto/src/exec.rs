@@ -45,7 +45,7 @@ pub use run::{
 };
 pub use sandbox::{
     FileSystemPolicy, FileSystemSandbox, LegacyPolicy, ManagedEntry, ManagedPath, MissingPath, NetworkPolicy,
-    PermissionProfile, PolicyContext, SpecialPath, WireAccess,
+    PermissionProfile, PolicyContext, ReadOnlyAccess, SpecialPath, SplitFileSystem, SplitKind, WireAccess,
 };
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsPath, ByteString, FileKind, IdRange, LimitFacts, PinnedPath};
+use crate::{AbsPath, ByteString, FileKind, IdRange, LimitFacts, PathGlob, PinnedPath};
 
 /// One question about a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -26,6 +26,9 @@ pub enum FactQuery {
     /// The submodules that a git index lists (gitlinks, gitformat-index(5)), at most
     /// [`FactQuery::MAX_INDEX_BYTES`] of it.
     GitLinks(AbsPath),
+    /// What a pattern covers, sorted, and nothing of what lies below that: at most [`FactQuery::MAX_MATCHES`] in at most
+    /// [`FactQuery::MAX_DIRECTORIES`]. Symbolic links are covered and not followed.
+    Glob(PathGlob),
     /// The passwd(5) entry of a user id.
     User(u32),
     /// The passwd(5) entry of a login name.
@@ -40,6 +43,11 @@ impl FactQuery {
     pub const MAX_BYTES: usize = 1024 * 1024;
     /// Longest git index that is read: some million files.
     pub const MAX_INDEX_BYTES: usize = 128 * 1024 * 1024;
+    /// Most files that [`FactQuery::Glob`] returns: each is a mount.
+    pub const MAX_MATCHES: usize = 4096;
+    /// Most directories that [`FactQuery::Glob`] looks into. Each is watched while a run lives, and of watches a user has
+    /// 8192 on small machines (inotify(7)), else some hundred thousand.
+    pub const MAX_DIRECTORIES: usize = 20_000;
 }
 
 /// What a path is.
@@ -76,6 +84,8 @@ pub enum FactAnswer {
     Content(ByteString),
     /// What a git index lists.
     GitLinks(GitLinks),
+    /// What a pattern covers.
+    Matches(Vec<PinnedPath>),
     /// A user.
     User {
         /// Login name.

@@ -15,6 +15,7 @@ mod launch;
 mod limits;
 mod owner;
 mod path;
+mod path_glob;
 mod process;
 mod rollout;
 pub mod rpc;
@@ -34,6 +35,7 @@ pub use limits::{
 };
 pub use owner::{Blob, Owner, SessionId, SessionIdError};
 pub use path::{AbsPath, AbsPathError, FileIdentity, FileKind, PinnedPath};
+pub use path_glob::{BadPathGlob, GlobProgress, PathGlob};
 pub use process::{EndRecord, ExitStatus, OutputTotals, ResourceUse, StartRecord, Stream, Timestamp};
 pub use rollout::{
     GapReason, HistoryMode, RecordedBy, RecordedOutput, RolloutEvent, RolloutItem, RolloutLine, RunEnded,

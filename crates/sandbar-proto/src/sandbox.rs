@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsPath, ByteString, PinnedPath};
+use crate::{AbsPath, ByteString, PathGlob, PinnedPath};
 
 /// What surrounds the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +65,10 @@ pub struct LinuxSandbox {
     /// out is a twentieth of making and removing it, where both are on one file system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placeholder_pool: Option<AbsPath>,
+    /// Patterns whose matches are covered also where they come to be while the run lives. What matched before is among
+    /// `mounts`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub globs: Vec<PathGlob>,
     /// Landlock on top; absent where the kernel has none and the plan does not need it.
     pub landlock: Option<LandlockSpec>,
     /// System-call filter.
@@ -280,6 +284,10 @@ pub struct LandlockSpec {
     pub min_abi: u32,
     /// Grants.
     pub rules: Vec<LandlockRule>,
+    /// Files are left alone, and only what the kernel can scope is: it refuses every mount to whoever is restricted in files
+    /// (landlock(7)).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub scopes_only: bool,
 }
 
 /// A test of one system-call argument.

@@ -14,6 +14,7 @@ use sandbar_proto::{FactAnswer, FactQuery, Facts, HostFacts, IdRange};
 mod git_index;
 mod passwd;
 mod path;
+pub mod search;
 
 pub use path::identity;
 #[cfg(test)]
@@ -83,6 +84,7 @@ pub fn answer(query: &FactQuery) -> FactAnswer {
         FactQuery::Read(path) => path::read(path).map(FactAnswer::Content),
         FactQuery::Link(path) => path::link(path).map(FactAnswer::Content),
         FactQuery::GitLinks(path) => git_index::links(path).map(FactAnswer::GitLinks),
+        FactQuery::Glob(glob) => search::search(glob).map(FactAnswer::Matches),
         FactQuery::User(uid) => passwd::user(passwd::By::Uid(*uid)),
         FactQuery::UserNamed(name) => passwd::user(passwd::By::Name(name.as_bytes())),
     };
@@ -91,7 +93,7 @@ pub fn answer(query: &FactQuery) -> FactAnswer {
 
 /// Why a question has no positive answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Failure {
+pub(crate) enum Failure {
     /// Nothing has that name.
     Missing,
     /// More than the query's bound.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sandbar_exec::server::AllowedHost;
-use sandbar_policy::{ExecutorWish, Glob, Profile};
+use sandbar_policy::{ExecutorWish, Glob};
 use sandbar_proto::{ByteString, EnvVar, Limit, Limits, NetworkMode};
 
 use crate::render::Problem;
@@ -56,9 +56,12 @@ pub(crate) enum Command {
 /// What may be touched.
 #[derive(Debug, Args)]
 pub(crate) struct SandboxArgs {
-    /// read-only, workspace or danger-full-access
+    /// read-only, workspace, external, danger-full-access, or one of config.toml
     #[arg(short, long, value_name = "PROFILE", default_value = "workspace")]
     pub(crate) profile: String,
+    /// Permissions in JSON instead, in the shapes of Codex
+    #[arg(long, value_name = "FILE|JSON", value_parser = values::path(), conflicts_with = "profile")]
+    pub(crate) permissions: Option<OsString>,
     /// Also writable; repeatable
     #[arg(long, value_name = "PATH", value_parser = values::path())]
     pub(crate) allow_write: Vec<OsString>,
@@ -69,14 +72,14 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_enum, value_name = "off|on", hide_possible_values = true)]
     pub(crate) net: Option<Net>,
     /// commit: commits work; protect: .git is read-only
-    #[arg(
-        long,
-        value_enum,
-        value_name = "commit|protect",
-        default_value = "commit",
-        hide_possible_values = true
-    )]
-    pub(crate) git: Git,
+    #[arg(long, value_enum, value_name = "commit|protect", hide_possible_values = true)]
+    pub(crate) git: Option<Git>,
+    /// Debuggers may trace what the command starts
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Other sandboxes may be made inside; Landlock is left out
+    #[arg(long)]
+    pub(crate) nested: bool,
     /// Made by sandbar (native) or the system's bubblewrap
     #[arg(long = "sandbox", value_enum, value_name = "native|bwrap", hide_possible_values = true)]
     pub(crate) executor: Option<Executor>,
@@ -472,19 +475,6 @@ impl RunArgs {
 }
 
 impl SandboxArgs {
-    /// The profile that was named.
-    ///
-    /// # Errors
-    /// No profile has that name.
-    pub(crate) fn profile(&self) -> Result<Profile, Problem> {
-        self.profile.parse().map_err(|error: sandbar_policy::UnknownProfile| {
-            Problem::new(format!("no profile is named {:?}", error.name))
-                .at(format!("--profile {}", error.name))
-                .advise(format!("use one of {}", error.known.join(", ")))
-                .status(exit::CANNOT_RUN)
-        })
-    }
-
     /// Who is to make the sandbox.
     pub(crate) fn executor(&self) -> ExecutorWish {
         match self.executor {

@@ -62,6 +62,7 @@ fn passwd_home(uid: u32) -> Option<AbsPath> {
         FactAnswer::File(_)
         | FactAnswer::Missing
         | FactAnswer::Names(_)
+        | FactAnswer::Matches(_)
         | FactAnswer::GitLinks(_)
         | FactAnswer::Content(_)
         | FactAnswer::TooLong

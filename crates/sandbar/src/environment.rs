@@ -48,7 +48,7 @@ fn additions(profile: Profile, network: NetworkMode, id: Option<RunId>) -> Vec<E
     if let Some(id) = id {
         add(["SANDBAR_THREAD_ID", "CODEX_THREAD_ID"], &id.to_string());
     }
-    if profile != Profile::DangerFullAccess {
+    if profile.has_sandbox() {
         add(["SANDBAR_SANDBOX", "CODEX_SANDBOX"], "linux");
         if network == NetworkMode::Off {
             add(["SANDBAR_SANDBOX_NETWORK_DISABLED", "CODEX_SANDBOX_NETWORK_DISABLED"], "1");

@@ -24,6 +24,7 @@ mod limits;
 mod output;
 mod places;
 mod plan;
+mod profile;
 mod render;
 mod resolve;
 mod run;

@@ -4,63 +4,47 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sandbar_exec::facts::PlanError;
-use sandbar_policy::{CacheMode, CompileError, Compiled, GitMode, PathProblem, Profile, RunRequest};
-use sandbar_proto::{
-    AbsPath, AfterLeader, ByteString, CgroupObstacle, Lifetime, LimitFacts, Limits, OutputMode,
-    ProcessAttributes, StdinMode, Stdio,
-};
+use sandbar_policy::{CompileError, Compiled, PathProblem, PatternProblem, RunRequest, Wanted};
+use sandbar_proto::{AbsPath, CgroupObstacle, LimitFacts};
 
-use crate::cli::{Git, SandboxArgs};
+use crate::cli::SandboxArgs;
 use crate::dirs::Directories;
 use crate::render::Problem;
 use crate::{environment, exit};
 
-/// Bytes of output that the keeper retains of a run: the newest, for those who come later.
-const RETENTION_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Streams of a plan that is only looked at.
-const NO_STREAMS: Stdio =
-    Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged };
-
-/// A request for what `args` say, with everything that is not about the sandbox at its default.
+/// A request for what `args` say and want, with everything that is not about the sandbox at its default.
 ///
 /// # Errors
-/// An unknown profile, a working directory that is gone, a path that is none.
-pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<RunRequest, Problem> {
+/// A path that is none.
+pub(crate) fn request(
+    args: &SandboxArgs,
+    directories: &Directories,
+    wanted: Wanted,
+) -> Result<RunRequest, Problem> {
     let cwd = working_directory(args.cwd.as_deref())?;
     let paths = |flag: &str, given: &[std::ffi::OsString]| {
         given.iter().map(|path| absolute(flag, Path::new(path), &cwd)).collect::<Result<Vec<_>, _>>()
     };
-    Ok(RunRequest {
-        argv: vec![ByteString::from("true")],
-        arg0: None,
-        profile: args.profile()?,
-        network: args.network(),
-        allow_write: paths("--allow-write", &args.allow_write)?,
-        allow_read: paths("--allow-read", &args.allow_read)?,
-        may_write: Vec::new(),
-        carve_outs: Vec::new(),
-        git: match args.git {
-            Git::Commit => GitMode::Commit,
-            Git::Protect => GitMode::Protect,
-        },
-        caches: CacheMode::CopyOnWrite,
+    let request = RunRequest {
         executor: args.executor(),
         search: search_path(),
-        env: Vec::new(),
         git_env: environment::of_git(std::env::vars_os()),
-        stdio: NO_STREAMS,
-        terminal: None,
-        attributes: ProcessAttributes::default(),
-        limits: Limits::default(),
-        lifetime: Lifetime::Detached,
-        after_leader: AfterLeader::Kill,
-        retention_bytes: RETENTION_BYTES,
         home: directories.home.clone(),
-        own: directories.own.clone(),
         runtime_roots: directories.runtime_roots.clone(),
-        cwd: abs_path("--cwd", &cwd)?,
-    })
+        ..RunRequest::new(abs_path("--cwd", &cwd)?, directories.own.clone())
+    };
+    let mut request = wanted.of_request(request);
+    request.allow_write.extend(paths("--allow-write", &args.allow_write)?);
+    request.allow_read = paths("--allow-read", &args.allow_read)?;
+    Ok(request)
+}
+
+/// Where the command runs.
+///
+/// # Errors
+/// The working directory is gone, or is named by what is no path.
+pub(crate) fn cwd(args: &SandboxArgs) -> Result<AbsPath, Problem> {
+    abs_path("--cwd", &working_directory(args.cwd.as_deref())?)
 }
 
 /// The directories of `PATH`, where programs that make sandboxes are looked for. Relative ones mean whatever directory
@@ -77,7 +61,7 @@ pub(crate) fn search_path() -> Vec<AbsPath> {
 /// # Errors
 /// The policy refuses it.
 pub(crate) fn compile(request: &RunRequest, limits: &LimitFacts) -> Result<Compiled, Problem> {
-    sandbar_exec::facts::plan(request, limits).map_err(|error| problem(&error, request.profile))
+    sandbar_exec::facts::plan(request, limits).map_err(|error| problem(&error, request.profile_name()))
 }
 
 fn working_directory(given: Option<&OsStr>) -> Result<PathBuf, Problem> {
@@ -125,7 +109,7 @@ fn abs_path(flag: &str, path: &Path) -> Result<AbsPath, Problem> {
 }
 
 /// A plan that can't be made, for people.
-pub(crate) fn problem(error: &PlanError, profile: Profile) -> Problem {
+pub(crate) fn problem(error: &PlanError, profile: &str) -> Problem {
     let problem = Problem::new(format!("could not plan the run: {error}"))
         .at(format!("profile {profile}"))
         .status(exit::CANNOT_RUN);
@@ -148,7 +132,14 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         CompileError::CwdHidden { .. } => {
             Some("change to another folder, or reopen this one with --allow-read")
         }
+        CompileError::NestingAsRoot => Some("run it as another user, or leave --nested out"),
         CompileError::NoBwrap { .. } => Some("install bubblewrap, or leave --sandbox bwrap out"),
+        CompileError::Pattern { because: PatternProblem::NoBase, .. } => {
+            Some("create the directory first, or correct the pattern")
+        }
+        CompileError::Pattern { because: PatternProblem::TooBroad | PatternProblem::TooMany, .. } => {
+            Some("begin the pattern at a deeper directory, or bound it with glob_scan_max_depth")
+        }
         CompileError::Allowed { problem: PathProblem::Missing, .. } => {
             Some("create it first, or correct the path")
         }

@@ -24,7 +24,7 @@ use sandbar_exec::start::NotStarted;
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
 use sandbar_keeper::RuntimeDir;
 use sandbar_keeper::protocol::StartFailure;
-use sandbar_policy::{Compiled, ResolvedEnv, RunRequest};
+use sandbar_policy::{Compiled, ResolvedEnv, RunRequest, Wanted};
 use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, ProcessAttributes, RunId};
 
 use crate::cli::RunArgs;
@@ -33,7 +33,7 @@ use crate::places::Where;
 use crate::render::{Problem, note};
 use crate::signal::SIGKILL;
 use crate::terminal::DetachKeys;
-use crate::{environment, event_loop, exit, keepers, places, plan};
+use crate::{environment, event_loop, exit, keepers, places, plan, profile};
 use denials::Denials;
 use follow::{Follower, Manner, Role};
 use record::Record;
@@ -49,17 +49,18 @@ pub(crate) fn execute(args: &RunArgs) -> Result<u8, Problem> {
     if let Where::Elsewhere(place) = places::find(&args.on, &directories)? {
         return elsewhere::execute(args, &directories, place);
     }
-    let profile = args.sandbox.profile()?;
+    let wanted = profile::wanted(&args.sandbox, &directories)?;
+    let profile = wanted.profile;
     let runtime = keepers::runtime(&directories)?;
     // A keeper that runs looks at us while we think. One that is started first cleans up behind its predecessor, which
     // may change what there is to plan with.
     let attributes = sandbar_sandbox::caller::attributes();
     let keeper = Keeper::reach(&runtime, &attributes)?;
     let id = RunId::generate();
-    let network = args.sandbox.network().unwrap_or_else(|| profile.network());
+    let network = wanted.network;
     let env = environment::resolve(&args.env, profile, network, Some(id));
     let streams = Streams::choose(args, profile)?;
-    let request = RunRequest { attributes, ..request(args, &directories, &env, streams)? };
+    let request = RunRequest { attributes, ..request(args, &directories, &env, streams, wanted)? };
     raise_file_size_limit();
     let (keeper, limits) = keeper.limits(&request)?;
     let mut compiled = plan::compile(&request, &limits)?;
@@ -174,8 +175,9 @@ fn request(
     directories: &Directories,
     env: &ResolvedEnv,
     streams: Streams,
+    wanted: Wanted,
 ) -> Result<RunRequest, Problem> {
-    let mut request = plan::request(&args.sandbox, directories)?;
+    let mut request = plan::request(&args.sandbox, directories, wanted)?;
     request.argv = args.command.iter().map(|argument| ByteString::from(argument.clone())).collect();
     request.env.clone_from(&env.vars);
     if args.sandbox.cwd.is_some() {
@@ -198,7 +200,7 @@ async fn start(
     (id, rollout): (RunId, Option<AbsPath>),
     streams: Streams,
 ) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
-    let profile = request.profile;
+    let profile = request.profile_name().to_owned();
     let options = || {
         Ok(StartOptions {
             id,
@@ -222,7 +224,7 @@ async fn start(
         Ok(process) => Ok(Ok(process)),
         Err(NotStarted::Start(error)) => Ok(Err(error)),
         Err(NotStarted::Options(problem)) => Err(problem),
-        Err(NotStarted::Plan(error)) => Err(plan::problem(&error, profile)),
+        Err(NotStarted::Plan(error)) => Err(plan::problem(&error, &profile)),
     }
 }
 

@@ -110,6 +110,7 @@ fn changed(home: &Home) -> Sandbox {
         caches: Vec::new(),
         placeholders: Vec::new(),
         placeholder_pool: None,
+        globs: Vec::new(),
         landlock: None,
         seccomp: SeccompSpec { allow: Vec::new(), rules: Vec::new(), default: Verdict::Allow },
     }))

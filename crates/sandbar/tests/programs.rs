@@ -272,3 +272,64 @@ fn a_program_that_asks_for_a_terminal_is_told_that_there_is_none() {
     drop(running.child().stdin.take());
     assert_eq!(running.finish(), Finished::with(0, "none\nnone\n", ""));
 }
+
+#[test]
+fn debuggers_trace_the_runs_own_processes_where_that_is_allowed_and_pid_1_never() {
+    let home = need!(with(&["strace"]));
+    let traced = home.run(
+        &["--debug"],
+        "strace -f -o trace sh -c 'cat /dev/null; true' && grep -q execve trace && echo traced",
+    );
+    assert_eq!(traced.ok(), "traced\n");
+    let attached = home.run(&["--debug"], "strace -p 1 -o trace");
+    assert!(attached.code != Some(0) && attached.err().contains("not permitted"), "{}", attached.err());
+    let refused = home.run(&[], "strace -o trace true");
+    assert!(refused.code != Some(0) && refused.err().contains("not permitted"), "{}", refused.err());
+}
+
+#[test]
+fn gdb_stops_at_a_function_where_that_is_allowed() {
+    let home = need!(with(&["gdb", "cc"]));
+    home.write("a.c", "int add(int a, int b) { return a + b; } int main(void) { return add(20, 22) != 42; }");
+    let script = "cc -g -O0 -o a a.c && gdb -q -nx -batch -ex 'break add' -ex run -ex 'print a + b' -ex continue ./a 2>&1";
+    let said = home.run(&["--debug"], script).ok();
+    assert!(said.contains("$1 = 42") && said.contains("exited normally"), "{said}");
+}
+
+#[test]
+fn sandboxes_are_made_inside_where_that_is_allowed_and_lead_no_further() {
+    if need::is_root() {
+        let home = need!(with(&[]));
+        let refused = home.run(&["--nested"], "true");
+        assert!(refused.code == Some(125) && refused.err().contains("root can't make sandboxes inside"));
+        return;
+    }
+    let home = need!(with(&["unshare", "bwrap"]));
+    home.write_home(".ssh/id", "secret");
+    let refused = home.run(&[], "unshare -Ur true");
+    assert!(refused.code != Some(0), "{}", refused.err());
+    assert_eq!(home.run(&["--nested"], "unshare -Ur id -u").ok(), "0\n");
+    let bwrap =
+        "bwrap --unshare-all --ro-bind / / --dev /dev --tmpfs /tmp sh -c 'echo x > /tmp/t && cat /tmp/t'";
+    assert_eq!(home.run(&["--nested"], bwrap).ok(), "x\n");
+    // All of it is done with every capability that a namespace inside gives.
+    let attempts = [
+        "mount -o remount,bind,rw /",
+        "umount \"$HOME/.ssh\"",
+        "umount -l \"$HOME/.ssh\"",
+        "mount --bind \"$HOME\" /tmp && cat /tmp/.ssh/id",
+        "mount --rbind \"$HOME\" /tmp && cat /tmp/.ssh/id",
+        "mount --bind . /tmp && echo x > /tmp/.codex/x",
+        "mount -t proc proc /tmp && echo x > /tmp/sys/kernel/core_pattern",
+        "mkdir /tmp/r && mount --bind / /tmp/r && chroot /tmp/r sh -c 'echo x > /etc/sandbar-was-here'",
+        "nsenter -t 1 -m cat \"$HOME/.ssh/id\"",
+        "echo x > /etc/sandbar-was-here",
+    ];
+    for attempt in attempts {
+        let script = format!(
+            "unshare -Urm sh -c '{}' 2>/dev/null && echo escaped; true",
+            attempt.replace('\'', "'\\''")
+        );
+        assert_eq!(home.run(&["--nested"], &script).ok(), "", "{attempt}");
+    }
+}

@@ -230,7 +230,7 @@ fn an_empty_command_is_said_to_be_empty() {
 fn what_sandbar_itself_cannot_do_is_125_and_says_what_to_do() {
     let home = need!(sandbox());
     let table: [(&[&str], &str); 4] = [
-        (&["-p", "no-such-profile"], "read-only, workspace, danger-full-access"),
+        (&["-p", "no-such-profile"], "read-only, workspace, external, danger-full-access"),
         (&["-C", "/missing/folder"], "the working directory /missing/folder does not exist"),
         (&["-C", "/etc/passwd"], "is not a directory"),
         (&["--allow-write", "/missing/folder"], "--allow-write /missing/folder does not exist"),

@@ -6,7 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -131,13 +131,48 @@ impl Tree {
                 tree.options.extend([option.to_owned(), place]);
             }
         }
-        if random.one_in(4) {
+        if random.one_in(2) {
+            tree.write_profile(home, random);
+        } else if random.one_in(4) {
             tree.options.extend(["--profile", "read-only"].map(str::to_owned));
         }
         for name in ["ws", "home", "data"] {
             tree.collect(&home.outside().join(name));
         }
         tree
+    }
+
+    /// A profile with lines of its own, some of which are patterns.
+    fn write_profile(&mut self, home: &Home, random: &mut Random) {
+        let mut text = "[permissions.random]\n".to_owned();
+        let is_exact = random.one_in(2);
+        if !is_exact {
+            text.push_str(&format!("extends = {:?}\n", random.choose(&["workspace", "read-only"]).unwrap()));
+        }
+        text.push_str("[permissions.random.filesystem]\n");
+        if is_exact {
+            // What the probe itself needs.
+            text.push_str("':minimal' = 'read'\n':cwd' = 'write'\n");
+        }
+        let mut lines = BTreeMap::new();
+        for _ in 0..random.below_size(6) {
+            let place = self.place(home, random).display().to_string();
+            lines.insert(place, *random.choose(&["read", "write", "none"]).unwrap());
+        }
+        for _ in 0..random.below_size(3) {
+            let tree = random.choose(&["ws", "data", "home/p"]).unwrap();
+            // None of them covers what the probe makes: that is seen until somebody hides it.
+            let pattern = random.choose(&["**/b", "**/x", "**/a/file", "*/b/c", "**/[a-c]/.codex"]).unwrap();
+            fs::create_dir_all(home.outside().join(tree)).unwrap();
+            lines.insert(home.outside().join(tree).join(pattern).display().to_string(), "none");
+        }
+        for (place, access) in lines {
+            text.push_str(&format!("{place:?} = {access:?}\n"));
+        }
+        let config = home.sandbar_home().join("config");
+        fs::create_dir_all(&config).unwrap();
+        fs::write(config.join("config.toml"), text).unwrap();
+        self.options.extend(["--profile", "random"].map(str::to_owned));
     }
 
     fn place(&self, home: &Home, random: &mut Random) -> PathBuf {
@@ -223,10 +258,11 @@ fn compare(home: &Home, part: u64) -> String {
         for (((path, kind), stated), tried) in &all {
             let told = || {
                 format!(
-                    "seed {seed}, tree {number}: {} in {:?} with {:?}",
+                    "seed {seed}, tree {number}: {} in {:?} with {:?} and {:?}",
                     path.display(),
                     tree.cwd,
-                    tree.options
+                    tree.options,
+                    fs::read_to_string(home.sandbar_home().join("config/config.toml")).ok(),
                 )
             };
             let tried: Vec<char> = tried.chars().collect();

@@ -14,8 +14,14 @@ use crate::command::on_system_path;
 pub(super) const EXECUTOR: &str = "SANDBAR_TEST_EXECUTOR";
 
 /// Suites that ask about nothing but what a command can and can't do.
-const SUITES: &[&str] =
-    &["sandbar::sandbox", "sandbar::views", "sandbar::guard", "sandbar::terminal", "sandbar::programs"];
+const SUITES: &[&str] = &[
+    "sandbar::sandbox",
+    "sandbar::views",
+    "sandbar::profiles",
+    "sandbar::guard",
+    "sandbar::terminal",
+    "sandbar::programs",
+];
 
 /// The executors that a suite is run with besides the usual one.
 pub(super) fn executors_for(suite: &str) -> &'static [&'static str] {

@@ -10,8 +10,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sandbar_files::{FileError, Files, Handles, Part, Surroundings, Watch, Watches, part_for};
-use sandbar_policy::Profile;
-use sandbar_policy::managed::Wanted;
+use sandbar_policy::Wanted;
 use sandbar_proto::AbsPath;
 use sandbar_proto::exec::{FileSystemSandbox, LegacyPolicy, MissingChanged, method};
 use sandbar_proto::rpc::RpcError;
@@ -186,7 +185,7 @@ impl ConnectionFiles {
         let cwd = named.map_or_else(|| shared.host.cwd.clone(), |path| path.0.clone());
         let wanted = launch::read_sandbox(&shared.host, &cwd, sandbox, legacy)?;
         // Asking for none is as good as not asking.
-        Ok((wanted.profile != Profile::DangerFullAccess).then_some(Key { wanted, cwd }))
+        Ok(wanted.profile.has_sandbox().then_some(Key { wanted, cwd }))
     }
 
     async fn helper(&self, shared: &Arc<Shared>, key: Key) -> Result<Arc<Helper>, RpcError> {

@@ -13,7 +13,7 @@ use sandbar_files::{
     Answer, AnswerDecoder, Assembly, HELPER_ARGUMENT, PIECE_TEXT_BYTES, ProtocolError, encode_piece,
     encode_request,
 };
-use sandbar_policy::managed::Wanted;
+use sandbar_policy::{Reads, Wanted};
 use sandbar_proto::exec::{MissingChanged, WriteFileParams, method};
 use sandbar_proto::rpc::{RpcError, code};
 use sandbar_proto::{
@@ -69,6 +69,9 @@ impl Helper {
         let program = &shared.host.program;
         // It may lie where the sandbox sees nothing of the host, such as below /tmp.
         request.allow_read = vec![program.clone()];
+        if request.reads != Reads::Everything {
+            request.allow_read.extend(shared.host.libraries.iter().cloned());
+        }
         request.argv = vec![ByteString::from(program.as_bytes().to_vec()), ByteString::from(HELPER_ARGUMENT)];
         request.env = vec![EnvVar { name: "PATH".into(), value: "/usr/bin:/bin".into() }];
         request.stdio =

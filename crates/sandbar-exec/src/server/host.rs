@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use sandbar_keeper::RuntimeDir;
-use sandbar_policy::OwnDirectories;
+use sandbar_policy::{OwnDirectories, ProfileTable};
 use sandbar_proto::exec::{Capabilities, EnvironmentInfo, Shell, WirePath};
 use sandbar_proto::{AbsPath, EnvVar, LimitFacts, ProcessAttributes};
 
@@ -36,6 +36,10 @@ pub struct Host {
     pub runtime: RuntimeDir,
     /// Where servers tell each other which of them live. Made by the caller, for this user alone.
     pub servers: PathBuf,
+    /// What this program is linked with, as it is loaded: where nothing is readable that is not named, the helper needs these.
+    pub libraries: Vec<AbsPath>,
+    /// Profiles that the person here wrote, which clients may name.
+    pub profiles: Vec<ProfileTable>,
     /// What `http/request` may reach; nothing if this is empty.
     pub http_allow: Vec<AllowedHost>,
 }

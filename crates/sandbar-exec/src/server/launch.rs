@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use sandbar_keeper::protocol::StartFailure;
-use sandbar_policy::managed::{self, Places, Wanted};
+use sandbar_policy::managed::{self, Places};
 use sandbar_policy::{
-    Access, CacheMode, Compiled, ExecutorWish, GitMode, Note, Profile, RunRequest, UnknownProfile,
+    Access, Compiled, EntryPath, GitMode, Note, Profile, RunRequest, TablePlaces, UnknownProfile, Wanted,
 };
 use sandbar_proto::exec::{
     FileSystemSandbox, LegacyPolicy, PlanNote, PlanSummary, RunIntent, StartParams, StartResult, Started,
@@ -13,8 +13,8 @@ use sandbar_proto::exec::{
 };
 use sandbar_proto::rpc::RpcError;
 use sandbar_proto::{
-    AbsPath, AfterLeader, Blob, ByteString, Lifetime, LimitFacts, Limits, NetworkMode, OutputMode, Owner,
-    RunId, StdinMode, Stdio, Terminal, TerminalSize,
+    AbsPath, AfterLeader, Blob, ByteString, Lifetime, LimitFacts, NetworkMode, OutputMode, Owner, RunId,
+    StdinMode, Stdio, Terminal, TerminalSize,
 };
 
 use super::environment::{self, Surroundings};
@@ -24,9 +24,6 @@ use super::{Host, Shared, attach, follower, refusal};
 use crate::local::LocalProcesses;
 use crate::start::{self, NotStarted};
 use crate::{Handles, Process, StartOptions, Watching, facts};
-
-/// Bytes of output that are kept of a process for clients that come later.
-const RETENTION_BYTES: u64 = 16 * 1024 * 1024;
 
 const SIGKILL: i32 = 9;
 
@@ -168,10 +165,10 @@ async fn carry_out(
     asked: Asked,
 ) -> Result<(Memo, Box<dyn Process>, PlanSummary), RpcError> {
     let wanted = match &params.run {
-        Some(run) => intended(run)?,
+        Some(run) => intended(&shared.host, &asked.cwd, run)?,
         None => wanted(&shared.host, &asked.cwd, params)?,
     };
-    let sandboxed = wanted.profile != Profile::DangerFullAccess;
+    let sandboxed = wanted.profile.has_sandbox();
     if params.enforce_managed_network && (!sandboxed || wanted.network != NetworkMode::Off) {
         return Err(refusal::unsupported(
             "`enforceManagedNetwork` needs a sandbox whose network is restricted: there is no proxy here yet",
@@ -230,7 +227,10 @@ async fn carry_out(
 /// What a plan comes to, for a client's person.
 fn summary(compiled: &Compiled, network: NetworkMode, withheld_env: u32) -> PlanSummary {
     let entries = compiled.permissions.entries().iter();
-    let writable = entries.filter(|entry| entry.access == Access::Write);
+    let writable = entries.filter(|entry| {
+        // A pattern grants nothing.
+        entry.access == Access::Write && matches!(entry.pattern, EntryPath::Path(_))
+    });
     let note = |note: &Note| PlanNote { text: note.to_string(), is_warning: note.is_warning() };
     PlanSummary {
         network,
@@ -248,19 +248,24 @@ fn without_caches() -> PlanNote {
 /// What a client wants in the words of `sandbar run`.
 ///
 /// # Errors
-/// No profile has that name.
-fn intended(run: &RunIntent) -> Result<Wanted, RpcError> {
-    let profile: Profile = run.profile.parse().map_err(|error: UnknownProfile| {
-        refusal::invalid("unknown_profile", format!("no profile is named {:?}", error.name))
-    })?;
-    Ok(Wanted {
-        profile,
-        network: run.network.unwrap_or(profile.network()),
-        allow_write: run.allow_write.iter().map(|path| path.0.clone()).collect(),
-        may_write: Vec::new(),
-        carve_outs: Vec::new(),
-        git: if run.protect_git { GitMode::Protect } else { GitMode::Commit },
-    })
+/// No profile has that name, or it says what means nothing here.
+fn intended(host: &Host, cwd: &AbsPath, run: &RunIntent) -> Result<Wanted, RpcError> {
+    let mut wanted = match run.profile.parse::<Profile>() {
+        Ok(profile) => Wanted::of(profile),
+        Err(UnknownProfile { name, .. }) => {
+            let unknown = || refusal::invalid("unknown_profile", format!("no profile is named {name:?}"));
+            let table = host.profiles.iter().find(|table| table.name == name).ok_or_else(unknown)?;
+            let tmpdir = host.tmpdir();
+            let places = TablePlaces { cwd, home: host.home.as_ref(), tmpdir: tmpdir.as_ref() };
+            table.wanted(places).map_err(|error| refusal::invalid("bad_profile", error.to_string()))?
+        }
+    };
+    wanted.network = run.network.unwrap_or(wanted.network);
+    wanted.allow_write.extend(run.allow_write.iter().map(|path| path.0.clone()));
+    if run.protect_git {
+        wanted.git = GitMode::Protect;
+    }
+    Ok(wanted)
 }
 
 /// What a client wants of a sandbox; without a word about it there is none, as the dialect says.
@@ -286,44 +291,28 @@ pub(super) fn read_sandbox(
     match (sandbox, legacy) {
         (Some(_), Some(_)) => Err(refusal::params("`sandbox` and `sandboxPolicy` exclude each other")),
         (Some(sandbox), None) => managed::read(sandbox, places).map_err(|error| refusal::sandbox(&error)),
-        (None, Some(legacy)) => Ok(managed::read_legacy(legacy, places)),
-        (None, None) => Ok(managed::read_legacy(&LegacyPolicy::DangerFullAccess, places)),
+        (None, Some(legacy)) => {
+            managed::read_legacy(legacy, places).map_err(|error| refusal::sandbox(&error))
+        }
+        (None, None) => Ok(Wanted::of(Profile::DangerFullAccess)),
     }
 }
 
 /// A request for `wanted`, with everything that is not about the sandbox at its default.
 pub(super) fn request(host: &Host, cwd: AbsPath, wanted: Wanted) -> RunRequest {
-    RunRequest {
+    let request = RunRequest {
         argv: Vec::new(),
-        arg0: None,
-        cwd,
-        profile: wanted.profile,
-        network: Some(wanted.network),
-        allow_write: wanted.allow_write,
-        may_write: wanted.may_write,
-        allow_read: Vec::new(),
-        carve_outs: wanted.carve_outs,
-        git: match wanted.git {
-            GitMode::Commit => GitMode::Commit,
-            GitMode::Protect => GitMode::Protect,
-        },
-        caches: CacheMode::CopyOnWrite,
-        executor: ExecutorWish::Any,
         search: host.search_path(),
         git_env: host.git_env(),
-        env: Vec::new(),
-        stdio: Stdio { stdin: StdinMode::Null, stdout: OutputMode::Logged, stderr: OutputMode::Logged },
-        terminal: None,
         attributes: host.attributes.clone(),
-        limits: Limits::default(),
         lifetime: Lifetime::Session,
         // A grandchild may go on writing, as the dialect has it.
         after_leader: AfterLeader::Wait,
-        retention_bytes: RETENTION_BYTES,
         home: host.home.clone(),
-        own: host.own.clone(),
         runtime_roots: host.runtime_roots.clone(),
-    }
+        ..RunRequest::new(cwd, host.own.clone())
+    };
+    wanted.of_request(request)
 }
 
 /// Plans on a thread that may wait for a file system.

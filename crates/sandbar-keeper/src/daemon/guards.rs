@@ -5,20 +5,25 @@
 //! protected again ([`sandbar_sandbox::guard`]), and where that can't be done the run ends, which its record says.
 //!
 //! Commands may write in watched directories as much as they like: a name that nobody protects costs a look into a map.
+//! Patterns, which may cover what comes to be anywhere below a directory, are looked after by [`patterns`].
+
+mod patterns;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
-use sandbar_proto::{AbsPath, LaunchSpec, RunId, Sandbox};
+use sandbar_proto::{AbsPath, LaunchSpec, PathGlob, RunId, Sandbox};
 use sandbar_sandbox::guard::{self, Guarded, NotRestored, Walls};
 use sandbar_sandbox::report::Order;
 
 use super::{Keeper, Leaving, Target};
+use patterns::{Appeared, Pattern};
 
 /// How long a command runs before anybody watches for it. Most are over by then and cost nothing of this; what changes in
 /// this time is seen all the same, by the names' identities.
@@ -34,13 +39,14 @@ pub(super) struct Guard {
     /// The way to it, once somebody watches.
     walls: Option<Walls>,
     names: Vec<Guarded>,
+    globs: Vec<Arc<PathGlob>>,
 }
 
 impl Guard {
     /// What a sandbox protects, if it protects anything that the host could take the protection from.
     pub(super) fn of(spec: &LaunchSpec) -> Option<Self> {
         let Sandbox::Linux(sandbox) = &spec.sandbox else { return None };
-        Self::restore(guard::guarded(sandbox))
+        Self::restore(guard::guarded(sandbox), sandbox.globs.clone())
     }
 
     /// The names, for the keeper that comes next; it asks for the walls itself.
@@ -48,8 +54,14 @@ impl Guard {
         self.names.clone()
     }
 
-    pub(super) fn restore(names: Vec<Guarded>) -> Option<Self> {
-        (!names.is_empty()).then_some(Self { walls: None, names })
+    /// The patterns, for the same.
+    pub(super) fn save_globs(&self) -> Vec<PathGlob> {
+        self.globs.iter().map(|glob| PathGlob::clone(glob)).collect()
+    }
+
+    pub(super) fn restore(names: Vec<Guarded>, globs: Vec<PathGlob>) -> Option<Self> {
+        let globs: Vec<Arc<PathGlob>> = globs.into_iter().map(Arc::new).collect();
+        (!names.is_empty() || !globs.is_empty()).then_some(Self { walls: None, names, globs })
     }
 
     /// The names at and below `path`.
@@ -62,7 +74,29 @@ impl Guard {
 #[derive(Debug, Default)]
 pub(super) struct Guards {
     inotify: Option<OwnedFd>,
-    directories: HashMap<i32, Names>,
+    directories: HashMap<i32, Watched>,
+}
+
+/// What is looked for in one directory.
+#[derive(Debug, Default)]
+struct Watched {
+    names: Names,
+    patterns: Vec<Pattern>,
+}
+
+impl Watched {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.patterns.is_empty()
+    }
+}
+
+/// What one read told.
+#[derive(Debug, Default)]
+struct Changed {
+    /// Which names changed for which runs.
+    names: BTreeSet<(RunId, AbsPath)>,
+    /// What came to be where a pattern may cover it.
+    appeared: Vec<Appeared>,
 }
 
 /// A directory that can't be watched.
@@ -107,18 +141,8 @@ impl Guards {
         path: AbsPath,
         names: BTreeSet<AbsPath>,
     ) -> Result<Option<i32>, Unwatched> {
-        let Some(inotify) = &self.inotify else { return Err(Unwatched(path)) };
-        let flags = CHANGES | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
-        let watch = match inotify::add_watch(inotify, path.as_bytes(), flags) {
-            Ok(watch) => watch,
-            // Who may not read a directory may not change it either, and as another user it can't be watched at all.
-            Err(Errno::ACCESS) => return Ok(None),
-            // Gone or exchanged in this moment: the names' own identities tell.
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
-            // Out of watches (`fs.inotify.max_user_watches`), or of memory.
-            Err(_) => return Err(Unwatched(path)),
-        };
-        let known = self.directories.entry(watch).or_default();
+        let Some(watch) = self.add_watch(&path)? else { return Ok(None) };
+        let known = &mut self.directories.entry(watch).or_default().names;
         for name in names {
             if let Some(last) = name.file_name() {
                 known.entry(last.to_vec()).or_default().insert((run, name));
@@ -127,43 +151,68 @@ impl Guards {
         Ok(Some(watch))
     }
 
+    /// The watch of a directory, if it can be had and is needed.
+    fn add_watch(&self, path: &AbsPath) -> Result<Option<i32>, Unwatched> {
+        let Some(inotify) = &self.inotify else { return Err(Unwatched(path.clone())) };
+        let flags = CHANGES | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
+        match inotify::add_watch(inotify, path.as_bytes(), flags) {
+            Ok(watch) => Ok(Some(watch)),
+            // Who may not read a directory may not change it either, and as another user it can't be watched at all.
+            Err(Errno::ACCESS) => Ok(None),
+            // Gone or exchanged in this moment: the names' own identities tell.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            // Out of watches (`fs.inotify.max_user_watches`), or of memory.
+            Err(_) => Err(Unwatched(path.clone())),
+        }
+    }
+
     /// Forgets what only `run` looked at.
     pub(super) fn forget(&mut self, run: RunId) {
+        for watched in self.directories.values_mut() {
+            watched.patterns.retain(|pattern| pattern.run != run);
+        }
         self.retain(|_, (other, _)| *other != run);
     }
 
     /// Forgets whoever is not to be kept, and the directories that nobody looks at then.
     fn retain(&mut self, keep: impl Fn(i32, &(RunId, AbsPath)) -> bool) {
         let Some(inotify) = &self.inotify else { return };
-        self.directories.retain(|watch, names| {
-            names.retain(|_, lookers| {
+        self.directories.retain(|watch, watched| {
+            watched.names.retain(|_, lookers| {
                 lookers.retain(|looker| keep(*watch, looker));
                 !lookers.is_empty()
             });
-            if names.is_empty() {
+            if watched.is_empty() {
                 // The kernel has forgotten directories that are gone.
                 let _ = inotify::remove_watch(inotify, *watch);
             }
-            !names.is_empty()
+            !watched.is_empty()
         });
     }
 
-    /// Which names changed for which runs, as far as one read tells; `None` when the kernel lost count.
-    fn changed(&mut self) -> Option<BTreeSet<(RunId, AbsPath)>> {
+    /// What changed, as far as one read tells; `None` when the kernel lost count.
+    fn changed(&mut self) -> Option<Changed> {
         let inotify = self.inotify.as_ref()?;
         let mut space = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = Reader::new(inotify, &mut space);
-        let mut changed = BTreeSet::new();
+        let mut changed = Changed::default();
         loop {
             // Nothing there, or nothing that could be read: then there is nothing to go by either.
             let Ok(event) = reader.next() else { return Some(changed) };
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
                 return None;
             }
-            if let (Some(names), Some(name)) = (self.directories.get(&event.wd()), event.file_name())
-                && let Some(lookers) = names.get(name.to_bytes())
-            {
-                changed.extend(lookers.iter().cloned());
+            if let (Some(watched), Some(name)) = (self.directories.get(&event.wd()), event.file_name()) {
+                if let Some(lookers) = watched.names.get(name.to_bytes()) {
+                    changed.names.extend(lookers.iter().cloned());
+                }
+                if event.events().intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
+                    let is_directory = event.events().contains(ReadFlags::ISDIR);
+                    let patterns = watched.patterns.iter();
+                    changed.appeared.extend(
+                        patterns.filter_map(|pattern| pattern.appeared(name.to_bytes(), is_directory)),
+                    );
+                }
             }
             // A command may write faster than this reads; others wait meanwhile.
             if reader.is_buffer_empty() {
@@ -211,6 +260,7 @@ impl Keeper {
             return self.give_up_guarding(id, Some(path));
         }
         self.look_at_all(id);
+        self.look_for_all(id);
     }
 
     /// Makes the instance that watches.
@@ -234,8 +284,11 @@ impl Keeper {
     pub(super) fn guards_changed(&mut self) {
         match self.guards.changed() {
             Some(changed) => {
-                for (id, path) in changed {
+                for (id, path) in changed.names {
                     self.restore_below(id, &path);
+                }
+                for appeared in changed.appeared {
+                    self.look_at_appeared(appeared);
                 }
             }
             None => {
@@ -247,11 +300,13 @@ impl Keeper {
 
     /// Protects again what is not what it was.
     fn look_at_all(&mut self, id: RunId) {
-        let Some(guard) = self.processes.get(&id).and_then(|process| process.guard.as_ref()) else { return };
+        let Some(process) = self.processes.get(&id) else { return };
+        let Some(guard) = &process.guard else { return };
+        let started = process.start.started;
         let changed: Vec<AbsPath> = guard
             .names
             .iter()
-            .filter(|name| !guard::is_unchanged(name))
+            .filter(|name| !guard::is_unchanged(name, started))
             .map(|name| name.path.clone())
             .collect();
         for path in changed {
@@ -265,8 +320,10 @@ impl Keeper {
             return;
         }
         let Some(guard) = &process.guard else { return };
-        let Some(walls) = &guard.walls else { return };
-        let names = guard.below(path);
+        if guard.walls.is_none() {
+            return;
+        }
+        let names: Vec<Guarded> = guard.below(path).into_iter().cloned().collect();
         if names.is_empty() {
             return;
         }
@@ -275,8 +332,16 @@ impl Keeper {
         if let Err(Unwatched(path)) = self.guards.watch(id, names.iter().map(|name| &name.path), path) {
             return self.give_up_guarding(id, Some(path));
         }
+        self.put_up(id, &names);
+    }
+
+    /// Protects what has these names now; ends the run where that can't be done.
+    fn put_up(&mut self, id: RunId, names: &[Guarded]) {
+        let guard = self.processes.get(&id).and_then(|process| process.guard.as_ref());
+        let Some(walls) = guard.and_then(|guard| guard.walls.as_ref()) else { return };
+        let all: Vec<&Guarded> = names.iter().collect();
         // SAFETY: the keeper has one thread.
-        let restored = unsafe { guard::restore(walls, &names) };
+        let restored = unsafe { guard::restore(walls, &all) };
         let (at, stuck) = match restored {
             Ok(()) => return,
             Err(NotRestored::At(index)) => (index, None),

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use sandbar_proto::{
     AbsPath, AfterLeader, Blob, EndRecord, ExitStatus, LaunchSpec, Limit, NetworkMode, OutputTotals,
-    PinnedPath, ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
+    PathGlob, PinnedPath, ResourceUse, RunId, Seq, StartRecord, Stream, TerminalSize, Timestamp,
 };
 use sandbar_sandbox::Holder;
 use sandbar_sandbox::guard::Guarded;
@@ -354,6 +354,8 @@ pub(super) struct SavedProcess {
     placeholders: Vec<PinnedPath>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     guarded: Vec<Guarded>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    globs: Vec<PathGlob>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unprotected: Option<AbsPath>,
     leases: SavedLeases,
@@ -456,6 +458,7 @@ impl Process {
             is_ending: *is_ending,
             host_oom_kills: *host_oom_kills,
             guarded: guard.as_ref().map(Guard::save).unwrap_or_default(),
+            globs: guard.as_ref().map(Guard::save_globs).unwrap_or_default(),
             unprotected: unprotected.clone(),
             placeholders: placeholders.clone(),
             leases: leases.save(kept),
@@ -494,6 +497,7 @@ impl Process {
             host_oom_kills,
             placeholders,
             guarded,
+            globs,
             unprotected,
             leases,
         } = saved;
@@ -528,7 +532,7 @@ impl Process {
             is_ending,
             host_oom_kills,
             placeholders,
-            guard: Guard::restore(guarded),
+            guard: Guard::restore(guarded, globs),
             unprotected,
             leases: Leases::restore(leases, adopted)?,
         })

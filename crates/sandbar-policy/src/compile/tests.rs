@@ -332,6 +332,17 @@ fn landlock_repeats_what_is_writable() {
 }
 
 #[test]
+fn nesting_leaves_landlock_to_what_it_can_scope_and_is_refused_to_the_hosts_root() {
+    let mut asked = request("/home/u/proj");
+    asked.within.nesting = true;
+    let host = FakeHost::with_home().dir("/home/u/proj");
+    let compiled = host.compile(&asked);
+    let landlock = linux(&compiled).landlock.as_ref().unwrap();
+    assert!(landlock.scopes_only && landlock.rules.is_empty() && compiled.notes.contains(&Note::Nesting));
+    assert_eq!(host.called_by_root().try_compile(&asked).unwrap_err(), CompileError::NestingAsRoot);
+}
+
+#[test]
 fn a_kernel_without_landlock_is_told() {
     let compiled = workspace_host().without_landlock().compile(&request(PROJECT));
     assert_eq!(linux(&compiled).landlock, None);

@@ -54,6 +54,7 @@ impl WatchedIndex {
             FactAnswer::File(_)
             | FactAnswer::Names(_)
             | FactAnswer::Content(_)
+            | FactAnswer::Matches(_)
             | FactAnswer::User { .. }
             | FactAnswer::TooLong
             | FactAnswer::Failed { .. } => None,

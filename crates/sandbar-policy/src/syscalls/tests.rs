@@ -16,7 +16,7 @@ fn evaluate(spec: &SeccompSpec, name: &str, args: &[u64]) -> Verdict {
 }
 
 fn filter() -> SeccompSpec {
-    command_filter(NetworkMode::Off)
+    command_filter(NetworkMode::Off, Within::default())
 }
 
 #[test]
@@ -228,5 +228,31 @@ fn every_name_is_stated_once() {
 
 #[test]
 fn the_network_is_not_the_filters_concern() {
-    assert_eq!(command_filter(NetworkMode::Off), command_filter(NetworkMode::On));
+    assert_eq!(
+        command_filter(NetworkMode::Off, Within::default()),
+        command_filter(NetworkMode::On, Within::default())
+    );
+}
+
+#[test]
+fn what_a_run_may_do_within_is_added_and_nothing_else() {
+    let plain = filter();
+    let of = |within| command_filter(NetworkMode::Off, within);
+    let debugging = of(Within { debugging: true, nesting: false });
+    let nesting = of(Within { debugging: false, nesting: true });
+    let added = |spec: &SeccompSpec| -> Vec<String> {
+        spec.allow.iter().filter(|name| !plain.allow.contains(name)).map(|name| name.to_string()).collect()
+    };
+    assert_eq!(added(&debugging), DEBUGGING);
+    assert_eq!(added(&nesting), NESTING);
+    let of_clone =
+        |spec: &SeccompSpec| spec.rules.iter().find(|rule| rule.name == "clone").unwrap().when.len();
+    assert_eq!((of_clone(&plain), of_clone(&debugging), of_clone(&nesting)), (7, 7, 0));
+    // Whatever is asked for, these stay refused.
+    for spec in [&debugging, &nesting] {
+        for name in ["bpf", "keyctl", "pidfd_getfd", "open_by_handle_at", "io_uring_setup"] {
+            let rule = spec.rules.iter().find(|rule| rule.name == name).unwrap();
+            assert_eq!(rule.otherwise, EPERM, "{name}");
+        }
+    }
 }

@@ -52,6 +52,7 @@ fn the_support_matrix() {
         (Feature::ReadOnlyCarveOut, true, true),
         (Feature::Reserved, true, true),
         (Feature::Hidden, false, false),
+        (Feature::Pattern, false, false),
         (Feature::ReopenedWrite, false, false),
         (Feature::RemadeDirectory, false, false),
         (Feature::Cache, true, true),

@@ -175,17 +175,78 @@ pub enum SpecialPath {
     Tmpdir,
     /// `/tmp`.
     SlashTmp,
+    /// One that a newer client knows. It stands for nothing.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The network of a profile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPolicy {
     /// None.
+    #[default]
     Restricted,
     /// The host's.
     Enabled,
+}
+
+/// What a legacy policy lets be read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case", tag = "type", deny_unknown_fields)]
+pub enum ReadOnlyAccess {
+    /// Everything.
+    #[default]
+    FullAccess,
+    /// These, and the working directory.
+    Restricted {
+        /// What programs need of the system, too.
+        #[serde(default = "yes")]
+        include_platform_defaults: bool,
+        /// Where.
+        #[serde(default)]
+        readable_roots: Vec<WirePath>,
+    },
+}
+
+impl ReadOnlyAccess {
+    fn is_full(&self) -> bool {
+        *self == Self::FullAccess
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// The files of the pair that came between the legacy shape and that of 0.169; the other half is a [`NetworkPolicy`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct SplitFileSystem {
+    /// Who enforces it.
+    pub kind: SplitKind,
+    /// How deep globs are followed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub glob_scan_max_depth: Option<u32>,
+    /// In any order; the longest path decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub entries: Vec<ManagedEntry>,
+}
+
+/// Who enforces a [`SplitFileSystem`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum SplitKind {
+    /// The executor.
+    Restricted,
+    /// Nobody.
+    Unrestricted,
+    /// Whoever made what surrounds the executor.
+    ExternalSandbox,
 }
 
 /// `sandboxPolicy`: the shape before 0.169.
@@ -195,8 +256,17 @@ pub enum NetworkPolicy {
 pub enum LegacyPolicy {
     /// No sandbox.
     DangerFullAccess,
+    /// Somebody else has put the executor into a sandbox already.
+    ExternalSandbox {
+        /// The network in there.
+        #[serde(default)]
+        network_access: NetworkPolicy,
+    },
     /// Nothing writable.
     ReadOnly {
+        /// What may be read.
+        #[serde(default, skip_serializing_if = "ReadOnlyAccess::is_full")]
+        access: ReadOnlyAccess,
         /// Whether the network is the host's.
         #[serde(default)]
         network_access: bool,
@@ -206,6 +276,9 @@ pub enum LegacyPolicy {
         /// Further writable roots.
         #[serde(default)]
         writable_roots: Vec<WirePath>,
+        /// What may be read besides.
+        #[serde(default, skip_serializing_if = "ReadOnlyAccess::is_full")]
+        read_only_access: ReadOnlyAccess,
         /// Whether the network is the host's.
         #[serde(default)]
         network_access: bool,

@@ -81,7 +81,7 @@ pub fn identity(stat: &Stat) -> FileIdentity {
     FileIdentity { dev: stat.st_dev, ino: stat.st_ino, kind }
 }
 
-fn kind(file_type: FileType) -> FileKind {
+pub(super) fn kind(file_type: FileType) -> FileKind {
     match file_type {
         FileType::Directory => FileKind::Directory,
         FileType::RegularFile => FileKind::File,
@@ -120,7 +120,7 @@ pub(super) fn list(path: &AbsPath) -> Result<Vec<(ByteString, FileKind)>, Failur
 }
 
 /// Returns the type of a directory entry, or `None` if it is gone since the kernel listed it.
-fn entry_type(directory: &OwnedFd, entry: &RawDirEntry<'_>) -> Result<Option<FileType>, Failure> {
+pub(super) fn entry_type(directory: &OwnedFd, entry: &RawDirEntry<'_>) -> Result<Option<FileType>, Failure> {
     // Some file systems do not say it while listing, getdents(2).
     if entry.file_type() != FileType::Unknown {
         return Ok(Some(entry.file_type()));

@@ -14,7 +14,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use rustix::fs::{Mode, OFlags, StatVfsMountFlags};
 use rustix::io::Errno;
 use sandbar_proto::{
-    BindAccess, FileIdentity, LaunchSpec, LinuxSandbox, MountOp, NetworkMode, PinnedPath, TmpfsAccess,
+    AbsPath, BindAccess, FileIdentity, LaunchSpec, LinuxSandbox, MountOp, NetworkMode, PinnedPath,
+    TmpfsAccess,
 };
 
 use super::holder::{self, fail};
@@ -73,10 +74,13 @@ impl Arguments {
             b"--as-pid-1",
             b"--cap-drop",
             b"ALL",
-            b"--ro-bind",
-            b"/",
-            b"/",
         ]);
+        // What stands on `/` is the root, and the first operation of a plan that shows nothing by itself.
+        let makes_root =
+            |op: &MountOp| matches!(op, MountOp::Tmpfs { target, .. } if *target == AbsPath::root());
+        if !sandbox.mounts.iter().any(makes_root) {
+            arguments.add(&[b"--ro-bind", b"/", b"/"]);
+        }
         if sandbox.network == NetworkMode::Off {
             arguments.add(&[b"--unshare-net"]);
         }
@@ -469,6 +473,7 @@ mod tests {
             caches: Vec::new(),
             placeholders: Vec::new(),
             placeholder_pool: None,
+            globs: Vec::new(),
             landlock: None,
             seccomp: SeccompSpec { allow: Vec::new(), rules: Vec::new(), default: Verdict::Allow },
         }

@@ -17,11 +17,15 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, StatVfsMountFlags};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use sandbar_proto::{AbsPath, BindAccess, FileIdentity, LinuxSandbox, MountOp};
+use sandbar_proto::{
+    AbsPath, BindAccess, FactAnswer, FactQuery, FileIdentity, LinuxSandbox, MountOp, PinnedPath, Timestamp,
+    TmpfsAccess,
+};
 use serde::{Deserialize, Serialize};
 
 use super::sys::{MountAttr, Reach};
 use super::{holder, mounts, sys};
+use crate::facts::{self, identity};
 
 /// How long a child may take: it waits for nothing but the file systems that the paths are on.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -40,9 +44,13 @@ pub enum Protection {
     },
     /// It is read-only among what may be written.
     ReadOnly,
+    /// An empty directory stands there, in which something of what is below is shown again.
+    Emptied,
     /// It can't be renamed away, because something below it is protected.
     Pinned,
 }
+
+const HIDDEN: Protection = Protection::Hidden { readable_empty: false };
 
 /// A name that must stay protected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +65,14 @@ pub struct Guarded {
     pub is_in_writable: bool,
 }
 
+impl Guarded {
+    /// Something that a pattern covers, and nobody may see. It may be gone again: then there is nothing to see.
+    #[must_use]
+    pub fn found(found: PinnedPath) -> Self {
+        Self { path: found.path, identity: found.identity, by: HIDDEN, is_in_writable: false }
+    }
+}
+
 /// The names that a sandbox protects and a host can take the protection from, as the plan orders them: none before one that
 /// is above it.
 #[must_use]
@@ -67,12 +83,16 @@ pub fn guarded(sandbox: &LinuxSandbox) -> Vec<Guarded> {
         let is_in_writable =
             |path: &AbsPath| writable.iter().any(|root| path != *root && path.starts_with(root));
         match op {
-            MountOp::Mask { target, readable_empty } => found.push(Guarded {
-                path: target.path.clone(),
-                identity: target.identity,
-                by: Protection::Hidden { readable_empty: *readable_empty },
-                is_in_writable: is_in_writable(&target.path),
-            }),
+            MountOp::Mask { target, readable_empty } => {
+                // What a pattern covers is hidden again when it comes again, whoever makes it.
+                let is_watched_for = sandbox.globs.iter().any(|glob| glob.matches(&target.path));
+                found.push(Guarded {
+                    path: target.path.clone(),
+                    identity: target.identity,
+                    by: Protection::Hidden { readable_empty: *readable_empty },
+                    is_in_writable: is_in_writable(&target.path) && !is_watched_for,
+                });
+            }
             MountOp::Bind { source, target, access } if source.path == *target => {
                 if is_in_writable(target) {
                     let by = match access {
@@ -87,6 +107,17 @@ pub fn guarded(sandbox: &LinuxSandbox) -> Vec<Guarded> {
                     });
                 } else if *access == BindAccess::Write {
                     writable.push(target);
+                }
+            }
+            MountOp::Tmpfs { target, access: TmpfsAccess::Read, .. } if *target != AbsPath::root() => {
+                // The plan does not say which directory that is; what is there now is what it stands on.
+                if let FactAnswer::File(fact) = facts::answer(&FactQuery::Lookup(target.clone())) {
+                    found.push(Guarded {
+                        path: target.clone(),
+                        identity: fact.pinned.identity,
+                        by: Protection::Emptied,
+                        is_in_writable: is_in_writable(target),
+                    });
                 }
             }
             // Shown at another place than its own, or made by ourselves: no name of the host's leads there.
@@ -249,6 +280,9 @@ fn protect(place: BorrowedFd<'_>, name: &Guarded) -> Result<(), Errno> {
                 }
             }
         }
+        Protection::Emptied if is_mounted && is_read_only => Ok(()),
+        // What was shown again below is gone with it; nothing is less than it should be.
+        Protection::Emptied => protect(place, &Guarded { by: HIDDEN, ..name.clone() }),
         Protection::ReadOnly if is_read_only => Ok(()),
         Protection::Pinned if is_mounted => Ok(()),
         Protection::ReadOnly | Protection::Pinned => {
@@ -264,22 +298,25 @@ fn protect(place: BorrowedFd<'_>, name: &Guarded) -> Result<(), Errno> {
     }
 }
 
-/// Whether a name still leads to what the plan was made for.
+/// Whether a name certainly still leads to what the plan was made for, which was before `started`. A file that took the place
+/// of another may have its inode number as well, so one that changed since says nothing.
 #[must_use]
-pub fn is_unchanged(name: &Guarded) -> bool {
+pub fn is_unchanged(name: &Guarded, started: Timestamp) -> bool {
     let Ok(path) = CString::new(name.path.as_bytes()) else { return false };
-    match mounts::open_place(&path) {
-        Ok(place) => mounts::is_same_file(place.as_fd(), name.identity) == Ok(true),
-        Err(_) => false,
-    }
+    let Ok(stat) = mounts::open_place(&path).and_then(rustix::fs::fstat) else { return false };
+    let seconds = u64::try_from(stat.st_ctime).unwrap_or_default();
+    let changed = Timestamp(seconds.saturating_mul(1_000_000_000).saturating_add(stat.st_ctime_nsec));
+    identity(&stat) == name.identity && started.since(changed) > LEEWAY
 }
+
+/// Time from the first look of a plan to its start, and what clocks of file systems lag behind.
+const LEEWAY: Duration = Duration::from_secs(2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use sandbar_proto::{
-        ByteString, Executor, FileKind, IdRange, Identity, NetworkMode, PinnedPath, SeccompSpec, TmpfsAccess,
-        Verdict,
+        ByteString, Executor, FileKind, IdRange, Identity, NetworkMode, SeccompSpec, Verdict,
     };
 
     fn abs(path: &str) -> AbsPath {
@@ -304,6 +341,7 @@ mod tests {
             caches: Vec::new(),
             placeholders: Vec::new(),
             placeholder_pool: None,
+            globs: Vec::new(),
             landlock: None,
             seccomp: SeccompSpec { allow: Vec::new(), rules: Vec::new(), default: Verdict::Allow },
         };
@@ -322,6 +360,7 @@ mod tests {
                 access: TmpfsAccess::Write,
                 size_bytes: None,
             },
+            MountOp::Tmpfs { target: abs("/usr"), mode: 0o111, access: TmpfsAccess::Read, size_bytes: None },
             bind("/w", BindAccess::Write),
             bind("/r", BindAccess::Read),
             MountOp::Mask { target: pinned("/home/u/.ssh"), readable_empty: false },
@@ -332,6 +371,7 @@ mod tests {
             MountOp::Symlink { path: abs("/run/l"), to: ByteString::from("/x") },
         ];
         let expected = [
+            ("/usr", Protection::Emptied, false),
             ("/home/u/.ssh", hidden, false),
             ("/w/.git", Protection::Pinned, true),
             ("/w/.git/hooks", Protection::ReadOnly, true),

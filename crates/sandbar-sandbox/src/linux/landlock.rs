@@ -62,6 +62,7 @@ fn granted(access: LandlockAccess) -> u64 {
 pub(super) struct Prepared {
     pub(super) abi: u32,
     pub(super) rules: Vec<(CString, LandlockAccess)>,
+    pub(super) scopes_only: bool,
 }
 
 impl Prepared {
@@ -71,7 +72,7 @@ impl Prepared {
     /// [`Step::Landlock`] with the index of the rule whose path could not be opened.
     pub(super) fn build(&self) -> Result<OwnedFd, SetupFailure> {
         let fail = |index| move |errno: Errno| failure(index, errno);
-        let handled = handled(self.abi);
+        let handled = if self.scopes_only { 0 } else { handled(self.abi) };
         let attr =
             RulesetAttr { handled_access_fs: handled, handled_access_net: 0, scoped: scopes(self.abi) };
         let ruleset = create(&attr).map_err(fail(Step::NO_INDEX))?;

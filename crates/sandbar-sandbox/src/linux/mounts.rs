@@ -116,9 +116,9 @@ impl MaskKind {
 
     fn scratch_name(self) -> &'static CStr {
         match self {
-            Self::Directory => c"/dev/d",
-            Self::File => c"/dev/f",
-            Self::EmptyFile => c"/dev/e",
+            Self::Directory => c"d",
+            Self::File => c"f",
+            Self::EmptyFile => c"e",
         }
     }
 }
@@ -217,27 +217,29 @@ impl Plan {
     /// The step, the index of the operation or cache, and the kernel's error. The namespace is then useless.
     pub(super) fn build(&mut self) -> Result<(), SetupFailure> {
         self.open_sources()?;
-        let scratch = self.needs_scratch();
-        if scratch {
+        // By descriptor, since a plan may make another root than that in which it lies.
+        let mut scratch = None;
+        if self.needs_scratch() {
             // Nothing but a new /dev covers the scratch tmpfs.
             if !self.ops.iter().any(|op| matches!(op, Op::Dev { .. })) {
                 return Err(SetupFailure { step: Step::Dev, index: Step::NO_INDEX, errno: 0 });
             }
-            make_scratch().map_err(failure(Step::Mount, Step::NO_INDEX))?;
+            scratch = Some(make_scratch().map_err(failure(Step::Mount, Step::NO_INDEX))?);
         }
+        let scratch = scratch.as_ref().map(|scratch| scratch.as_fd());
         self.make_caches()?;
         let root = open_place(c"/").map_err(failure(Step::ReadOnlyRoot, Step::NO_INDEX))?;
         mount_setattr(root.as_fd(), Reach::Tree, &MountAttr::SEALED)
             .map_err(failure(Step::ReadOnlyRoot, Step::NO_INDEX))?;
         drop(root);
-        if scratch {
+        if let Some(scratch) = scratch {
             // The scratch tmpfs stays where it is and is covered by the new /dev: taking it away again would wait
             // for every processor (umount(2) ends in an RCU grace period).
-            self.clone_masks()?;
+            self.clone_masks(scratch)?;
         }
         self.attach_caches()?;
         for (op, index) in self.ops.iter_mut().zip(0..) {
-            run(op, index)?;
+            run(op, scratch, index)?;
         }
         self.seal()
     }
@@ -289,11 +291,11 @@ impl Plan {
         Ok(())
     }
 
-    fn clone_masks(&mut self) -> Result<(), SetupFailure> {
+    fn clone_masks(&mut self, scratch: BorrowedFd<'_>) -> Result<(), SetupFailure> {
         for (op, index) in self.ops.iter_mut().zip(0..) {
             if let Op::Mask { how, tree, .. } = op {
                 // The scratch mount was made read-only with everything else, and its clones inherit that.
-                let clone = clone_mount(CWD, how.scratch_name(), Reach::One);
+                let clone = clone_mount(scratch, how.scratch_name(), Reach::One);
                 *tree = Some(clone.map_err(failure(Step::Mount, index))?);
             }
         }
@@ -312,14 +314,15 @@ impl Plan {
 }
 
 /// Mounts a tmpfs with what masks are made of: a directory and a file without permissions, an empty file.
-fn make_scratch() -> Result<(), Errno> {
+fn make_scratch() -> Result<OwnedFd, Errno> {
     let mount = new_tmpfs(c"0700", None)?;
     rustix::fs::mkdirat(&mount, c"d", Mode::empty())?;
     for (name, mode) in [(c"f", Mode::empty()), (c"e", Mode::from_raw_mode(0o444))] {
         rustix::fs::openat(&mount, name, OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC, mode)?;
     }
     let target = open_place(SCRATCH)?;
-    attach(mount.as_fd(), target.as_fd())
+    attach(mount.as_fd(), target.as_fd())?;
+    Ok(mount)
 }
 
 fn open_devices(nodes: &mut [Option<OwnedFd>; 6]) -> Result<(), Errno> {
@@ -429,7 +432,7 @@ fn overlay(
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
 }
 
-fn run(op: &mut Op, index: u32) -> Result<(), SetupFailure> {
+fn run(op: &mut Op, scratch: Option<BorrowedFd<'_>>, index: u32) -> Result<(), SetupFailure> {
     let fail = failure(Step::Mount, index);
     match op {
         Op::Bind { target, tree, .. } => {
@@ -456,7 +459,10 @@ fn run(op: &mut Op, index: u32) -> Result<(), SetupFailure> {
         Op::Tmpfs { target, mode, size, mount, .. } => {
             let fresh = new_tmpfs(mode, size.as_deref()).map_err(&fail)?;
             let place = open_place(target).map_err(&fail)?;
-            attach(fresh.as_fd(), place.as_fd()).map_err(fail)?;
+            attach(fresh.as_fd(), place.as_fd()).map_err(&fail)?;
+            if target.as_c_str() == c"/" {
+                stand_in(fresh.as_fd()).map_err(fail)?;
+            }
             *mount = Some(fresh);
             Ok(())
         }
@@ -466,9 +472,18 @@ fn run(op: &mut Op, index: u32) -> Result<(), SetupFailure> {
             rustix::fs::open(path.as_c_str(), flags, Mode::from_raw_mode(*mode)).map(drop).map_err(fail)
         }
         Op::Symlink { path, to } => rustix::fs::symlink(to.as_c_str(), path.as_c_str()).map_err(fail),
-        Op::Proc => mount_proc().map_err(failure(Step::Proc, Step::NO_INDEX)),
+        Op::Proc => mount_proc(scratch).map_err(failure(Step::Proc, Step::NO_INDEX)),
         Op::Dev { nodes } => mount_dev(nodes).map_err(failure(Step::Dev, Step::NO_INDEX)),
     }
+}
+
+/// Makes what was mounted onto `/` the root of this process and of all that it starts. A path begins at the root that a
+/// process has, whatever was mounted onto it since; who joins the namespace later begins at the topmost (setns(2)). The host's
+/// tree lies below and nothing leads there: its root is covered, no descriptor of a directory is open, and what would
+/// be needed to take the cover away is given up with the capabilities.
+fn stand_in(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    rustix::process::fchdir(root)?;
+    rustix::process::chroot(c".")
 }
 
 /// Whether a mask of the expected kind fits onto what is there now.
@@ -492,7 +507,7 @@ fn make_dirs(prefixes: &[CString], mode: u32) -> Result<(), Errno> {
     }
 }
 
-fn mount_proc() -> Result<(), Errno> {
+fn mount_proc(scratch: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
     let context = fsopen(c"proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
@@ -502,7 +517,7 @@ fn mount_proc() -> Result<(), Errno> {
     let target = open_place(c"/proc")?;
     attach(proc.as_fd(), target.as_fd())?;
     if hides_proc() {
-        hide_in_proc(proc.as_fd())?;
+        hide_in_proc(proc.as_fd(), scratch.ok_or(Errno::NOENT)?)?;
         // Every file here that belongs to no process is one for all procfs of the host, and so is its mode, which its
         // owner may change: uid 0. What a process may write of its own is given up for that.
         return mount_setattr(proc.as_fd(), Reach::One, &MountAttr::READ_ONLY);
@@ -526,8 +541,8 @@ pub(super) fn hides_proc() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Covers what is there of [`PROC_HIDDEN`]. Runs while the scratch tmpfs is not yet covered by the new /dev.
-fn hide_in_proc(proc: BorrowedFd<'_>) -> Result<(), Errno> {
+/// Covers what is there of [`PROC_HIDDEN`].
+fn hide_in_proc(proc: BorrowedFd<'_>, scratch: BorrowedFd<'_>) -> Result<(), Errno> {
     for (name, kind) in PROC_HIDDEN {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let place = match rustix::fs::openat(proc, name, flags, Mode::empty()) {
@@ -536,7 +551,7 @@ fn hide_in_proc(proc: BorrowedFd<'_>) -> Result<(), Errno> {
             Err(Errno::NOENT) => continue,
             Err(errno) => return Err(errno),
         };
-        let cover = clone_mount(CWD, kind.scratch_name(), Reach::One)?;
+        let cover = clone_mount(scratch, kind.scratch_name(), Reach::One)?;
         attach(cover.as_fd(), place.as_fd())?;
     }
     Ok(())

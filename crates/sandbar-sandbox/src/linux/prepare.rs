@@ -136,7 +136,8 @@ impl Walls {
             }
             let rules: Result<_, NulByte> =
                 spec.rules.iter().map(|rule| Ok((path(&rule.path)?, rule.access))).collect();
-            Ok(landlock::Prepared { abi, rules: rules? })
+            let scopes_only = spec.scopes_only;
+            Ok(landlock::Prepared { abi, rules: rules?, scopes_only })
         });
         Ok(Self {
             maker: if sandbox.executor.is_native() { Maker::Itself } else { Maker::Bwrap },

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sandbar_policy::{Access, Compiled, Decision, Explanation, Note, Origin, Permissions, ResolvedEnv, Rule};
+use sandbar_policy::{
+    Access, Compiled, Decision, EntryPath, Explanation, Note, Origin, Permissions, ResolvedEnv, Rule,
+};
 use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, NetworkMode, RunId};
 use serde::Serialize;
 
@@ -16,7 +18,7 @@ use crate::escape::{self, Layout};
 use crate::render::Problem;
 use crate::resolve::{self, Place};
 use crate::table::Table;
-use crate::{environment, output, plan};
+use crate::{environment, output, plan, profile};
 
 /// Carries a command out.
 ///
@@ -39,11 +41,10 @@ struct Looked {
 
 fn look(sandbox: &SandboxArgs, env: &EnvArgs) -> Result<Looked, Problem> {
     let directories = Directories::find()?;
-    let profile = sandbox.profile()?;
-    let network = sandbox.network().unwrap_or_else(|| profile.network());
+    let wanted = profile::wanted(sandbox, &directories)?;
     // Some id, since a run has one; values are not shown.
-    let env = environment::resolve(env, profile, network, Some(RunId::generate()));
-    let mut request = plan::request(sandbox, &directories)?;
+    let env = environment::resolve(env, wanted.profile, wanted.network, Some(RunId::generate()));
+    let mut request = plan::request(sandbox, &directories, wanted)?;
     request.env.clone_from(&env.vars);
     let compiled = plan::compile(&request, &LimitFacts::default())?;
     Ok(Looked { cwd: request.cwd, env, compiled })
@@ -70,7 +71,10 @@ struct Shown<'a> {
 /// One line of it.
 #[derive(Serialize)]
 struct Line<'a> {
+    /// Of a pattern the directory that it begins at.
     path: &'a AbsPath,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pattern: Option<String>,
     access: Access,
     decided_by: &'a Origin,
 }
@@ -106,7 +110,8 @@ impl<'a> Shown<'a> {
         head.row(["network".to_owned(), network.to_owned()]);
         let mut table = Table::with_header(&["PATH", "ACCESS", "DECIDED BY"]);
         for line in &self.entries {
-            table.row([shown(line.path.as_bytes()), line.access.to_string(), line.decided_by.to_string()]);
+            let place = line.pattern.as_deref().map_or(line.path.as_bytes(), str::as_bytes);
+            table.row([shown(place), line.access.to_string(), shown(line.decided_by.to_string().as_bytes())]);
         }
         let mut text = format!("{}\n{}", head.text(None), table.text(output::terminal_width()));
         for (index, note) in self.notes.iter().enumerate() {
@@ -122,7 +127,13 @@ fn lines(permissions: &Permissions) -> Vec<Line<'_>> {
     let mut lines: Vec<Line<'_>> = permissions
         .entries()
         .iter()
-        .map(|entry| Line { path: entry.pattern.base(), access: entry.access, decided_by: &entry.origin })
+        .map(|entry| {
+            let pattern = match &entry.pattern {
+                EntryPath::Glob(glob) => Some(glob.to_display()),
+                EntryPath::Path(_) => None,
+            };
+            Line { path: entry.pattern.base(), pattern, access: entry.access, decided_by: &entry.origin }
+        })
         .collect();
     lines.sort_by(|a, b| a.path.components().cmp(b.path.components()).then(a.access.cmp(&b.access)));
     lines
@@ -172,7 +183,8 @@ impl Explained {
     }
 
     fn because(&self) -> String {
-        let under = shown(self.explanation.under.as_bytes());
+        let under = self.explanation.pattern.as_deref();
+        let under = shown(under.map_or(self.explanation.under.as_bytes(), str::as_bytes));
         let mut because = format!("because {} (under {under})", self.explanation.decided_by);
         if self.moved {
             because.push_str(&format!("; leads to {}", shown(self.explanation.path.as_bytes())));

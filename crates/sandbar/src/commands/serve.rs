@@ -6,7 +6,7 @@
 
 use std::io::Write as _;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sandbar_exec::server::{Connect, Connections, Figures, Host, Log, Server, Settings};
@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cli::{ServeArgs, WsAuth};
 use crate::dirs::Directories;
 use crate::render::{Problem, note};
-use crate::{event_loop, exit, keepers};
+use crate::{event_loop, exit, keepers, profile};
 
 /// Runs until a signal ends it, or the other end of standard input.
 ///
@@ -243,11 +243,35 @@ fn host(directories: &Directories, runtime: &RuntimeDir, limits: LimitFacts) -> 
         limits,
         runtime: runtime.clone(),
         servers,
+        libraries: libraries(),
+        profiles: profile::settings(directories)?.profiles,
         http_allow: Vec::new(),
     })
 }
 
-fn make_private(mut builder: std::fs::DirBuilder, path: &std::path::Path) -> Result<(), Problem> {
+/// The files that are mapped into this program besides itself: its libraries, and what loads them.
+fn libraries() -> Vec<AbsPath> {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    // The sixth column, proc_pid_maps(5); files without a name there have no slash.
+    let paths = maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..]));
+    let mut paths: Vec<AbsPath> = paths
+        .filter(|path| path.contains(".so"))
+        .filter_map(|path| AbsPath::new(path.to_owned()).ok())
+        .collect();
+    // By this name the kernel finds what loads them.
+    let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    paths.extend(
+        loaders
+            .into_iter()
+            .filter(|path| Path::new(path).exists())
+            .filter_map(|path| AbsPath::new(path).ok()),
+    );
+    paths.sort();
+    paths.dedup();
+    paths
+}
+
+fn make_private(mut builder: std::fs::DirBuilder, path: &Path) -> Result<(), Problem> {
     use std::os::unix::fs::DirBuilderExt as _;
     match builder.mode(0o700).create(path) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {

@@ -116,7 +116,13 @@ impl Denials {
         let is_too_broad = |folder: &AbsPath| is_too_broad(folder, self.home.as_ref(), &self.permissions);
         let named = match explanation.decided_by {
             Origin::OwnFiles => None,
-            Origin::Default(_) | Origin::Profile(_) | Origin::Flag(_) | Origin::Protected(_) => {
+            // No option is an exception of a pattern.
+            Origin::Line { .. } | Origin::Profile(_) if explanation.pattern.is_some() => None,
+            Origin::Default(_)
+            | Origin::Profile(_)
+            | Origin::Line { .. }
+            | Origin::Flag(_)
+            | Origin::Protected(_) => {
                 // An option names what is there. Of what is not that is a directory, and whoever follows opens all of it;
                 // what it is was the command's choice.
                 let path = &explanation.path;
@@ -166,8 +172,8 @@ mod tests {
         let abs = |path: &Path| AbsPath::new(path.as_os_str().to_owned()).unwrap();
         let line = |path: AbsPath, access, origin| Entry { pattern: EntryPath::Path(path), access, origin };
         let permissions = Permissions::new(vec![
-            line(AbsPath::root(), Access::Read, Origin::Profile("workspace")),
-            line(abs(&folder.join("work")), Access::Write, Origin::Profile("workspace")),
+            line(AbsPath::root(), Access::Read, Origin::profile("workspace")),
+            line(abs(&folder.join("work")), Access::Write, Origin::profile("workspace")),
             line(abs(&folder.join("work/.git/hooks")), Access::Read, Origin::Protected("hooks")),
             line(abs(&folder.join("secret")), Access::None, Origin::Default("secrets")),
             line(abs(&folder.join("own")), Access::None, Origin::OwnFiles),

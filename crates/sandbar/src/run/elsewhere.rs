@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sandbar_exec::remote::RemoteError;
 use sandbar_exec::{Process, ProcessControl as _};
-use sandbar_policy::Glob;
+use sandbar_policy::{Glob, Profile};
 use sandbar_proto::exec::{RunIntent, StartParams, Started, WireEnvPolicy, WirePath};
 use sandbar_proto::{AbsPath, ByteString, OutputMode, RunId, StdinMode, Timestamp};
 use sandbar_store::RunMeta;
@@ -33,7 +33,20 @@ use crate::{event_loop, exit, output};
 /// # Errors
 /// It could not be run; statuses 125 to 127.
 pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -> Result<u8, Problem> {
-    let profile = args.sandbox.profile()?;
+    if args.sandbox.permissions.is_some() {
+        return Err(cannot_run("--permissions are not sent to another machine".to_owned())
+            .at("--permissions with --on")
+            .advise("write them as a profile there, and name it with --profile")
+            .status(exit::USAGE));
+    }
+    if args.sandbox.debug || args.sandbox.nested {
+        return Err(cannot_run("--debug and --nested are not sent to another machine".to_owned())
+            .at("--on")
+            .advise("write a profile with `debug` or `nested` there, and name it with --profile")
+            .status(exit::USAGE));
+    }
+    // What the name of another profile means is said there.
+    let profile = args.sandbox.profile.parse::<Profile>().unwrap_or_default();
     if args.sandbox.executor.is_some() {
         return Err(cannot_run(
             "--sandbox chooses a program of this machine, and the command runs elsewhere".to_owned(),
@@ -52,11 +65,11 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
         let begun = async {
             let cwd = working_directory(args, &elsewhere).await?;
             let intent = RunIntent {
-                profile: profile.name().to_owned(),
+                profile: args.sandbox.profile.clone(),
                 network: args.sandbox.network(),
                 allow_write: paths("--allow-write", &args.sandbox.allow_write, &cwd)?,
                 allow_read: paths("--allow-read", &args.sandbox.allow_read, &cwd)?,
-                protect_git: matches!(args.sandbox.git, Git::Protect),
+                protect_git: matches!(args.sandbox.git, Some(Git::Protect)),
                 separate_stderr: streams.plan().stderr == OutputMode::Logged,
                 limits,
             };
@@ -135,14 +148,14 @@ async fn begin(
     let record = if args.no_record || args.detach {
         Record::none()
     } else {
-        let profile = args.sandbox.profile()?;
+        let profile = args.sandbox.profile.parse::<Profile>().unwrap_or_default();
         Record::begin_with(
             directories,
             RunMeta {
                 id,
                 argv: argv.clone(),
                 cwd: cwd.clone(),
-                profile: profile.name().to_owned(),
+                profile: args.sandbox.profile.clone(),
                 network: intent.network.unwrap_or(profile.network()),
                 writable_roots: intent.allow_write.iter().map(|path| path.0.clone()).collect(),
                 notes: vec![format!("ran on {} ({})", place.name, place.reach)],

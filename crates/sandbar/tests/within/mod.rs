@@ -55,6 +55,8 @@ pub(crate) fn within(home: &Home, settings: server::Settings) -> Server {
         limits: limits.unwrap(),
         runtime,
         servers,
+        libraries: Vec::new(),
+        profiles: Vec::new(),
         http_allow: Vec::new(),
     };
     Server::new(host, connections, connect, settings, None).unwrap()

@@ -8,12 +8,12 @@ use rustix::event::{PollFd, PollFlags, poll};
 use sandbar_exec::{Handles, Processes as _, StartOptions, Watching};
 use sandbar_keeper::protocol::{MINOR, Reply, Request};
 use sandbar_keeper::{Client, Incoming, KeeperDir, RuntimeDir};
-use sandbar_policy::{LaunchPlan, Profile};
+use sandbar_policy::{LaunchPlan, Profile, Wanted};
 use sandbar_proto::{ExitStatus, LaunchSpec, LimitFacts, ProcessEvent, RunId, Sandbox};
 use sandbar_sandbox::report::Step;
 
 use super::{Check, Verdict, limits};
-use crate::cli::{self, EnvArgs, Git, SandboxArgs};
+use crate::cli::{self, EnvArgs, SandboxArgs};
 use crate::dirs::Directories;
 use crate::render::Problem;
 use crate::run::failure;
@@ -195,12 +195,15 @@ fn plan(directories: &Directories, executor: cli::Executor) -> Result<LaunchPlan
         allow_write: Vec::new(),
         allow_read: Vec::new(),
         net: None,
-        git: Git::Commit,
+        permissions: None,
+        git: None,
+        debug: false,
+        nested: false,
         executor: Some(executor),
         cwd: Some("/".into()),
     };
     let env = environment::resolve(&EnvArgs::default(), profile, profile.network(), None);
-    let mut request = plan::request(&args, directories)?;
+    let mut request = plan::request(&args, directories, Wanted::of(profile))?;
     request.argv = vec![PROGRAM.into()];
     request.env = env.vars;
     request.attributes = sandbar_sandbox::caller::attributes();

@@ -8,8 +8,8 @@ fn path(text: &str) -> AbsPath {
 fn permissions() -> Permissions {
     let entry = |at, access, origin| Entry { pattern: EntryPath::Path(path(at)), access, origin };
     Permissions::new(vec![
-        entry("/repo", Access::Write, Origin::Profile("workspace")),
-        entry("/", Access::Read, Origin::Profile("workspace")),
+        entry("/repo", Access::Write, Origin::profile("workspace")),
+        entry("/", Access::Read, Origin::profile("workspace")),
         entry("/repo-b", Access::None, Origin::Flag("--x")),
         entry("/repo/.git", Access::Read, Origin::Protected(".git")),
     ])

@@ -1,0 +1,130 @@
+//! Patterns whose matches are hidden, whenever they come to be.
+//!
+//! What matched when the plan was made is hidden by the plan. Every directory in which something may come to match is watched, and
+//! what appears there is looked at: a match is hidden by name, a directory is watched and looked through. What the run's own
+//! command makes is hidden like anything else. Whatever can't be watched or looked through ends the run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use sandbar_proto::{AbsPath, FileIdentity, FileKind, GlobProgress, PathGlob, PinnedPath, RunId};
+use sandbar_sandbox::facts::search::{self, Found, NotSearched};
+use sandbar_sandbox::guard::Guarded;
+
+use super::{Guards, Keeper, Unwatched};
+
+/// Something to look for in one directory.
+#[derive(Debug, Clone)]
+pub(super) struct Pattern {
+    /// For whom.
+    pub(super) run: RunId,
+    glob: Arc<PathGlob>,
+    directory: AbsPath,
+    progress: GlobProgress,
+}
+
+/// A name that a pattern has something to do with.
+#[derive(Debug)]
+pub(super) struct Appeared {
+    run: RunId,
+    glob: Arc<PathGlob>,
+    path: AbsPath,
+    progress: GlobProgress,
+}
+
+impl Pattern {
+    /// What `name` in the directory is to the pattern, if anything.
+    pub(super) fn appeared(&self, name: &[u8], is_directory: bool) -> Option<Appeared> {
+        let progress = self.glob.step(self.progress, name);
+        let path = self.directory.join(name).ok().filter(|path| self.glob.reaches(path.depth()))?;
+        let may_hold = is_directory && !progress.is_over();
+        (may_hold || self.glob.is_match(progress)).then(|| Appeared {
+            run: self.run,
+            glob: Arc::clone(&self.glob),
+            path,
+            progress,
+        })
+    }
+}
+
+impl Guards {
+    /// Watches `directory` for what may come to match in it.
+    fn watch_for(&mut self, pattern: Pattern) -> Result<(), Unwatched> {
+        let Some(watch) = self.add_watch(&pattern.directory)? else { return Ok(()) };
+        let known = &mut self.directories.entry(watch).or_default().patterns;
+        // A directory that was renamed keeps its watch and has another path.
+        known.retain(|other| other.run != pattern.run || !Arc::ptr_eq(&other.glob, &pattern.glob));
+        known.push(pattern);
+        Ok(())
+    }
+}
+
+impl Keeper {
+    /// Watches for everything that the patterns of a run may come to cover, and hides what they cover by now.
+    pub(super) fn look_for_all(&mut self, id: RunId) {
+        let guard = self.processes.get(&id).and_then(|process| process.guard.as_ref());
+        let globs = guard.map(|guard| guard.globs.clone()).unwrap_or_default();
+        for glob in globs {
+            let (base, progress) = (glob.base().clone(), glob.start());
+            self.look_through(Appeared { run: id, glob, path: base, progress });
+        }
+    }
+
+    /// Something appeared where a pattern of a run may cover it, or something below it.
+    pub(super) fn look_at_appeared(&mut self, appeared: Appeared) {
+        if appeared.glob.is_match(appeared.progress) {
+            // Which file that is does not matter: whatever has the name is hidden.
+            let identity = FileIdentity { dev: 0, ino: 0, kind: FileKind::Other };
+            let found = PinnedPath { path: appeared.path, identity };
+            return self.hide(appeared.run, vec![found]);
+        }
+        self.look_through(appeared);
+    }
+
+    /// Watches a directory and all below, and looks what is there: until every directory that is found was watched before it was
+    /// looked into, so that nothing which appears in between is missed.
+    fn look_through(&mut self, Appeared { run, glob, path, progress }: Appeared) {
+        let is_guarded = self.processes.get(&run).is_some_and(|process| {
+            !process.tree_ended && process.unprotected.is_none() && process.guard.is_some()
+        });
+        if !is_guarded {
+            return;
+        }
+        let mut watched = BTreeSet::new();
+        loop {
+            let found = match search::below(&glob, &path, progress) {
+                Ok(found) => found,
+                // Gone again, and with it everything that could have been found.
+                Err(NotSearched::Missing) => return,
+                Err(NotSearched::TooMany | NotSearched::Errno(_)) => {
+                    return self.give_up_guarding(run, Some(path));
+                }
+            };
+            let Found { mut directories, matches } = found;
+            directories.retain(|(directory, _)| watched.insert(directory.clone()));
+            if directories.is_empty() {
+                return self.hide(run, matches);
+            }
+            for (directory, progress) in directories {
+                let pattern = Pattern { run, glob: Arc::clone(&glob), directory, progress };
+                if let Err(Unwatched(path)) = self.guards.watch_for(pattern) {
+                    return self.give_up_guarding(run, Some(path));
+                }
+            }
+        }
+    }
+
+    /// Hides what was found, but for what the plan has a word of its own for: that is looked after by its name.
+    fn hide(&mut self, run: RunId, found: Vec<PinnedPath>) {
+        let Some(process) = self.processes.get(&run) else { return };
+        if process.tree_ended || process.unprotected.is_some() {
+            return;
+        }
+        let Some(guard) = &process.guard else { return };
+        let is_new = |found: &PinnedPath| guard.names.iter().all(|name| name.path != found.path);
+        let names: Vec<Guarded> = found.into_iter().filter(is_new).map(Guarded::found).collect();
+        if !names.is_empty() {
+            self.put_up(run, &names);
+        }
+    }
+}
