@@ -6,8 +6,8 @@
 //! [`Step::MAX_ROUNDS`].
 
 use sandbar_proto::{
-    AbsPath, EnvVar, FactQuery, Facts, FileFact, FileKind, LandlockAccess, LandlockRule, LandlockSpec,
-    LaunchSpec, LinuxSandbox, NetworkMode, PinnedPath, Sandbox,
+    AbsPath, EnvVar, Executor, FactQuery, Facts, FileFact, FileKind, LandlockAccess, LandlockRule,
+    LandlockSpec, LaunchSpec, LinuxSandbox, NetworkMode, PinnedPath, Sandbox,
 };
 
 use crate::git::{self, Scope, WatchedIndex};
@@ -19,8 +19,8 @@ use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
     Access, CompileError, Confinement, Entry, EntryPath, Note, Origin, PathProblem, Permissions,
-    ProcessCount, Profile, RunRequest, StricterBecause, caches, carve, executor, limits, own, secrets,
-    syscalls, workspace,
+    ProcessCount, Profile, RunRequest, StricterBecause, caches, carve, executor, landlock, limits, own,
+    secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -131,6 +131,10 @@ fn launch(
 ) -> Result<LaunchPlan, CompileError> {
     let count = match &sandbox {
         Sandbox::None => ProcessCount::OfUser,
+        // It stands in the caller's user namespace, where the kernel counts all of the user's processes.
+        Sandbox::Linux(sandbox) if matches!(sandbox.executor, Executor::Landlock { .. }) => {
+            ProcessCount::OfUser
+        }
         Sandbox::Linux(sandbox) => {
             let host = reader.host();
             let uid = sandbox.identity.run_as.map_or(host.uid, |subject| subject.uid);
@@ -216,9 +220,12 @@ const NAME_RESOLUTION: Origin = Origin::Default("name resolution");
 /// Remakes temporary directories and hides those of host sockets. Returns the temporary ones.
 fn remake_directories(draft: &mut Draft<'_>) -> Vec<AbsPath> {
     let mut private = Vec::new();
+    // Without mounts nothing stands in their place; the run's own directory is elsewhere.
+    let has_mounts = !draft.request.executor.is_landlock();
     for name in ["/tmp", "/var/tmp"] {
-        let made = remake(draft, &below(&AbsPath::root(), name), GrantKind::Private, TEMPORARY);
-        private.extend(made);
+        let kind = if has_mounts { GrantKind::Private } else { GrantKind::Sealed };
+        let made = remake(draft, &below(&AbsPath::root(), name), kind, TEMPORARY);
+        private.extend(made.filter(|_| has_mounts));
     }
     let sockets = ["/run", "/var/run"].map(|name| below(&AbsPath::root(), name));
     for path in sockets.iter().chain(&draft.request.runtime_roots) {
@@ -432,27 +439,48 @@ fn finish(
     env: Vec<EnvVar>,
 ) -> Result<Compiled, CompileError> {
     let (request, reader) = (draft.request, draft.reader);
+    landlock::give_up(&mut draft);
     let settled = settle(std::mem::take(&mut draft.grants));
     let cache = reader.real(&request.own.cache);
     let store = below(&cache, "sandboxed");
     let mut arrangement = arrange(&settled, &draft.made, &store, reader)?;
     let network = request.network.unwrap_or(request.profile.network());
-    let places = arrangement.places(request.profile.name());
+    let mut places = arrangement.places(request.profile.name());
+    if request.executor.is_landlock() {
+        landlock::add_places(&mut places);
+    }
     let confinement = Confinement::new(places, network, cwd.pinned.path.clone(), request.limits);
     let permissions = confinement.permissions();
     refuse_hidden_cwd(&settled, &permissions, &cwd.pinned.path)?;
     tell(&mut draft, &settled, &permissions);
-    let executor = executor::choose(request.executor, &request.search, reader, &settled)?;
-    let sandbox = LinuxSandbox {
-        executor,
-        identity: identity::identity(request, reader, subject),
-        network,
-        landlock: landlock(&mut draft, &mut arrangement),
-        mounts: arrangement.mounts,
-        caches: arrangement.caches,
-        placeholders: arrangement.placeholders,
-        placeholder_pool: Some(below(&cache, "placeholders")),
-        seccomp: syscalls::command_filter(network),
+    let temporary = below(&cache, "temporary");
+    let executor = executor::choose(request.executor, &request.search, reader, &settled, &temporary)?;
+    let identity = identity::identity(request, reader, subject);
+    let sandbox = if request.executor.is_landlock() {
+        draft.notes.push(landlock::note(network));
+        LinuxSandbox {
+            executor,
+            identity,
+            network,
+            landlock: Some(landlock::spec(confinement.places(), reader)?),
+            mounts: Vec::new(),
+            caches: Vec::new(),
+            placeholders: Vec::new(),
+            placeholder_pool: None,
+            seccomp: syscalls::filter_without_namespaces(network),
+        }
+    } else {
+        LinuxSandbox {
+            executor,
+            identity,
+            network,
+            landlock: landlock_layer(&mut draft, &mut arrangement),
+            mounts: arrangement.mounts,
+            caches: arrangement.caches,
+            placeholders: arrangement.placeholders,
+            placeholder_pool: Some(below(&cache, "placeholders")),
+            seccomp: syscalls::command_filter(network),
+        }
     };
     let plan = launch(request, reader, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)))?;
     let (notes, watched) = (unique(draft.notes), unique(draft.watched));
@@ -488,12 +516,13 @@ fn refuse_hidden_cwd(
     if is_named { Ok(()) } else { Err(hidden(&secret.origin)) }
 }
 
-fn landlock(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<LandlockSpec> {
+fn landlock_layer(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<LandlockSpec> {
     if draft.reader.host().landlock_abi == 0 {
         draft.notes.push(Note::NoLandlock);
         return None;
     }
-    let mut rules = vec![LandlockRule { path: AbsPath::root(), access: LandlockAccess::Read }];
+    let mut rules =
+        vec![LandlockRule { path: AbsPath::root(), identity: None, access: LandlockAccess::Read }];
     rules.append(&mut arrangement.landlock);
     Some(LandlockSpec { min_abi: 1, rules })
 }

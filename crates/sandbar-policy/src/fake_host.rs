@@ -35,6 +35,7 @@ pub(crate) fn request(cwd: &str) -> RunRequest {
         git: GitMode::Commit,
         caches: crate::CacheMode::CopyOnWrite,
         executor: crate::ExecutorWish::Any,
+        give_up: Vec::new(),
         search: vec![],
         env: vec![],
         git_env: vec![],

@@ -5,7 +5,7 @@ use std::fmt;
 use sandbar_proto::{AbsPath, ByteString, Limit};
 use serde::Serialize;
 
-use crate::{LimitObstacle, Origin};
+use crate::{GiveUp, LimitObstacle, Nature, Origin};
 
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,34 @@ pub enum CompileError {
     NoBwrap {
         /// The first one that was found and passed over.
         passed_over: Option<AbsPath>,
+    },
+    /// The kernel's Landlock is too old to be a sandbox alone.
+    #[error(
+        "this kernel's Landlock is of ABI {found}; alone it is a sandbox from {needed} on, which keeps signals in"
+    )]
+    LandlockAbi {
+        /// What the kernel has; 0 for none.
+        found: u32,
+        /// What is needed.
+        needed: u32,
+    },
+    /// Landlock alone can't take away what it grants around it.
+    #[error("landlock alone cannot keep {} {} below the writable {} ({by})", path.to_display(), kept_words(*wanted), writable.to_display())]
+    LandlockCannot {
+        /// The place.
+        path: AbsPath,
+        /// What it is to be.
+        wanted: Nature,
+        /// The writable place around it.
+        writable: AbsPath,
+        /// Who wants it.
+        by: Origin,
+    },
+    /// Landlock alone names everything beside what it hides, and here that is too much.
+    #[error("landlock alone cannot hide anything in {}: it holds too many names", path.to_display())]
+    LandlockTooMany {
+        /// The directory.
+        path: AbsPath,
     },
     /// A path of a flag cannot be used.
     #[error("{flag} {} {problem}", path.to_display())]
@@ -145,6 +173,14 @@ fn passed_over_words(path: Option<&AbsPath>) -> String {
         .unwrap_or_default()
 }
 
+fn kept_words(wanted: Nature) -> &'static str {
+    match wanted {
+        Nature::Reserved => "missing",
+        Nature::Read | Nature::Write | Nature::Cache | Nature::Processes | Nature::Devices => "read-only",
+        Nature::Hidden | Nature::Private | Nature::Sealed => "hidden",
+    }
+}
+
 /// What would be opened by making a directory writable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -229,6 +265,18 @@ pub enum Note {
     },
     /// The kernel has no Landlock.
     NoLandlock,
+    /// There is no namespace around the run.
+    ByLandlockAlone {
+        /// Whether it has the host's network.
+        network: bool,
+    },
+    /// Something that the profile would hold was given up by its name, for these paths.
+    GivenUp {
+        /// What.
+        what: GiveUp,
+        /// What a command can change now.
+        paths: Vec<AbsPath>,
+    },
     /// Commits will not work here.
     GitReadOnly {
         /// The `.git`.
@@ -299,7 +347,8 @@ impl Note {
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {
-            Self::CommondirOpen { .. }
+            Self::GivenUp { .. }
+            | Self::CommondirOpen { .. }
             | Self::SubmodulesUnknown { .. }
             | Self::SubmoduleOpen { .. }
             | Self::ConfiguredOpen { .. }
@@ -311,6 +360,7 @@ impl Note {
             | Self::RunsAs { .. }
             | Self::OwnerNotMapped { .. }
             | Self::NoLandlock
+            | Self::ByLandlockAlone { .. }
             | Self::GitReadOnly { .. }
             | Self::HostTemporaryVisible { .. }
             | Self::ProgramHidden { .. } => false,
@@ -346,6 +396,18 @@ impl fmt::Display for Note {
                 owner_of.to_display()
             ),
             Self::NoLandlock => f.write_str("this kernel has no Landlock; mounts and seccomp hold alone"),
+            Self::ByLandlockAlone { network } => write!(
+                f,
+                "made by Landlock and seccomp alone: temporary files go to $TMPDIR, since /tmp and /dev/shm are the \
+                 host's, and there are no unix sockets{}; caches are read-only",
+                if *network { "" } else { ", no loopback" }
+            ),
+            Self::GivenUp { what, paths } => write!(
+                f,
+                "{} given up: a command can change {}; look at them before you use git or an agent there",
+                what.name(),
+                paths.iter().map(|path| path.to_display()).collect::<Vec<_>>().join(", ")
+            ),
             Self::GitReadOnly { git, because } => {
                 write!(f, "commits are blocked: {} was not opened because {because}", git.to_display())
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sandbar_exec::server::AllowedHost;
-use sandbar_policy::{ExecutorWish, Glob, Profile};
+use sandbar_policy::{ExecutorWish, GiveUp, Glob, Profile};
 use sandbar_proto::{ByteString, EnvVar, Limit, Limits, NetworkMode};
 
 use crate::render::Problem;
@@ -77,9 +77,12 @@ pub(crate) struct SandboxArgs {
         hide_possible_values = true
     )]
     pub(crate) git: Git,
-    /// Made by sandbar (native) or the system's bubblewrap
-    #[arg(long = "sandbox", value_enum, value_name = "native|bwrap", hide_possible_values = true)]
+    /// Made by sandbar (native), the system's bubblewrap, or Landlock without namespaces
+    #[arg(long = "sandbox", value_enum, value_name = "native|bwrap|landlock", hide_possible_values = true)]
     pub(crate) executor: Option<Executor>,
+    /// What landlock may go without: protected-names (.git/config, hooks, .claude and their like); repeatable
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
+    pub(crate) give_up: Vec<GivenUp>,
     /// Working directory, instead of the current one
     #[arg(short = 'C', long = "cwd", value_name = "DIR", value_parser = values::path())]
     pub(crate) cwd: Option<OsString>,
@@ -89,6 +92,12 @@ pub(crate) struct SandboxArgs {
 pub(crate) enum Executor {
     Native,
     Bwrap,
+    Landlock,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum GivenUp {
+    ProtectedNames,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -491,7 +500,16 @@ impl SandboxArgs {
             None => ExecutorWish::Any,
             Some(Executor::Native) => ExecutorWish::Native,
             Some(Executor::Bwrap) => ExecutorWish::Bwrap,
+            Some(Executor::Landlock) => ExecutorWish::Landlock,
         }
+    }
+
+    /// What it may go on without.
+    pub(crate) fn give_up(&self) -> Vec<GiveUp> {
+        let named = self.give_up.iter().map(|what| match what {
+            GivenUp::ProtectedNames => GiveUp::ProtectedNames,
+        });
+        named.collect()
     }
 
     /// The network that was chosen.

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sandbar_exec::facts::PlanError;
-use sandbar_policy::{CacheMode, CompileError, Compiled, GitMode, PathProblem, Profile, RunRequest};
+use sandbar_policy::{CacheMode, CompileError, Compiled, GitMode, Origin, PathProblem, Profile, RunRequest};
 use sandbar_proto::{
     AbsPath, AfterLeader, ByteString, CgroupObstacle, Lifetime, LimitFacts, Limits, OutputMode,
     ProcessAttributes, StdinMode, Stdio,
@@ -46,6 +46,7 @@ pub(crate) fn request(args: &SandboxArgs, directories: &Directories) -> Result<R
         },
         caches: CacheMode::CopyOnWrite,
         executor: args.executor(),
+        give_up: args.give_up(),
         search: search_path(),
         env: Vec::new(),
         git_env: environment::of_git(std::env::vars_os()),
@@ -149,6 +150,20 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
             Some("change to another folder, or reopen this one with --allow-read")
         }
         CompileError::NoBwrap { .. } => Some("install bubblewrap, or leave --sandbox bwrap out"),
+        CompileError::LandlockAbi { .. } => {
+            Some("use a kernel from 6.12 on, or allow namespaces: `sandbar doctor` says what forbids them")
+        }
+        CompileError::LandlockCannot { by: Origin::Protected(_), .. } => Some(
+            "run with -p read-only, or give that protection up by its name: --give-up protected-names; where \
+             namespaces are allowed nothing has to be given up",
+        ),
+        CompileError::LandlockCannot { .. } => Some(
+            "run with -p read-only, make the folders beside it writable instead, or open it with --allow-write or \
+             --allow-read; where namespaces are allowed nothing has to be given up",
+        ),
+        CompileError::LandlockTooMany { .. } => {
+            Some("move what is secret out of it, or the rest into folders")
+        }
         CompileError::Allowed { problem: PathProblem::Missing, .. } => {
             Some("create it first, or correct the path")
         }

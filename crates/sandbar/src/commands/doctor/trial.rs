@@ -197,6 +197,7 @@ fn plan(directories: &Directories, executor: cli::Executor) -> Result<LaunchPlan
         net: None,
         git: Git::Commit,
         executor: Some(executor),
+        give_up: Vec::new(),
         cwd: Some("/".into()),
     };
     let env = environment::resolve(&EnvArgs::default(), profile, profile.network(), None);
