@@ -143,7 +143,11 @@ impl<'a> Builder<'a> {
     fn place(&mut self, index: usize) -> Result<(), CompileError> {
         let place = self.places[index];
         match place.nature {
-            Nature::Write => self.rule(&place.path, LandlockAccess::Write),
+            Nature::Write => {
+                if self.around(index).is_none_or(|around| around.nature != Nature::Write) {
+                    self.rule(&place.path, LandlockAccess::Write);
+                }
+            }
             Nature::Devices => {
                 for name in DEVICES {
                     self.rule(&below(&place.path, name), LandlockAccess::Device);
@@ -221,3 +225,5 @@ pub(crate) fn note(network: NetworkMode) -> Note {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod view;
