@@ -10,6 +10,8 @@ use sandbar_proto::{
     ProcessAttributes, StdinMode, Stdio,
 };
 
+use sandbar_sandbox::facts::FactsError;
+
 use crate::cli::{Git, SandboxArgs};
 use crate::dirs::Directories;
 use crate::render::Problem;
@@ -125,12 +127,16 @@ fn abs_path(flag: &str, path: &Path) -> Result<AbsPath, Problem> {
     })
 }
 
+/// What to do on WSL 1.
+pub(crate) const WSL2: &str = "change to WSL 2 (`wsl --set-version <distribution> 2`)";
+
 /// A plan that can't be made, for people.
 pub(crate) fn problem(error: &PlanError, profile: Profile) -> Problem {
     let problem = Problem::new(format!("could not plan the run: {error}"))
         .at(format!("profile {profile}"))
         .status(exit::CANNOT_RUN);
     match error {
+        PlanError::Facts(FactsError::Wsl1) => problem.at("/proc/version").advise(WSL2),
         PlanError::Facts(_) | PlanError::Endless => problem,
         PlanError::Policy(error) => match policy_advice(error) {
             Some(advice) => problem.advise(advice),

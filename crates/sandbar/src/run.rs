@@ -213,7 +213,7 @@ async fn start(
             note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
         }
         Told::ByBwrap => note(
-            "only the system's bubblewrap may make namespaces here, so it makes this sandbox; caches are \
+            "sandbar may not make namespaces here, so the system's bubblewrap is to make this sandbox; caches are \
              read-only in it.",
         ),
         Told::ByLandlock(notes) => {

@@ -10,6 +10,8 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::super::sys::{Change, change};
+
 /// How deep a removal goes before it moves what is there up to the top: bounds the stack and open descriptors.
 const DEEPEST: usize = 32;
 
@@ -68,8 +70,10 @@ fn open(at: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::openat(at, name, flags, Mode::empty()) {
         Err(Errno::ACCESS) => {
-            // Its owner took the right away; it is not followed, because it is a directory of this user or fails.
-            rustix::fs::chmodat(at, name, Mode::RWXU, AtFlags::SYMLINK_NOFOLLOW)?;
+            // The command took the right away. What is opened here is what gets it back, whatever has the name by then.
+            let place = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let place = rustix::fs::openat(at, name, place, Mode::empty())?;
+            change(place.as_fd(), Change::Mode(0o700))?;
             rustix::fs::openat(at, name, flags, Mode::empty())
         }
         other => other,
