@@ -15,6 +15,7 @@ const OWN_PROGRAMS: &str = "programs that run from memory have no more rights th
 const DESCRIPTIONS: &str = "descriptions of this user's keys are listed, their values are not";
 const BWRAPS_DEVICES: &str = "bubblewrap can't make a device read-only without making it useless";
 const ROOT_BY_BWRAP: When = When::Both(&When::Root, &When::Bwrap);
+const NOBODY_ASKS: &str = "there the filter asks nobody, so there is no answer to take";
 const ONE_PROC: &str = "without a pid namespace there is one /proc, and Landlock grants all of it or nothing";
 const ROOT_BY_LANDLOCK: When = When::Both(&When::Root, &When::Landlock);
 const KERNEL: Control = Open("it depends on how the kernel was built");
@@ -216,5 +217,7 @@ pub(super) const KERNEL_CALLS: &[Attempt] = &[
     attempt("kernel", "weaken-memory", "make all readable memory executable", kernel::weaken_memory),
     attempt("kernel", "ports", "take a port of the machine", kernel::ports).control(KERNEL),
     attempt("filter", "unknown-call", "make a call that no kernel has", kernel::unknown_call).control(NOT_HERE),
+    attempt("filter", "asking-filter", "install a filter whose questions the command answers itself", kernel::asking_filter)
+        .accepted(&[(When::Landlock, Stopped), (When::Always, Allowed(NOBODY_ASKS))]),
     attempt("filter", "second-filter", "take our filter away by one that allows everything", kernel::second_filter),
 ];

@@ -63,11 +63,10 @@ fn a_secret_that_a_person_names_is_granted_and_its_neighbours_are_not() {
 
 #[test]
 fn what_has_to_stay_as_it_is_in_a_writable_folder_is_refused_by_its_name() {
-    let refused = |host: &FakeHost, asked: &RunRequest| match host.try_compile(asked).unwrap_err() {
-        CompileError::LandlockCannot { path, wanted, writable, .. } => {
-            (path.to_display(), wanted, writable.to_display())
-        }
-        other => panic!("{other}"),
+    let refused = |host: &FakeHost, asked: &RunRequest| {
+        let error = host.try_compile(asked).unwrap_err();
+        let CompileError::LandlockCannot { path, wanted, writable, .. } = error else { panic!("{error}") };
+        (path.to_display(), wanted, writable.to_display())
     };
     let workspace = by_landlock(Profile::Workspace);
     let at = |name: &str| format!("{WORK}/{name}");

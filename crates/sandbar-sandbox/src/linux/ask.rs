@@ -7,7 +7,6 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -339,7 +338,7 @@ fn signed(value: u64) -> i32 {
     low(value).cast_signed()
 }
 
-const _: () = assert!(size_of::<MaybeUninit<libc::timespec>>() == 16, "times are two words");
+const _: () = assert!(size_of::<libc::timespec>() == 16, "times are two words");
 
 #[cfg(test)]
 mod tests {

@@ -76,7 +76,9 @@ pub(super) fn run(launch: &mut Launch) -> ! {
             let watch = launch.watch.take();
             let holder = Holder { leader, leader_waited: false, children, terminal, answerer, watch, launch };
             let code = holder.hold();
-            temporary.map(Temporary::remove);
+            if let Some(temporary) = temporary {
+                temporary.remove();
+            }
             exit(code)
         }
         Err(failure) => give_up(failure),
@@ -158,7 +160,9 @@ fn set_up(launch: &mut Launch) -> Result<Started, SetupFailure> {
     let (leader, answerer) = match started {
         Ok(started) => started,
         Err(failure) => {
-            temporary.map(Temporary::remove);
+            if let Some(temporary) = temporary {
+                temporary.remove();
+            }
             return Err(failure);
         }
     };

@@ -149,7 +149,7 @@ mod tests {
         std::fs::write(own.join(&deep).join("file"), "").unwrap();
         std::fs::create_dir(own.join("closed")).unwrap();
         std::fs::write(own.join("closed/file"), "").unwrap();
-        std::fs::set_permissions(own.join("closed"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(own.join("closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
         made.remove();
         assert_eq!(std::fs::read_dir(&store).unwrap().count(), 0);
         assert!(outside.join("kept").exists());
