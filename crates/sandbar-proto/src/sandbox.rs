@@ -312,8 +312,8 @@ pub enum Verdict {
     Errno(u16),
     /// The process dies by SIGSYS.
     Kill,
-    /// The holder looks at it and carries it out, or fails it: for changes to a file's mode, times and owner where no
-    /// mount forbids them. Without a holder that listens the call fails with ENOSYS.
+    /// The holder looks at it and carries it out, or fails it: for changes to a file's mode, times and owner, and
+    /// watches, where no mount forbids them. Without a holder that listens the call fails with ENOSYS.
     Ask,
 }
 

@@ -205,6 +205,34 @@ print(int(os.lstat('link').st_mtime))
 }
 
 #[test]
+fn folders_are_watched_where_they_may_be_read_and_no_others() {
+    let home = need!(landlock(&["python3"]));
+    fs::create_dir_all(home.user_home().join(".ssh")).unwrap();
+    let code = r#"
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def watch(path):
+    watcher = libc.inotify_init1(0)
+    added = libc.inotify_add_watch(watcher, path.encode(), 0x100)
+    print(added if added > 0 else os.strerror(ctypes.get_errno()))
+    return watcher
+home = os.environ['HOME']
+watch(home + '/.ssh')
+watch('/etc')
+print(libc.inotify_add_watch(0, b'.', 0x100))
+own = watch(os.environ['TMPDIR'])
+open(os.environ['TMPDIR'] + '/made', 'w').close()
+print(b'made' in os.read(own, 4096))
+"#;
+    let mut run = command(&home, &["-p", "read-only"], &["python3", "-I", "-S", "-c", code]);
+    let out = finish(&mut run).ok();
+    let lines: Vec<&str> = out.lines().collect();
+    // Whether /etc holds something hidden depends on the host.
+    assert!(lines[1] == "1" || lines[1] == "Permission denied", "{out}");
+    assert_eq!([lines[0], lines[2], lines[3], lines[4]], ["Permission denied", "-1", "1", "True"]);
+}
+
+#[test]
 fn many_threads_and_processes_may_ask_at_once() {
     let home = need!(landlock(&[]));
     let script = "for i in $(seq 20); do (for j in $(seq 20); do f=f$i-$j; : > $f; chmod 640 $f; touch -d @9 $f; done) & \

@@ -2,7 +2,8 @@
 //!
 //! Stricter than the usual filter, of which it is made. Landlock decides about paths, signals and TCP; everything else of
 //! the host that a call can reach is this filter's: sockets of every other kind, System V and POSIX IPC, scheduling and
-//! limits of other processes, and changes to modes, times and owners, about which Landlock says nothing. Those are
+//! limits of other processes, and changes to modes, times and owners and watches on files, about which Landlock says
+//! nothing. Those are
 //! answered by the holder ([`Verdict::Ask`]), which carries them out below writable places and nowhere else: programs
 //! that build need chmod(2) and utimensat(2), and a filter sees no paths.
 
@@ -31,8 +32,18 @@ const IOPRIO_WHO_PROCESS: u32 = 1;
 const ABOUT_A_PROCESS: [&str; 5] =
     ["prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler"];
 
-const TIMES_AND_OWNERS: [&str; 8] =
-    ["chown", "fchown", "fchownat", "lchown", "futimesat", "utime", "utimensat", "utimes"];
+/// What the holder is asked about besides modes: times, owners, and watches, which tell the names in a folder.
+const ASKED: [&str; 9] = [
+    "chown",
+    "fchown",
+    "fchownat",
+    "lchown",
+    "futimesat",
+    "inotify_add_watch",
+    "utime",
+    "utimensat",
+    "utimes",
+];
 
 /// A file system's own flags and attributes: nobody who builds needs them, and their values lie in memory.
 const ATTRIBUTES: [&str; 9] = [
@@ -73,7 +84,7 @@ fn rules(network: NetworkMode) -> Vec<SyscallRule> {
     };
     let mut rules: Vec<SyscallRule> = IPC.iter().map(refused).collect();
     rules.extend(ABOUT_A_PROCESS.iter().map(itself));
-    rules.extend(TIMES_AND_OWNERS.iter().map(asked));
+    rules.extend(ASKED.iter().map(asked));
     rules.extend(ATTRIBUTES.iter().map(unsupported));
     rules.extend([mode("chmod", 1), mode("fchmod", 1), mode("fchmodat", 2), mode("fchmodat2", 2)]);
     rules.extend([own("setpriority", PRIO_PROCESS), own("ioprio_set", IOPRIO_WHO_PROCESS)]);

@@ -1,8 +1,9 @@
-//! Changes to a file's mode, times and owner, which a filter asks the holder for where no mount forbids them.
+//! Changes to a file's mode, times and owner, and watches on files, which a filter asks the holder for where no mount
+//! forbids them.
 //!
 //! Landlock says nothing about them, a filter sees only numbers, and programs that build need them. So the holder, which
 //! has no more rights than the command, opens the file that is meant, looks where it lies, and makes the change itself if
-//! that is below a place which the command may write. What it looked at is what it changes: the descriptor, not the name,
+//! that is below a place which the command may write; a watch, which tells names, if it may read there. What it looked at is what it changes: the descriptor, not the name,
 //! and the arguments as it read them. It never tells the kernel to go on with a call whose memory the command can change.
 
 use std::ffi::{CStr, CString};
@@ -36,9 +37,10 @@ enum Call {
     Utimes,
     Futimesat,
     Utimensat,
+    InotifyAddWatch,
 }
 
-const CALLS: [(&str, Call); 12] = [
+const CALLS: [(&str, Call); 13] = [
     ("chmod", Call::Chmod),
     ("fchmod", Call::Fchmod),
     ("fchmodat", Call::Fchmodat),
@@ -51,6 +53,7 @@ const CALLS: [(&str, Call); 12] = [
     ("utimes", Call::Utimes),
     ("futimesat", Call::Futimesat),
     ("utimensat", Call::Utimensat),
+    ("inotify_add_watch", Call::InotifyAddWatch),
 ];
 
 /// Which file is meant.
@@ -68,6 +71,8 @@ enum Change {
     Mode(u32),
     Owner(u32, u32),
     Times([libc::timespec; 2]),
+    /// Watched by this descriptor of the asker for these events.
+    Watch(i32, u32),
 }
 
 /// In what form times lie in memory.
@@ -82,18 +87,24 @@ enum Clock {
 pub(super) struct Answerer {
     listener: OwnedFd,
     calls: Vec<(i32, Call)>,
-    writable: Vec<CString>,
+    granted: Granted,
+}
+
+/// Places below which everything may be read, or written as well.
+#[derive(Default)]
+pub(super) struct Granted {
+    pub(super) readable: Vec<CString>,
+    pub(super) writable: Vec<CString>,
 }
 
 impl Answerer {
-    /// `writable` are the places below which a change is made.
-    pub(super) fn new(listener: OwnedFd, writable: Vec<CString>) -> Self {
+    pub(super) fn new(listener: OwnedFd, granted: Granted) -> Self {
         let number = |name| seccomp::number(name, Arch::native());
         let calls = CALLS
             .iter()
             .filter_map(|(name, call)| Some((i32::try_from(number(name)?).ok()?, *call)))
             .collect();
-        Self { listener, calls, writable }
+        Self { listener, calls, granted }
     }
 
     /// Becomes readable when there is a question.
@@ -106,12 +117,8 @@ impl Answerer {
         for _ in 0..AT_ONCE {
             // Nobody else takes a question away, so after poll(2) this does not wait; one whose asker died is ENOENT.
             let Ok(question) = notify::receive(self.fd()) else { return };
-            let errno = match self.carry_out(&question) {
-                Ok(()) => 0,
-                Err(errno) => errno.raw_os_error(),
-            };
             // Whoever died meanwhile needs no answer.
-            let _ = notify::answer(self.fd(), question.id, errno);
+            let _ = notify::answer(self.fd(), question.id, self.carry_out(&question));
             let mut polled = [rustix::event::PollFd::new(&self.listener, rustix::event::PollFlags::IN)];
             let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
             let more = rustix::event::poll(&mut polled, Some(&now)).is_ok_and(|count| count > 0);
@@ -121,24 +128,36 @@ impl Answerer {
         }
     }
 
-    fn carry_out(&self, question: &notify::Question) -> Result<(), Errno> {
+    /// Does what is asked, and returns what the call returns.
+    fn carry_out(&self, question: &notify::Question) -> Result<i32, Errno> {
         let (_, call) =
             self.calls.iter().find(|(number, _)| *number == question.number).ok_or(Errno::NOSYS)?;
         let asker = Asker::open(question)?;
         let (which, change) = asker.understand(*call, &question.args)?;
         let file = asker.file(which)?;
+        let watcher = if let Change::Watch(fd, _) = change { Some(asker.take(fd)?) } else { None };
         // Only now is it sure that everything above was read from whoever asked.
         notify::is_valid(self.fd(), question.id)?;
-        if !self.is_writable(file.as_fd())? {
-            return Err(Errno::PERM);
+        let path = rustix::fs::readlink(link_of(file.as_fd()), Vec::new())?;
+        let lies_in =
+            |places: &[CString]| places.iter().any(|root| is_below(path.as_bytes(), root.as_bytes()));
+        let changed = |change| {
+            if lies_in(&self.granted.writable) {
+                sys::change(file.as_fd(), change).map(|()| 0)
+            } else {
+                Err(Errno::PERM)
+            }
+        };
+        match (change, watcher) {
+            (Change::Mode(mode), _) => changed(sys::Change::Mode(mode)),
+            (Change::Owner(user, group), _) => changed(sys::Change::Owner(user, group)),
+            (Change::Times(times), _) => changed(sys::Change::Times(times)),
+            (Change::Watch(_, events), Some(watcher)) if lies_in(&self.granted.readable) => {
+                let link = CString::new(link_of(file.as_fd())).map_err(|_| Errno::INVAL)?;
+                sys::inotify_add_watch(watcher.as_fd(), &link, events & !libc::IN_DONT_FOLLOW)
+            }
+            (Change::Watch(..), _) => Err(Errno::ACCESS),
         }
-        sys::change(file.as_fd(), change.into())
-    }
-
-    /// Whether a file lies below a place that the command may write.
-    fn is_writable(&self, file: BorrowedFd<'_>) -> Result<bool, Errno> {
-        let path = rustix::fs::readlink(link_of(file), Vec::new())?;
-        Ok(self.writable.iter().any(|root| is_below(path.as_bytes(), root.as_bytes())))
     }
 }
 
@@ -149,16 +168,6 @@ fn is_below(path: &[u8], root: &[u8]) -> bool {
 fn link_of(file: BorrowedFd<'_>) -> String {
     use std::os::fd::AsRawFd as _;
     format!("/proc/self/fd/{}", file.as_raw_fd())
-}
-
-impl From<Change> for sys::Change {
-    fn from(change: Change) -> Self {
-        match change {
-            Change::Mode(mode) => Self::Mode(mode),
-            Change::Owner(user, group) => Self::Owner(user, group),
-            Change::Times(times) => Self::Times(times),
-        }
-    }
 }
 
 /// The thread that asked.
@@ -209,6 +218,11 @@ impl Asker {
                 (Which::Descriptor(signed(args[0])), times(2, Clock::Microseconds)?)
             }
             Call::Futimesat => (path(signed(args[0]), args[1], true, false), times(2, Clock::Microseconds)?),
+            Call::InotifyAddWatch => {
+                let events = low(args[2]);
+                let follow = events & libc::IN_DONT_FOLLOW == 0;
+                (path(libc::AT_FDCWD, args[1], follow, false), Change::Watch(signed(args[0]), events))
+            }
             Call::Utimensat if args[1] == 0 => {
                 (Which::Descriptor(signed(args[0])), times(2, Clock::Nanoseconds)?)
             }
@@ -311,6 +325,12 @@ impl Asker {
     fn descriptor(&self, fd: i32) -> Result<OwnedFd, Errno> {
         let name = CString::new(format!("fd/{fd}")).map_err(|_| Errno::BADF)?;
         self.own(&name).map_err(|errno| if errno == Errno::NOENT { Errno::BADF } else { errno })
+    }
+
+    /// A descriptor of the asker itself, not another one of the same file.
+    fn take(&self, fd: i32) -> Result<OwnedFd, Errno> {
+        let thread = i32::try_from(self.id).map_err(|_| Errno::SRCH)?;
+        sys::take_descriptor(thread, fd)
     }
 
     fn own(&self, name: &CStr) -> Result<OwnedFd, Errno> {

@@ -184,8 +184,8 @@ fn start_leader(
     let leader = launch.command.start(&mut launch.stack, terminal, cgroup, domain.as_mut())?;
     let listener = domain.map(alone::Domain::into_listener).transpose()?;
     let landlock = launch.walls.as_ref().and_then(|walls| walls.landlock.as_ref());
-    let writable = || landlock.map(landlock::Prepared::writable).unwrap_or_default();
-    Ok((leader, listener.map(|listener| Answerer::new(listener, writable()))))
+    let granted = || landlock.map(landlock::Prepared::granted).unwrap_or_default();
+    Ok((leader, listener.map(|listener| Answerer::new(listener, granted()))))
 }
 
 /// Puts the streams on 0, 1, 2 and the channel on 3, and closes everything else that the keeper had open.

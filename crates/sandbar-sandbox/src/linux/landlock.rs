@@ -11,6 +11,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sandbar_proto::{FileIdentity, LandlockAccess};
 
+use super::ask::Granted;
 use super::mounts::is_same_file;
 use super::sys::landlock::{RulesetAttr, allow, create, restrict_self};
 use crate::report::{SetupFailure, Step};
@@ -125,10 +126,16 @@ impl Prepared {
 }
 
 impl Prepared {
-    /// The places below which everything may be written.
-    pub(super) fn writable(&self) -> Vec<CString> {
-        let rules = self.rules.iter().filter(|rule| rule.access == LandlockAccess::Write);
-        rules.map(|rule| rule.path.clone()).collect()
+    /// The places below which everything may be read, or written as well.
+    pub(super) fn granted(&self) -> Granted {
+        let paths = |wanted: fn(LandlockAccess) -> bool| {
+            let rules = self.rules.iter().filter(|rule| wanted(rule.access));
+            rules.map(|rule| rule.path.clone()).collect()
+        };
+        Granted {
+            readable: paths(|access| access != LandlockAccess::Device),
+            writable: paths(|access| access == LandlockAccess::Write),
+        }
     }
 }
 

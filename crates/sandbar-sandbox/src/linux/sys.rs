@@ -11,7 +11,7 @@ use rustix::io::Errno;
 /// Turns a libc return value into a result. Must follow the call directly: it reads `errno`.
 mod change;
 pub(super) mod notify;
-pub(super) use change::{Change, change};
+pub(super) use change::{Change, change, inotify_add_watch, take_descriptor};
 
 fn check(value: c_long) -> Result<c_long, Errno> {
     if value == -1 {

@@ -1,6 +1,8 @@
-//! Changes to what a file is, through a descriptor that was opened for nothing else (O_PATH).
+//! Changes to what a file is, through a descriptor that was opened for nothing else (O_PATH), and watches in the name of
+//! another process.
 
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -38,4 +40,35 @@ pub(in super::super) fn change(file: BorrowedFd<'_>, change: Change) -> Result<(
         }
     };
     check(value).map(drop)
+}
+
+/// A copy of a descriptor of the thread `thread`, pidfd_getfd(2). Asked of a thread by itself, since Linux 6.9.
+///
+/// # Errors
+/// The kernel's: EBADF for none, EPERM for a thread that may not be looked into.
+pub(in super::super) fn take_descriptor(thread: i32, fd: i32) -> Result<OwnedFd, Errno> {
+    const PIDFD_THREAD: i32 = libc::O_EXCL;
+    // SAFETY: passes integers only.
+    let handle = check(unsafe { libc::syscall(libc::SYS_pidfd_open, thread, PIDFD_THREAD) })?;
+    // SAFETY: the kernel returned a new descriptor that nobody else owns.
+    let handle = unsafe { OwnedFd::from_raw_fd(i32::try_from(handle).map_err(|_| Errno::OVERFLOW)?) };
+    // SAFETY: passes integers only.
+    let taken = check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, handle.as_raw_fd(), fd, 0) })?;
+    // SAFETY: the kernel returned a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(i32::try_from(taken).map_err(|_| Errno::OVERFLOW)?) })
+}
+
+/// inotify_add_watch(2).
+///
+/// # Errors
+/// The kernel's.
+pub(in super::super) fn inotify_add_watch(
+    watcher: BorrowedFd<'_>,
+    path: &CStr,
+    events: u32,
+) -> Result<i32, Errno> {
+    // SAFETY: the path is a live string.
+    let watch =
+        check(i64::from(unsafe { libc::inotify_add_watch(watcher.as_raw_fd(), path.as_ptr(), events) }))?;
+    i32::try_from(watch).map_err(|_| Errno::OVERFLOW)
 }

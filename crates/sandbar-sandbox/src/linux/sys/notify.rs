@@ -60,12 +60,20 @@ pub(in super::super) fn receive(listener: BorrowedFd<'_>) -> Result<Question, Er
     Ok(Question { id, pid, number, args })
 }
 
-/// Answers a question: the call returns 0, or fails with `errno`.
+/// Answers a question with what the call returns.
 ///
 /// # Errors
 /// ENOENT if whoever asked is gone.
-pub(in super::super) fn answer(listener: BorrowedFd<'_>, id: u64, errno: i32) -> Result<(), Errno> {
-    let response = Response { id, value: 0, error: -errno, flags: 0 };
+pub(in super::super) fn answer(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    answer: Result<i32, Errno>,
+) -> Result<(), Errno> {
+    let (value, error) = match answer {
+        Ok(value) => (i64::from(value), 0),
+        Err(errno) => (0, -errno.raw_os_error()),
+    };
+    let response = Response { id, value, error, flags: 0 };
     // SAFETY: the kernel reads a structure of the size that the request names, and this one has it.
     check(i64::from(unsafe { libc::ioctl(listener.as_raw_fd(), SEND as _, &raw const response) })).map(drop)
 }
