@@ -77,11 +77,11 @@ pub(crate) struct SandboxArgs {
         hide_possible_values = true
     )]
     pub(crate) git: Git,
-    /// Made by sandbar (native), the system's bubblewrap, or Landlock without namespaces
-    #[arg(long = "sandbox", value_enum, value_name = "native|bwrap|landlock", hide_possible_values = true)]
+    /// Made by sandbar (native), the system's bwrap, or landlock alone
+    #[arg(long = "sandbox", value_enum, value_name = "EXECUTOR", hide_possible_values = true)]
     pub(crate) executor: Option<Executor>,
-    /// What landlock may go without: protected-names (.git/config, hooks, .claude and their like); repeatable
-    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
+    /// What landlock may go without: protected-names (.git/config, hooks, .claude); repeatable
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true, hide_short_help = true)]
     pub(crate) give_up: Vec<GivenUp>,
     /// Working directory, instead of the current one
     #[arg(short = 'C', long = "cwd", value_name = "DIR", value_parser = values::path())]

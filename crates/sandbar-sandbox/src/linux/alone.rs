@@ -36,6 +36,8 @@ impl Domain {
     /// # Errors
     /// [`Step::Landlock`], [`Step::Seccomp`].
     pub(super) fn enter(&mut self) -> Result<(), SetupFailure> {
+        // If the holder is killed nobody ends the tree; this at least takes the leader along.
+        sys::set_parent_death_signal(libc::SIGKILL).map_err(fail(Step::Privileges))?;
         landlock::enter(&self.ruleset)?;
         let (filter, length) = self.filter.as_sock_fprog_parts();
         // SAFETY: the compiled program is live and laid out as the kernel's instructions.

@@ -167,7 +167,7 @@ fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
         }
         Step::Proc => start(format!("a fresh /proc can't be mounted: {text}"))
             .at("mount of procfs in a new pid namespace")
-            .advise("this container hides parts of /proc; start it with an unmasked /proc"),
+            .advise("this container hides parts of /proc; start it with an unmasked /proc, or run with --sandbox landlock"),
         Step::Bwrap => start(format!(
             "bubblewrap made no sandbox: {}",
             escape::escape(failure.detail.as_bytes(), Layout::OneLine)
