@@ -373,6 +373,29 @@ fn make_and_a_compiler_build_a_program_that_runs() {
 }
 
 #[test]
+fn cargo_builds_and_tests_a_package() {
+    let home = need!(landlock(&["gcc"]));
+    let cargo = need!(std::env::var_os("CARGO").map(PathBuf::from).ok_or("cargo did not start this test"));
+    let tools = cargo.parent().unwrap();
+    home.write(
+        "Cargo.toml",
+        "[package]\nname = \"app\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[workspace]\n",
+    );
+    home.write("src/main.rs", "fn main() { println!(\"{}\", std::env::args().count()); }\n");
+    home.write(
+        "tests/it.rs",
+        "#[test] fn it() { std::fs::write(std::env::temp_dir().join(\"x\"), \"y\").unwrap(); }\n",
+    );
+    let script = "cargo build -q --offline && target/debug/app one && cargo test -q --offline 2>&1 | grep -c 'ok. 1 passed'; \
+                  cargo build --offline 2>&1 | grep -c Compiling";
+    let mut run = command(&home, &GIVE_UP, &["sh", "-c", script]);
+    run.env("PATH", format!("{}:{}", tools.display(), sandbar_testkit::PATH))
+        .env("RUSTC", tools.join("rustc"));
+    let finished = finish(&mut run);
+    assert_eq!(finished.out(), "2\n1\n0\n", "{}", finished.err());
+}
+
+#[test]
 fn python_runs_programs_threads_tests_and_virtual_environments() {
     let home = need!(landlock(&["python3"]));
     home.write(
