@@ -80,6 +80,21 @@ pub(super) fn prepare(
         return Err(fail(Step::Plan)(Errno::INVAL));
     };
     let temporary = Temporary::make(place).map_err(fail(Step::Temporary))?;
+    match prepare_domain(landlock, walls.filter.clone(), cwd, terminal) {
+        Ok((domain, terminal)) => Ok(Prepared { domain, terminal, temporary }),
+        Err(failure) => {
+            temporary.remove();
+            Err(failure)
+        }
+    }
+}
+
+fn prepare_domain(
+    landlock: &landlock::Prepared,
+    filter: Program,
+    cwd: &super::Place,
+    terminal: Option<&Wanted>,
+) -> Result<(Domain, Option<OwnedFd>), SetupFailure> {
     // Opened with the caller's rights: there may be directories on the way that only those lead through.
     let ruleset = landlock.build()?;
     match sys::forbid_capabilities() {
@@ -94,6 +109,5 @@ pub(super) fn prepare(
     if let Some(terminal) = &terminal {
         landlock::allow_terminal(&ruleset, terminal.as_fd(), landlock.abi)?;
     }
-    let domain = Domain { ruleset, filter: walls.filter.clone(), listener: None };
-    Ok(Prepared { domain, terminal, temporary })
+    Ok((Domain { ruleset, filter, listener: None }, terminal))
 }
