@@ -62,6 +62,8 @@ pub enum When {
     User,
     /// Where bubblewrap makes the sandbox.
     Bwrap,
+    /// Where Landlock and the filter hold alone.
+    Landlock,
     /// Where both hold.
     Both(&'static Self, &'static Self),
 }
@@ -73,6 +75,8 @@ pub enum Executor {
     Native,
     /// The system's bubblewrap, for Sandbar.
     Bwrap,
+    /// Landlock and the system-call filter alone. In a writable workspace protected names are given up.
+    Landlock,
 }
 
 /// The sandbox that attempts are made in.
@@ -97,6 +101,7 @@ impl When {
             Self::Root => setting.root,
             Self::User => !setting.root,
             Self::Bwrap => setting.executor == Executor::Bwrap,
+            Self::Landlock => setting.executor == Executor::Landlock,
             Self::Both(one, other) => one.holds(setting) && other.holds(setting),
         }
     }

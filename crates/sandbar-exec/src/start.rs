@@ -1,7 +1,7 @@
 //! Starting a request: plans it again when the world changed between plan and start.
 
 use sandbar_keeper::protocol::{StartFailure, StartStep};
-use sandbar_policy::{CacheMode, Compiled, ExecutorWish, RunRequest};
+use sandbar_policy::{CacheMode, Compiled, ExecutorWish, Note, RunRequest};
 use sandbar_proto::LimitFacts;
 use sandbar_sandbox::report::Step;
 
@@ -27,11 +27,31 @@ pub enum NotStarted<E> {
     /// It was not started.
     #[error(transparent)]
     Start(StartError),
+    /// Nobody may make namespaces here, and what is asked for can't be had without.
+    #[error("{error}; and without namespaces: {landlock}")]
+    NoExecutor {
+        /// Why there are no namespaces.
+        error: StartError,
+        /// Why Landlock alone is not enough.
+        landlock: PlanError,
+    },
+}
+
+/// Why what starts is not what was planned first.
+#[derive(Debug)]
+pub enum Told<'a> {
+    /// Caches can't be mounted copy-on-write.
+    WithoutCaches(&'a StartFailure),
+    /// Only bubblewrap may make namespaces.
+    ByBwrap,
+    /// Nobody may, so Landlock holds alone. This is what there is to say about that plan.
+    ByLandlock(&'a [Note]),
 }
 
 /// Starts the plan of `compiled`, or another one of `request` if the host changed in between. Where caches can't be
 /// mounted copy-on-write they are left read-only, which is stricter; where only the system's bubblewrap may make
-/// namespaces, it makes them. `told` hears why. `options` is asked for each attempt.
+/// namespaces, it makes them; where nobody may, Landlock holds alone what it can hold. `told` hears why. `options` is asked
+/// for each attempt.
 ///
 /// # Errors
 /// [`NotStarted`].
@@ -40,9 +60,12 @@ pub async fn start<E>(
     (mut request, limits): (RunRequest, &LimitFacts),
     mut compiled: Compiled,
     mut options: impl FnMut() -> Result<StartOptions, E>,
-    mut told: impl FnMut(&StartFailure),
+    mut told: impl FnMut(Told<'_>),
 ) -> Result<Box<dyn Process>, NotStarted<E>> {
     let mut changes = CHANGES;
+    let is_free = request.executor == ExecutorWish::Any;
+    // Why the native executor could not; what bubblewrap says after it is about bubblewrap.
+    let mut native = None;
     loop {
         let options = options().map_err(NotStarted::Options)?;
         let error = match processes.start(compiled.plan, options).await {
@@ -53,20 +76,51 @@ pub async fn start<E>(
         if changes > 0 && is_about_a_change(failure) {
             changes -= 1;
         } else if request.caches == CacheMode::CopyOnWrite && is_about_caches(failure) {
-            told(failure);
+            told(Told::WithoutCaches(failure));
             request.caches = CacheMode::Off;
-        } else if request.executor == ExecutorWish::Any && is_about_namespaces(failure) {
-            let by_bwrap = RunRequest { executor: ExecutorWish::Bwrap, ..request };
-            // Without one that can be trusted, the kernel's refusal is what there is to say.
-            let Ok(planned) = facts::plan(&by_bwrap, limits) else { return Err(NotStarted::Start(error)) };
-            told(failure);
-            (request, compiled) = (by_bwrap, planned);
+        } else if is_free && makes_no_namespaces(request.executor, failure) {
+            let reason = native.take().unwrap_or(error);
+            let stand_in = stand_in(&request, limits);
+            match stand_in {
+                Ok((next, planned)) => {
+                    told(if next.executor == ExecutorWish::Bwrap {
+                        Told::ByBwrap
+                    } else {
+                        Told::ByLandlock(&planned.notes)
+                    });
+                    (request, compiled, native) = (next, planned, Some(reason));
+                }
+                Err(landlock) => return Err(NotStarted::NoExecutor { error: reason, landlock }),
+            }
             continue;
         } else {
             return Err(NotStarted::Start(error));
         }
         compiled = facts::plan(&request, limits).map_err(NotStarted::Plan)?;
     }
+}
+
+/// Whether an executor failed because it may not make namespaces.
+fn makes_no_namespaces(executor: ExecutorWish, failure: &StartFailure) -> bool {
+    match executor {
+        ExecutorWish::Any => is_about_namespaces(failure),
+        ExecutorWish::Bwrap => failure.step.in_sandbox() == Some(Step::Bwrap),
+        ExecutorWish::Native | ExecutorWish::Landlock => false,
+    }
+}
+
+/// The plan for whoever comes after the executor of `request`: bubblewrap if there is one that can be trusted, then
+/// Landlock alone.
+fn stand_in(request: &RunRequest, limits: &LimitFacts) -> Result<(RunRequest, Compiled), PlanError> {
+    if request.executor == ExecutorWish::Any {
+        let by_bwrap = RunRequest { executor: ExecutorWish::Bwrap, ..request.clone() };
+        if let Ok(planned) = facts::plan(&by_bwrap, limits) {
+            return Ok((by_bwrap, planned));
+        }
+    }
+    let by_landlock = RunRequest { executor: ExecutorWish::Landlock, ..request.clone() };
+    let planned = facts::plan(&by_landlock, limits)?;
+    Ok((by_landlock, planned))
 }
 
 /// Whether a start failed because something on the host changed between plan and start.
@@ -80,7 +134,7 @@ fn is_about_a_change(failure: &StartFailure) -> bool {
 }
 
 /// Whether a start failed because this program may not make namespaces, or not use them.
-pub fn is_about_namespaces(failure: &StartFailure) -> bool {
+fn is_about_namespaces(failure: &StartFailure) -> bool {
     matches!(failure.step.in_sandbox(), Some(Step::Namespaces | Step::IdMap))
 }
 
@@ -94,7 +148,7 @@ mod tests {
     use std::sync::Mutex;
 
     use sandbar_keeper::protocol::ProcessState;
-    use sandbar_policy::{LaunchPlan, OwnDirectories};
+    use sandbar_policy::{LaunchPlan, OwnDirectories, Profile};
     use sandbar_proto::{AbsPath, Executor, RunId, Sandbox, Seq};
     use sandbar_testkit::need;
 
@@ -121,6 +175,7 @@ mod tests {
             self.asked.lock().unwrap().push(match sandbox.executor {
                 Executor::Native => "native",
                 Executor::Bwrap { .. } => "bwrap",
+                Executor::Landlock { .. } => "landlock",
             });
             let failure = failure(StartStep::Sandbox(self.step.name().to_owned()), 1);
             Box::pin(async { Err(StartError::Failed(failure)) })
@@ -169,11 +224,16 @@ mod tests {
         }
     }
 
-    /// Who was asked to make the sandbox, one after another, and how often somebody was told.
-    async fn asked(step: Step, executor: ExecutorWish, search: &[&str]) -> (Vec<&'static str>, usize) {
+    /// Who was asked to make the sandbox, one after another, how often somebody was told, and whether nobody could.
+    async fn asked(
+        step: Step,
+        executor: ExecutorWish,
+        search: &[&str],
+        profile: Profile,
+    ) -> (Vec<&'static str>, usize, bool) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("work")).unwrap();
-        let request = request(folder.path(), executor, search);
+        let request = RunRequest { profile, ..request(folder.path(), executor, search) };
         let compiled = facts::plan(&request, &LimitFacts::default()).unwrap();
         let keeper = Refusing { step, asked: Mutex::default() };
         let options = || {
@@ -188,8 +248,12 @@ mod tests {
         let mut told = 0;
         let limits = LimitFacts::default();
         let started = start(&keeper, (request, &limits), compiled, options, |_| told += 1).await;
-        assert!(matches!(started.map(drop), Err(NotStarted::Start(StartError::Failed(_)))));
-        (keeper.asked.into_inner().unwrap(), told)
+        let is_nobody = match started.map(drop) {
+            Err(NotStarted::Start(StartError::Failed(_))) => false,
+            Err(NotStarted::NoExecutor { error: StartError::Failed(_), .. }) => true,
+            other => panic!("{other:?}"),
+        };
+        (keeper.asked.into_inner().unwrap(), told, is_nobody)
     }
 
     #[tokio::test]
@@ -198,22 +262,39 @@ mod tests {
         let place = bwrap.parent().unwrap().to_str().unwrap();
         for step in [Step::Namespaces, Step::IdMap] {
             assert_eq!(
-                asked(step, ExecutorWish::Any, &[place]).await,
-                (vec!["native", "bwrap"], 1),
+                asked(step, ExecutorWish::Any, &[place], Profile::Workspace).await,
+                (vec!["native", "bwrap"], 1, false),
                 "{step}"
             );
         }
     }
 
     #[tokio::test]
-    async fn nobody_else_makes_it_when_that_is_not_wanted_does_not_help_or_nobody_is_there() {
+    async fn landlock_holds_alone_where_nobody_makes_namespaces_and_it_can() {
+        let abi = sandbar_sandbox::facts::landlock_abi();
+        need!(need::that(abi >= 6, "Landlock holds alone from ABI 6 on"));
+        let any = ExecutorWish::Any;
+        let alone = asked(Step::Namespaces, any, &[], Profile::ReadOnly).await;
+        assert_eq!(alone, (vec!["native", "landlock"], 1, false));
+        let cannot = asked(Step::Namespaces, any, &[], Profile::Workspace).await;
+        assert_eq!(cannot, (vec!["native"], 0, true));
         let bwrap = need!(need::program("bwrap"));
         let place = bwrap.parent().unwrap().to_str().unwrap();
-        let native = || (vec!["native"], 0);
-        assert_eq!(asked(Step::Namespaces, ExecutorWish::Native, &[place]).await, native());
-        assert_eq!(asked(Step::Namespaces, ExecutorWish::Any, &[]).await, native());
-        assert_eq!(asked(Step::Seccomp, ExecutorWish::Any, &[place]).await, native());
-        assert_eq!(asked(Step::Namespaces, ExecutorWish::Bwrap, &[place]).await, (vec!["bwrap"], 0));
+        // It fails at every step with that one, which is bubblewrap's.
+        let keeper = asked(Step::Bwrap, ExecutorWish::Any, &[place], Profile::ReadOnly).await;
+        assert_eq!(keeper, (vec!["native"], 0, false), "the native executor has no such step");
+    }
+
+    #[tokio::test]
+    async fn nobody_else_makes_it_when_that_is_not_wanted_or_does_not_help() {
+        let bwrap = need!(need::program("bwrap"));
+        let place = bwrap.parent().unwrap().to_str().unwrap();
+        let workspace = Profile::Workspace;
+        let native = || (vec!["native"], 0, false);
+        assert_eq!(asked(Step::Namespaces, ExecutorWish::Native, &[place], workspace).await, native());
+        assert_eq!(asked(Step::Seccomp, ExecutorWish::Any, &[place], workspace).await, native());
+        let by_bwrap = asked(Step::Namespaces, ExecutorWish::Bwrap, &[place], workspace).await;
+        assert_eq!(by_bwrap, (vec!["bwrap"], 0, false));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod sessions;
 mod spares;
 mod start;
 mod stdin;
+mod temporary;
 mod terminal;
 mod upgrade;
 

@@ -131,7 +131,7 @@ pub(crate) fn add(draft: &mut Draft<'_>, home: &AbsPath, env: &[EnvVar], private
         };
         match found {
             // Bubblewrap mounts nothing copy-on-write: an empty cache is one that tools work with.
-            Found::File(_) if draft.request.executor.is_bwrap() => {
+            Found::File(_) if draft.request.executor.is_stand_in() => {
                 if let (Some(variable), Some(private), false) = (cache.redirect, private, is_moved) {
                     redirect(draft, env, variable, &below(&below(private, REDIRECTED), cache.name));
                 }

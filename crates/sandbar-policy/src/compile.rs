@@ -6,8 +6,8 @@
 //! [`Step::MAX_ROUNDS`].
 
 use sandbar_proto::{
-    AbsPath, EnvVar, FactQuery, Facts, FileFact, FileKind, LandlockAccess, LandlockRule, LandlockSpec,
-    LaunchSpec, LinuxSandbox, NetworkMode, PinnedPath, Sandbox,
+    AbsPath, EnvVar, Executor, FactQuery, Facts, FileFact, FileKind, LandlockAccess, LandlockRule,
+    LandlockSpec, LaunchSpec, LinuxSandbox, NetworkMode, PinnedPath, Sandbox,
 };
 
 use crate::git::{self, Scope, WatchedIndex};
@@ -19,8 +19,8 @@ use crate::paths::below;
 use crate::reader::{Found, Reader};
 use crate::{
     Access, CompileError, Confinement, Entry, EntryPath, Note, Origin, PathProblem, Permissions,
-    ProcessCount, Profile, Reads, RunRequest, StricterBecause, caches, carve, executor, limits, lines, own,
-    secrets, syscalls, workspace,
+    ProcessCount, Profile, Reads, RunRequest, StricterBecause, caches, carve, executor, landlock, limits,
+    lines, own, secrets, syscalls, workspace,
 };
 
 /// Everything a keeper needs to start a process, made by policy and by nobody else.
@@ -131,6 +131,10 @@ fn launch(
 ) -> Result<LaunchPlan, CompileError> {
     let count = match &sandbox {
         Sandbox::None => ProcessCount::OfUser,
+        // It stands in the caller's user namespace, where the kernel counts all of the user's processes.
+        Sandbox::Linux(sandbox) if matches!(sandbox.executor, Executor::Landlock { .. }) => {
+            ProcessCount::OfUser
+        }
         Sandbox::Linux(sandbox) => {
             let host = reader.host();
             let uid = sandbox.identity.run_as.map_or(host.uid, |subject| subject.uid);
@@ -223,9 +227,12 @@ const NAME_RESOLUTION: Origin = Origin::Default("name resolution");
 /// Remakes temporary directories and hides those of host sockets. Returns the temporary ones.
 fn remake_directories(draft: &mut Draft<'_>) -> Vec<AbsPath> {
     let mut private = Vec::new();
+    // Without mounts nothing stands in their place; the run's own directory is elsewhere.
+    let has_mounts = !draft.request.executor.is_landlock();
     for name in ["/tmp", "/var/tmp"] {
-        let made = remake(draft, &below(&AbsPath::root(), name), GrantKind::Private, TEMPORARY);
-        private.extend(made);
+        let kind = if has_mounts { GrantKind::Private } else { GrantKind::Sealed };
+        let made = remake(draft, &below(&AbsPath::root(), name), kind, TEMPORARY);
+        private.extend(made.filter(|_| has_mounts));
     }
     let sockets = ["/run", "/var/run"].map(|name| below(&AbsPath::root(), name));
     for path in sockets.iter().chain(&draft.request.runtime_roots) {
@@ -458,6 +465,7 @@ fn finish(
     env: Vec<EnvVar>,
 ) -> Result<Compiled, CompileError> {
     let (request, reader) = (draft.request, draft.reader);
+    landlock::give_up(&mut draft);
     let mut grants = std::mem::take(&mut draft.grants);
     // A pattern counts as long as what it covers, and at equal length none wins, whoever says otherwise.
     grants.retain(|grant| grant.hides() || !draft.globs.iter().any(|(glob, _)| glob.matches(&grant.path)));
@@ -470,25 +478,47 @@ fn finish(
     };
     let mut arrangement = arrange(&settled, (shown, &draft.made), &store, reader)?;
     let network = request.network.unwrap_or(request.profile.network());
-    let places = arrangement.places(base_origin(request));
+    let mut places = arrangement.places(base_origin(request));
     let globs = arrangement.live(std::mem::take(&mut draft.globs));
+    if request.executor.is_landlock() {
+        landlock::refuse(request, &globs)?;
+        landlock::add_places(&mut places);
+    }
     let confinement = Confinement::new(places, network, cwd.pinned.path.clone(), request.limits);
     let confinement = confinement.with_globs(globs);
     let permissions = confinement.permissions();
     refuse_hidden_cwd(&settled, &permissions, &cwd.pinned.path)?;
     tell(&mut draft, &settled, &permissions);
-    let executor = executor::choose(request.executor, &request.search, reader, &settled)?;
-    let sandbox = LinuxSandbox {
-        executor,
-        identity: identity::identity(request, reader, subject),
-        network,
-        landlock: landlock(&mut draft, &mut arrangement),
-        mounts: arrangement.mounts,
-        caches: arrangement.caches,
-        placeholders: arrangement.placeholders,
-        placeholder_pool: Some(below(&cache, "placeholders")),
-        globs: confinement.globs().iter().map(|(glob, _)| glob.clone()).collect(),
-        seccomp: syscalls::command_filter(network, request.within),
+    let temporary = below(&cache, "temporary");
+    let executor = executor::choose(request.executor, &request.search, reader, &settled, &temporary)?;
+    let identity = identity::identity(request, reader, subject);
+    let sandbox = if request.executor.is_landlock() {
+        draft.notes.push(landlock::note(network));
+        LinuxSandbox {
+            executor,
+            identity,
+            network,
+            landlock: Some(landlock::spec(confinement.places(), reader)?),
+            mounts: Vec::new(),
+            caches: Vec::new(),
+            placeholders: Vec::new(),
+            placeholder_pool: None,
+            globs: Vec::new(),
+            seccomp: syscalls::filter_without_namespaces(network, request.within),
+        }
+    } else {
+        LinuxSandbox {
+            executor,
+            identity,
+            network,
+            landlock: landlock_layer(&mut draft, &mut arrangement),
+            mounts: arrangement.mounts,
+            caches: arrangement.caches,
+            placeholders: arrangement.placeholders,
+            placeholder_pool: Some(below(&cache, "placeholders")),
+            globs: confinement.globs().iter().map(|(glob, _)| glob.clone()).collect(),
+            seccomp: syscalls::command_filter(network, request.within),
+        }
     };
     let plan = launch(request, reader, &cwd.pinned, env, Sandbox::Linux(Box::new(sandbox)))?;
     let (notes, watched) = (unique(draft.notes), unique(draft.watched));
@@ -532,7 +562,7 @@ fn refuse_hidden_cwd(
     if is_named { Ok(()) } else { Err(hidden(&secret.origin)) }
 }
 
-fn landlock(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<LandlockSpec> {
+fn landlock_layer(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<LandlockSpec> {
     if draft.reader.host().landlock_abi == 0 {
         draft.notes.push(Note::NoLandlock);
         return None;
@@ -541,7 +571,8 @@ fn landlock(draft: &mut Draft<'_>, arrangement: &mut Arrangement) -> Option<Land
         draft.notes.push(Note::Nesting);
         return Some(LandlockSpec { min_abi: 1, rules: Vec::new(), scopes_only: true });
     }
-    let mut rules = vec![LandlockRule { path: AbsPath::root(), access: LandlockAccess::Read }];
+    let mut rules =
+        vec![LandlockRule { path: AbsPath::root(), identity: None, access: LandlockAccess::Read }];
     rules.append(&mut arrangement.landlock);
     Some(LandlockSpec { min_abi: 1, rules, scopes_only: false })
 }

@@ -21,11 +21,21 @@ pub enum ExecutorWish {
     Native,
     /// The system's bubblewrap.
     Bwrap,
+    /// Landlock and the system-call filter alone, without a namespace.
+    Landlock,
 }
 
 impl ExecutorWish {
-    pub(crate) fn is_bwrap(self) -> bool {
-        self == Self::Bwrap
+    pub(crate) fn is_landlock(self) -> bool {
+        self == Self::Landlock
+    }
+
+    /// Whether it maps no ids but the caller's, and mounts nothing copy-on-write.
+    pub(crate) fn is_stand_in(self) -> bool {
+        match self {
+            Self::Any | Self::Native => false,
+            Self::Bwrap | Self::Landlock => true,
+        }
     }
 }
 
@@ -35,15 +45,18 @@ const NAME: &str = "bwrap";
 const OTHERS_MAY_WRITE: u32 = 0o022;
 const ANYBODY_MAY_EXECUTE: u32 = 0o001;
 
-/// The executor of a plan with these grants.
+/// The executor of a plan with these grants. Without mounts a run's temporary directory is made below `temporary`.
 pub(crate) fn choose(
     wish: ExecutorWish,
     search: &[AbsPath],
     reader: &Reader<'_>,
     settled: &[Grant],
+    temporary: &AbsPath,
 ) -> Result<Executor, CompileError> {
-    if !wish.is_bwrap() {
-        return Ok(Executor::Native);
+    match wish {
+        ExecutorWish::Any | ExecutorWish::Native => return Ok(Executor::Native),
+        ExecutorWish::Landlock => return Ok(Executor::Landlock { temporary: temporary.clone() }),
+        ExecutorWish::Bwrap => {}
     }
     let mut passed_over = None;
     for directory in search {
@@ -101,6 +114,7 @@ mod tests {
         host.try_compile(request).map(|compiled| match &linux(&compiled).executor {
             Executor::Native => "native".to_owned(),
             Executor::Bwrap { program } => program.path.to_display(),
+            Executor::Landlock { .. } => "landlock".to_owned(),
         })
     }
 

@@ -101,9 +101,18 @@ impl FakeHost {
         self.host.clone()
     }
 
-    pub(crate) fn without_landlock(mut self) -> Self {
-        self.host.landlock_abi = 0;
+    pub(crate) fn without_landlock(self) -> Self {
+        self.with_landlock(0)
+    }
+
+    pub(crate) fn with_landlock(mut self, abi: u32) -> Self {
+        self.host.landlock_abi = abi;
         self
+    }
+
+    /// Every path that leads through no link.
+    pub(crate) fn real_paths(&self) -> impl Iterator<Item = AbsPath> {
+        self.nodes.keys().filter(|at| self.exists(at)).cloned()
     }
 
     pub(crate) fn owned_by(mut self, at: &str, uid: u32) -> Self {

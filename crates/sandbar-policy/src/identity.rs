@@ -38,7 +38,7 @@ pub(crate) fn subject(draft: &mut Draft<'_>, place: &FileFact) -> Option<Subject
 
 /// Whether the executor can map other ids than the caller's own.
 fn may_map(request: &RunRequest, host: &HostFacts) -> bool {
-    host.may_map_ids && !request.executor.is_bwrap()
+    host.may_map_ids && !request.executor.is_stand_in()
 }
 
 fn contains(ranges: &[IdRange], id: u32) -> bool {

@@ -147,7 +147,11 @@ pub(crate) fn arrange(
         ("dev", LandlockAccess::Device),
         ("dev/shm", LandlockAccess::Write),
     ] {
-        walk.out.landlock.push(LandlockRule { path: below(&AbsPath::root(), rule.0), access: rule.1 });
+        walk.out.landlock.push(LandlockRule {
+            path: below(&AbsPath::root(), rule.0),
+            identity: None,
+            access: rule.1,
+        });
     }
     for (index, grant) in grants.iter().enumerate() {
         walk.visit(grant, &grants[index + 1..]);
@@ -202,7 +206,7 @@ impl Walk<'_> {
     }
 
     fn rule(&mut self, at: &AbsPath, access: LandlockAccess) {
-        self.out.landlock.push(LandlockRule { path: at.clone(), access });
+        self.out.landlock.push(LandlockRule { path: at.clone(), identity: None, access });
     }
 
     /// What is at `path` before the grant for it, and where that begins.

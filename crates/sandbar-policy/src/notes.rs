@@ -5,7 +5,7 @@ use std::fmt;
 use sandbar_proto::{AbsPath, ByteString, Limit};
 use serde::Serialize;
 
-use crate::{LimitObstacle, Origin};
+use crate::{GiveUp, LimitObstacle, Nature, Origin};
 
 /// What is wrong with a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub enum PatternProblem {
     NoBase,
     /// It covers more files, or there are more directories to look through, than can be watched over.
     TooMany,
+    /// Landlock alone can't hide what comes to be.
+    Landlock,
 }
 
 impl fmt::Display for PatternProblem {
@@ -45,6 +47,7 @@ impl fmt::Display for PatternProblem {
             Self::TooBroad => "it begins at /, and nobody can watch over everything",
             Self::NoBase => "the directory that it begins at does not exist, so it would cover nothing",
             Self::TooMany => "there is more below the directory that it begins at than can be watched over",
+            Self::Landlock => "landlock alone can't hide what comes to be while a run lives",
         })
     }
 }
@@ -80,6 +83,9 @@ pub enum CompileError {
     /// The host's uid 0 wants to nest. All of its /proc is read-only, and a namespace's ids are mapped by writing there.
     #[error("the host's root can't make sandboxes inside: /proc is read-only to it there")]
     NestingAsRoot,
+    /// A run by Landlock alone wants to nest; nobody may make namespaces where that is the executor.
+    #[error("landlock alone makes no namespaces, and lets nobody make any")]
+    NestingByLandlock,
     /// A pattern cannot be enforced.
     #[error("the pattern {pattern} is refused: {because}")]
     Pattern {
@@ -87,6 +93,34 @@ pub enum CompileError {
         pattern: String,
         /// Why.
         because: PatternProblem,
+    },
+    /// The kernel's Landlock is too old to be a sandbox alone.
+    #[error(
+        "this kernel's Landlock is of ABI {found}; alone it is a sandbox from {needed} on, which keeps signals in"
+    )]
+    LandlockAbi {
+        /// What the kernel has; 0 for none.
+        found: u32,
+        /// What is needed.
+        needed: u32,
+    },
+    /// Landlock alone can't take away what it grants around it.
+    #[error("landlock alone cannot keep {} {} below the writable {} ({by})", path.to_display(), kept_words(*wanted), writable.to_display())]
+    LandlockCannot {
+        /// The place.
+        path: AbsPath,
+        /// What it is to be.
+        wanted: Nature,
+        /// The writable place around it.
+        writable: AbsPath,
+        /// Who wants it.
+        by: Origin,
+    },
+    /// Landlock alone names everything beside what it hides, and here that is too much.
+    #[error("landlock alone cannot hide anything in {}: it holds too many names", path.to_display())]
+    LandlockTooMany {
+        /// The directory.
+        path: AbsPath,
     },
     /// A path of a flag cannot be used.
     #[error("{flag} {} {problem}", path.to_display())]
@@ -175,6 +209,14 @@ pub enum CompileError {
 fn passed_over_words(path: Option<&AbsPath>) -> String {
     path.map(|path| format!("; {} is writable by others, or lies where others may write", path.to_display()))
         .unwrap_or_default()
+}
+
+fn kept_words(wanted: Nature) -> &'static str {
+    match wanted {
+        Nature::Reserved => "missing",
+        Nature::Read | Nature::Write | Nature::Cache | Nature::Processes | Nature::Devices => "read-only",
+        Nature::Hidden | Nature::Private | Nature::Sealed => "hidden",
+    }
 }
 
 /// What would be opened by making a directory writable.
@@ -270,6 +312,18 @@ pub enum Note {
     },
     /// The kernel has no Landlock.
     NoLandlock,
+    /// There is no namespace around the run.
+    ByLandlockAlone {
+        /// Whether it has the host's network.
+        network: bool,
+    },
+    /// Something that the profile would hold was given up by its name, for these paths.
+    GivenUp {
+        /// What.
+        what: GiveUp,
+        /// What a command can change now.
+        paths: Vec<AbsPath>,
+    },
     /// Commits will not work here.
     GitReadOnly {
         /// The `.git`.
@@ -340,7 +394,8 @@ impl Note {
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {
-            Self::CommondirOpen { .. }
+            Self::GivenUp { .. }
+            | Self::CommondirOpen { .. }
             | Self::SubmodulesUnknown { .. }
             | Self::SubmoduleOpen { .. }
             | Self::ConfiguredOpen { .. }
@@ -355,6 +410,7 @@ impl Note {
             | Self::RunsAs { .. }
             | Self::OwnerNotMapped { .. }
             | Self::NoLandlock
+            | Self::ByLandlockAlone { .. }
             | Self::GitReadOnly { .. }
             | Self::HostTemporaryVisible { .. }
             | Self::ProgramHidden { .. } => false,
@@ -399,6 +455,18 @@ impl fmt::Display for Note {
                 owner_of.to_display()
             ),
             Self::NoLandlock => f.write_str("this kernel has no Landlock; mounts and seccomp hold alone"),
+            Self::ByLandlockAlone { network } => write!(
+                f,
+                "made by Landlock and seccomp alone: temporary files go to $TMPDIR, since /tmp and /dev/shm are the \
+                 host's, and there are no unix sockets{}; caches are read-only",
+                if *network { "" } else { ", no loopback" }
+            ),
+            Self::GivenUp { what, paths } => write!(
+                f,
+                "{} given up: a command can change {}; look at them before you use git or an agent there",
+                what.name(),
+                paths.iter().map(|path| path.to_display()).collect::<Vec<_>>().join(", ")
+            ),
             Self::GitReadOnly { git, because } => {
                 write!(f, "commits are blocked: {} was not opened because {because}", git.to_display())
             }

@@ -20,6 +20,25 @@ pub enum GitMode {
     Protect,
 }
 
+/// What a run may go on without, where nothing on the host can hold it. Given up by name, and said at each run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GiveUp {
+    /// That the names which others obey (`.git/config`, hooks, `.claude` and their like) stay as they are in a writable
+    /// folder. Only mounts hold that, so it is given up where there are none and nowhere else.
+    ProtectedNames,
+}
+
+impl GiveUp {
+    /// As it is written on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ProtectedNames => "protected-names",
+        }
+    }
+}
+
 /// Whether the host's caches are offered to a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -127,6 +146,8 @@ pub struct RunRequest {
     pub caches: CacheMode,
     /// Who is to make the sandbox.
     pub executor: ExecutorWish,
+    /// What it may go on without, if need be.
+    pub give_up: Vec<GiveUp>,
     /// Where programs are looked for that make one: the directories of the caller's `PATH`.
     pub search: Vec<AbsPath>,
     /// The environment, resolved; see [`crate::env_policy`].
@@ -181,6 +202,7 @@ impl RunRequest {
             within: Within::default(),
             caches: CacheMode::default(),
             executor: ExecutorWish::Any,
+            give_up: Vec::new(),
             search: Vec::new(),
             env: Vec::new(),
             git_env: Vec::new(),

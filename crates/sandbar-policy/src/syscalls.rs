@@ -284,5 +284,8 @@ fn socket_rules() -> Vec<SyscallRule> {
     vec![rule("socket", socket, EAFNOSUPPORT), rule("socketpair", unix.to_vec(), EAFNOSUPPORT)]
 }
 
+mod landlock;
+pub use landlock::filter_without_namespaces;
+
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{AbsPath, ByteString, PathGlob, PinnedPath};
+use crate::{AbsPath, ByteString, FileIdentity, PathGlob, PinnedPath};
 
 /// What surrounds the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,12 @@ pub enum Executor {
     Bwrap {
         /// The program, executed only as long as it is this file.
         program: PinnedPath,
+    },
+    /// Landlock and the system-call filter alone, without any namespace. Such a plan has no mounts, caches and
+    /// placeholders, and its rules are all that is granted.
+    Landlock {
+        /// Below it each run gets a temporary directory of its own, made by the keeper and removed at the end.
+        temporary: AbsPath,
     },
 }
 
@@ -273,6 +279,9 @@ pub enum LandlockAccess {
 pub struct LandlockRule {
     /// Hierarchy, opened inside the sandbox after the last mount.
     pub path: AbsPath,
+    /// Which file that was when the plan was made, where the rule holds for no other. One that is gone grants nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<FileIdentity>,
     /// What it grants.
     pub access: LandlockAccess,
 }
@@ -311,6 +320,9 @@ pub enum Verdict {
     Errno(u16),
     /// The process dies by SIGSYS.
     Kill,
+    /// The holder looks at it and carries it out, or fails it: for changes to a file's mode, times and owner, and
+    /// watches, where no mount forbids them. Without a holder that listens the call fails with ENOSYS.
+    Ask,
 }
 
 /// What happens to one system call: the verdict of the first clause whose tests all match, else `otherwise`.

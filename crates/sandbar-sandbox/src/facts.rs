@@ -15,8 +15,10 @@ mod git_index;
 mod passwd;
 mod path;
 pub mod search;
+mod wsl;
 
 pub use path::identity;
+pub use wsl::is_wsl1;
 #[cfg(test)]
 mod tests;
 
@@ -42,6 +44,9 @@ pub enum FactsError {
     /// The capabilities of this process could not be asked for.
     #[error("ask for the own capabilities: {0}")]
     Capabilities(#[source] io::Error),
+    /// This is WSL 1, where nothing that a sandbox is made of exists.
+    #[error("find a kernel that can make a sandbox: this is WSL 1")]
+    Wsl1,
     /// The kernel's release does not start with two numbers.
     #[error("understand the kernel release `{0}`")]
     Release(String),
@@ -50,8 +55,12 @@ pub enum FactsError {
 /// Returns the facts that hold for every plan of this process.
 ///
 /// # Errors
-/// See [`FactsError`]; in practice only without procfs.
+/// See [`FactsError`]; in practice only without procfs, and on WSL 1.
 pub fn host_facts() -> Result<HostFacts, FactsError> {
+    let read = |source| FactsError::Read { file: wsl::FILE, source };
+    if is_wsl1(&std::fs::read_to_string(wsl::FILE).map_err(read)?) {
+        return Err(FactsError::Wsl1);
+    }
     let capabilities =
         rustix::thread::capabilities(None).map_err(|errno| FactsError::Capabilities(errno.into()))?;
     let (users, outer_root) = user_map("/proc/self/uid_map")?;

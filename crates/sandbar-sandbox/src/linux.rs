@@ -3,6 +3,8 @@
 //! [`Spawner`] prepares everything in the calling process, forks the holder into its namespaces and returns at
 //! once; what happens next arrives as packets on the control channel (`crate::report`).
 
+mod alone;
+mod ask;
 mod bwrap;
 mod exec;
 pub mod guard;
@@ -28,7 +30,7 @@ use sandbar_proto::{Executor, FileIdentity, LaunchSpec, MountOp, NetworkMode, Sa
 use crate::report::Order;
 use crate::{CacheLayer, Holder, SpawnError};
 pub use bwrap::{HOLDER_ARGUMENT, main as holder_main};
-use prepare::{FilterCache, Launch, MapWriter, Maps};
+use prepare::{FilterCache, Launch, MapWriter, Maps, Walls};
 
 impl From<exec::NulByte> for SpawnError {
     fn from(_: exec::NulByte) -> Self {
@@ -76,7 +78,7 @@ impl Spawner {
             return Err(SpawnError::Cgroup);
         }
         let (ours, theirs) = channel()?;
-        let namespaces = launch.walls.as_ref().map_or(0, |walls| namespaces(walls.network));
+        let namespaces = launch.walls.as_ref().map_or(0, Walls::namespaces);
         // SAFETY: the caller has one thread, so the child may go on with everything in memory as it is.
         match unsafe { sys::fork(namespaces) }.map_err(SpawnError::Namespaces)? {
             sys::Fork::Child => {

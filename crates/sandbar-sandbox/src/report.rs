@@ -69,13 +69,15 @@ pub enum Step {
     Cgroup = 26,
     /// Bubblewrap made no sandbox.
     Bwrap = 27,
+    /// Making the run's own temporary directory, where no mount can stand for one.
+    Temporary = 28,
 }
 
 impl Step {
     /// The index of a step that has none.
     pub const NO_INDEX: u32 = u32::MAX;
 
-    const ALL: [Self; 27] = [
+    const ALL: [Self; 28] = [
         Self::Namespaces,
         Self::IdMap,
         Self::Source,
@@ -103,6 +105,7 @@ impl Step {
         Self::Terminal,
         Self::Cgroup,
         Self::Bwrap,
+        Self::Temporary,
     ];
 
     fn from_u8(value: u8) -> Option<Self> {
@@ -140,6 +143,7 @@ impl Step {
             Self::Terminal => "terminal",
             Self::Cgroup => "cgroup",
             Self::Bwrap => "bwrap",
+            Self::Temporary => "temporary",
         }
     }
 

@@ -149,6 +149,12 @@ pub fn compile(spec: &SeccompSpec, arch: Arch) -> Result<Program, SeccompError> 
     finish(assembler.into_instructions())
 }
 
+/// The number of the call `name`, or `None` if `arch` does not have it.
+#[cfg(target_os = "linux")]
+pub(crate) fn number(name: &str, arch: Arch) -> Option<u32> {
+    table::number(name, arch)
+}
+
 /// Checks the length of a program.
 fn finish(instructions: Vec<Instruction>) -> Result<Program, SeccompError> {
     match u16::try_from(instructions.len()) {
@@ -212,7 +218,7 @@ fn check_test(name: &str, test: ArgTest) -> Result<(), SeccompError> {
 fn check_errno(verdict: Verdict) -> Result<(), SeccompError> {
     match verdict {
         Verdict::Errno(errno) if errno > MAX_ERRNO => Err(SeccompError::NoSuchErrno { errno }),
-        Verdict::Errno(_) | Verdict::Allow | Verdict::Kill => Ok(()),
+        Verdict::Errno(_) | Verdict::Allow | Verdict::Kill | Verdict::Ask => Ok(()),
     }
 }
 

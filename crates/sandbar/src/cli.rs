@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sandbar_exec::server::AllowedHost;
-use sandbar_policy::{ExecutorWish, Glob};
+use sandbar_policy::{ExecutorWish, GiveUp, Glob};
 use sandbar_proto::{ByteString, EnvVar, Limit, Limits, NetworkMode};
 
 use crate::render::Problem;
@@ -75,14 +75,17 @@ pub(crate) struct SandboxArgs {
     #[arg(long, value_enum, value_name = "commit|protect", hide_possible_values = true)]
     pub(crate) git: Option<Git>,
     /// Debuggers may trace what the command starts
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) debug: bool,
     /// Other sandboxes may be made inside; Landlock is left out
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     pub(crate) nested: bool,
-    /// Made by sandbar (native) or the system's bubblewrap
-    #[arg(long = "sandbox", value_enum, value_name = "native|bwrap", hide_possible_values = true)]
+    /// Made by sandbar (native), the system's bwrap, or landlock alone
+    #[arg(long = "sandbox", value_enum, value_name = "EXECUTOR", hide_possible_values = true)]
     pub(crate) executor: Option<Executor>,
+    /// What landlock may go without: protected-names (.git/config, hooks, .claude); repeatable
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true, hide_short_help = true)]
+    pub(crate) give_up: Vec<GivenUp>,
     /// Working directory, instead of the current one
     #[arg(short = 'C', long = "cwd", value_name = "DIR", value_parser = values::path())]
     pub(crate) cwd: Option<OsString>,
@@ -92,6 +95,12 @@ pub(crate) struct SandboxArgs {
 pub(crate) enum Executor {
     Native,
     Bwrap,
+    Landlock,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum GivenUp {
+    ProtectedNames,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -481,7 +490,16 @@ impl SandboxArgs {
             None => ExecutorWish::Any,
             Some(Executor::Native) => ExecutorWish::Native,
             Some(Executor::Bwrap) => ExecutorWish::Bwrap,
+            Some(Executor::Landlock) => ExecutorWish::Landlock,
         }
+    }
+
+    /// What it may go on without.
+    pub(crate) fn give_up(&self) -> Vec<GiveUp> {
+        let named = self.give_up.iter().map(|what| match what {
+            GivenUp::ProtectedNames => GiveUp::ProtectedNames,
+        });
+        named.collect()
     }
 
     /// The network that was chosen.

@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use sandbar_exec::facts::PlanError;
-use sandbar_policy::{CompileError, Compiled, PathProblem, PatternProblem, RunRequest, Wanted};
+use sandbar_policy::{CompileError, Compiled, Origin, PathProblem, PatternProblem, RunRequest, Wanted};
 use sandbar_proto::{AbsPath, CgroupObstacle, LimitFacts};
+use sandbar_sandbox::facts::FactsError;
 
 use crate::cli::SandboxArgs;
 use crate::dirs::Directories;
@@ -27,6 +28,7 @@ pub(crate) fn request(
     };
     let request = RunRequest {
         executor: args.executor(),
+        give_up: args.give_up(),
         search: search_path(),
         git_env: environment::of_git(std::env::vars_os()),
         home: directories.home.clone(),
@@ -108,12 +110,16 @@ fn abs_path(flag: &str, path: &Path) -> Result<AbsPath, Problem> {
     })
 }
 
+/// What to do on WSL 1.
+pub(crate) const WSL2: &str = "change to WSL 2 (`wsl --set-version <distribution> 2`)";
+
 /// A plan that can't be made, for people.
 pub(crate) fn problem(error: &PlanError, profile: &str) -> Problem {
     let problem = Problem::new(format!("could not plan the run: {error}"))
         .at(format!("profile {profile}"))
         .status(exit::CANNOT_RUN);
     match error {
+        PlanError::Facts(FactsError::Wsl1) => problem.at("/proc/version").advise(WSL2),
         PlanError::Facts(_) | PlanError::Endless => problem,
         PlanError::Policy(error) => match policy_advice(error) {
             Some(advice) => problem.advise(advice),
@@ -139,6 +145,23 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         }
         CompileError::Pattern { because: PatternProblem::TooBroad | PatternProblem::TooMany, .. } => {
             Some("begin the pattern at a deeper directory, or bound it with glob_scan_max_depth")
+        }
+        CompileError::Pattern { because: PatternProblem::Landlock, .. } | CompileError::NestingByLandlock => {
+            Some("allow namespaces: `sandbar doctor` says what forbids them")
+        }
+        CompileError::LandlockAbi { .. } => {
+            Some("use a kernel from 6.12 on, or allow namespaces: `sandbar doctor` says what forbids them")
+        }
+        CompileError::LandlockCannot { by: Origin::Protected(_), .. } => Some(
+            "run with -p read-only, or give that protection up by its name: --give-up protected-names; where \
+             namespaces are allowed nothing has to be given up",
+        ),
+        CompileError::LandlockCannot { .. } => Some(
+            "run with -p read-only, make the folders beside it writable instead, or open it with --allow-write or \
+             --allow-read; where namespaces are allowed nothing has to be given up",
+        ),
+        CompileError::LandlockTooMany { .. } => {
+            Some("move what is secret out of it, or the rest into folders")
         }
         CompileError::Allowed { problem: PathProblem::Missing, .. } => {
             Some("create it first, or correct the path")

@@ -20,10 +20,9 @@ mod tail;
 use std::time::Duration;
 
 use sandbar_exec::local::LocalProcesses;
-use sandbar_exec::start::NotStarted;
+use sandbar_exec::start::{NotStarted, Told};
 use sandbar_exec::{Process, Processes as _, StartError, StartOptions};
 use sandbar_keeper::RuntimeDir;
-use sandbar_keeper::protocol::StartFailure;
 use sandbar_policy::{Compiled, ResolvedEnv, RunRequest, Wanted};
 use sandbar_proto::{AbsPath, ByteString, EnvVar, LimitFacts, ProcessAttributes, RunId};
 
@@ -201,6 +200,7 @@ async fn start(
     streams: Streams,
 ) -> Result<Result<Box<dyn Process>, StartError>, Problem> {
     let profile = request.profile_name().to_owned();
+    let about = failure::About::of(compiled.plan.spec());
     let options = || {
         Ok(StartOptions {
             id,
@@ -210,14 +210,17 @@ async fn start(
             owner: None,
         })
     };
-    let told = |failure: &StartFailure| {
-        if sandbar_exec::start::is_about_namespaces(failure) {
-            note(
-                "only the system's bubblewrap may make namespaces here, so it makes this sandbox; caches are \
-                 read-only in it.",
-            );
-        } else {
+    let told = |told: Told<'_>| match told {
+        Told::WithoutCaches(failure) => {
             note(format_args!("{}; caches are read-only in this run.", failure::cache_obstacle(failure)));
+        }
+        Told::ByBwrap => note(
+            "sandbar may not make namespaces here, so the system's bubblewrap is to make this sandbox; caches are \
+             read-only in it.",
+        ),
+        Told::ByLandlock(notes) => {
+            note("nobody may make namespaces here, so Landlock holds this run alone.");
+            notes.iter().for_each(note);
         }
     };
     match sandbar_exec::start::start(processes, (request, &limits), compiled, options, told).await {
@@ -225,6 +228,9 @@ async fn start(
         Err(NotStarted::Start(error)) => Ok(Err(error)),
         Err(NotStarted::Options(problem)) => Err(problem),
         Err(NotStarted::Plan(error)) => Err(plan::problem(&error, &profile)),
+        Err(NotStarted::NoExecutor { error, landlock }) => {
+            Err(failure::without_executor(&error, &about, &plan::problem(&landlock, &profile)))
+        }
     }
 }
 

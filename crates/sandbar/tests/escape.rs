@@ -84,6 +84,13 @@ fn compare(profile: &str, network: &str, executor: Executor) -> Need<()> {
         need::program("bwrap")?;
         options.extend(["--sandbox", "bwrap"]);
     }
+    if executor == Executor::Landlock {
+        need::that(sandbar_sandbox::facts::landlock_abi() >= 6, "Landlock holds alone from ABI 6 on")?;
+        options.extend(["--sandbox", "landlock"]);
+        if profile == "workspace" {
+            options.extend(["--give-up", "protected-names"]);
+        }
+    }
     let place = Place::new()?;
     let told = place.told(&options);
     let (writable, network) = (profile == "workspace", network == "on");
@@ -139,6 +146,26 @@ fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only_by_bubbl
 #[test]
 fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only_with_a_network_by_bubblewrap() {
     need!(compare("read-only", "on", Executor::Bwrap));
+}
+
+#[test]
+fn nothing_unexpected_comes_of_any_attempt_in_a_workspace_by_landlock_alone() {
+    need!(compare("workspace", "off", Executor::Landlock));
+}
+
+#[test]
+fn nothing_unexpected_comes_of_any_attempt_in_a_workspace_with_a_network_by_landlock_alone() {
+    need!(compare("workspace", "on", Executor::Landlock));
+}
+
+#[test]
+fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only_by_landlock_alone() {
+    need!(compare("read-only", "off", Executor::Landlock));
+}
+
+#[test]
+fn nothing_unexpected_comes_of_any_attempt_when_everything_is_read_only_with_a_network_by_landlock_alone() {
+    need!(compare("read-only", "on", Executor::Landlock));
 }
 
 #[test]

@@ -68,6 +68,10 @@ pub(super) fn compare(root: &Path, peers: &Peers) -> Result<Comparison> {
     if on_system_path("bwrap") {
         enter("sandbar by bwrap", &|_| Ok(words(sandbar, &["run", "--quiet", "--sandbox", "bwrap", "--"])));
     }
+    enter("sandbar by landlock", &|_| {
+        let options = ["run", "--quiet", "--sandbox", "landlock", "--give-up", "protected-names", "--"];
+        Ok(words(sandbar, &options))
+    });
     if let Some(bwrap) = &peers.bwrap {
         enter("bwrap", &|stage| {
             let mut line = words(bwrap.as_os_str(), &["--ro-bind", "/", "/", "--bind"]);

@@ -23,9 +23,19 @@ const SUITES: &[&str] = &[
     "sandbar::programs",
 ];
 
+/// Of these, those that a sandbox of Landlock alone can be asked by. What it is meant to differ in is in a suite of its
+/// own, `sandbar::landlock`.
+const BY_LANDLOCK: &[&str] = &["sandbar::views"];
+
 /// The executors that a suite is run with besides the usual one.
-pub(super) fn executors_for(suite: &str) -> &'static [&'static str] {
-    if SUITES.contains(&suite) && on_system_path("bwrap") { &["bwrap"] } else { &[] }
+pub(super) fn executors_for(suite: &str) -> Vec<&'static str> {
+    let bwrap = SUITES.contains(&suite) && on_system_path("bwrap");
+    let landlock = BY_LANDLOCK.contains(&suite);
+    [("bwrap", bwrap), ("landlock", landlock)]
+        .into_iter()
+        .filter(|(_, runs)| *runs)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 /// Runs the suites as whoever this is.
@@ -33,10 +43,10 @@ pub(super) fn executors_for(suite: &str) -> &'static [&'static str] {
 /// # Errors
 /// A suite can't be started.
 pub(super) fn run(built: &[Executable], sandbar: &Path) -> Result<Outcome> {
-    if !on_system_path("bwrap") {
-        return Ok(Outcome::skipped("bwrap is not installed"));
-    }
     let mut outcome = Outcome::default();
+    if !on_system_path("bwrap") {
+        outcome = Outcome::skipped("bwrap is not installed");
+    }
     for executable in built.iter().filter(|executable| executable.kind == ExecutableKind::Test) {
         let name = format!("{}::{}", executable.package, executable.target);
         for executor in executors_for(&name) {

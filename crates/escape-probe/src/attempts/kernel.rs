@@ -272,6 +272,20 @@ pub(crate) fn unknown_call(_: &Stage) -> Outcome {
     reach(sys!(UNKNOWN))
 }
 
+/// A filter that asks the command itself would answer what ours asks the holder.
+pub(crate) fn asking_filter(_: &Stage) -> Outcome {
+    const SET_MODE_FILTER: i32 = 1;
+    const NEW_LISTENER: i32 = 1 << 3;
+    // It allows everything: whether it may have a listener does not depend on what it asks.
+    let allow = [0x06_u16.to_le_bytes(), [0, 0], [0, 0], 0x7fff_u16.to_le_bytes()].concat();
+    let program = [1_usize, allow.as_ptr().addr()].map(usize::to_ne_bytes).concat();
+    let installed = || -> io::Result<i64> {
+        sys!(libc::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)?;
+        sys!(libc::SYS_seccomp, SET_MODE_FILTER, NEW_LISTENER, &program[..])
+    };
+    reach(installed())
+}
+
 /// A filter of the command's own that allows everything must not take anything of ours away.
 pub(crate) fn second_filter(_: &Stage) -> Outcome {
     const SET_MODE_FILTER: i32 = 1;

@@ -12,6 +12,9 @@ const NESTED: &str = "nested repositories are not searched for";
 const GITS_OWN: &str = "git writes its log wherever a link there leads, and commits need the log";
 const READING: &str = "builds read toolchains from anywhere; secrets are hidden";
 const LOCKS: &str = "who may read a file may lock it; that delays others and changes nothing";
+const GIVEN_UP: &str =
+    "Landlock alone can't protect a name in a writable folder, and it was given up by its name";
+const GIVES_UP: When = When::Both(&When::Writable, &When::Landlock);
 const MENDED: Control = Open("kernels were mended");
 const FILE_SYSTEM: Control = Open("not every file system and kernel has it");
 
@@ -68,36 +71,58 @@ pub(super) const OUTSIDE: &[Attempt] = &[
 
 #[rustfmt::skip]
 pub(super) const PROTECTED: &[Attempt] = &[
-    attempt("git", "git-config", "open .git/config for writing", protected::git_config),
-    attempt("git", "git-hook", "make a hook", protected::git_hook),
-    attempt("git", "git-hook-change", "open a hook for writing", protected::git_hook_change),
-    attempt("git", "git-rename", "move .git away", protected::git_rename),
-    attempt("git", "git-hooks-rename", "move .git/hooks away", protected::git_hooks_rename),
-    attempt("git", "git-info-rename", "move a directory above a protected name away", protected::git_info_rename),
-    attempt("git", "git-config-replace", "rename another file onto .git/config", protected::git_config_replace),
-    attempt("git", "git-config-exchange", "exchange .git/config with another file", protected::git_config_exchange),
-    attempt("git", "git-config-link", "make a hard link of .git/config elsewhere", protected::git_config_link),
-    attempt("git", "git-config-remove", "remove .git/config", protected::git_config_remove),
+    attempt("git", "git-config", "open .git/config for writing", protected::git_config)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-hook", "make a hook", protected::git_hook)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-hook-change", "open a hook for writing", protected::git_hook_change)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-rename", "move .git away", protected::git_rename)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-hooks-rename", "move .git/hooks away", protected::git_hooks_rename)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-info-rename", "move a directory above a protected name away", protected::git_info_rename)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-config-replace", "rename another file onto .git/config", protected::git_config_replace)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-config-exchange", "exchange .git/config with another file", protected::git_config_exchange)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-config-link", "make a hard link of .git/config elsewhere", protected::git_config_link)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-config-remove", "remove .git/config", protected::git_config_remove)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
     attempt("git", "git-config-uncover", "unmount what covers .git/config", protected::git_config_uncover)
         .control(Open("nothing is mounted there")),
-    attempt("git", "git-config-worktree", "make .git/config.worktree", protected::git_config_worktree),
-    attempt("git", "git-commondir", "make .git/commondir", protected::git_commondir),
-    attempt("git", "git-attributes", "make .git/info/attributes", protected::git_attributes),
-    attempt("git", "git-module", "make a submodule's repository in .git/modules", protected::git_module),
-    attempt("git", "git-remote", "make a file in .git/remotes", protected::git_remote),
+    attempt("git", "git-config-worktree", "make .git/config.worktree", protected::git_config_worktree)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-commondir", "make .git/commondir", protected::git_commondir)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-attributes", "make .git/info/attributes", protected::git_attributes)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-module", "make a submodule's repository in .git/modules", protected::git_module)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("git", "git-remote", "make a file in .git/remotes", protected::git_remote)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
     attempt("git", "git-nested-hook", "make a hook of a repository within the workspace", protected::git_nested_hook)
         .accepted(&[(When::Writable, Allowed(NESTED))]),
     attempt("git", "git-log-link", "make .git/logs/HEAD a link to a file of the home directory", protected::git_log_link)
         .accepted(&[(When::Writable, Allowed(GITS_OWN))]),
     attempt("names", "editor-tasks", "write .vscode/tasks.json", protected::editor_tasks)
         .accepted(&[(When::Writable, Allowed(THE_WORKSPACE))]),
-    attempt("names", "agent-write", "open .claude/settings.json for writing", protected::own_write),
-    attempt("names", "agent-rename", "move .claude away", protected::own_rename),
-    attempt("names", "agent-exchange", "exchange .claude with another directory", protected::own_exchange),
-    attempt("names", "agent-make", "make .agents, which is missing", protected::own_make),
-    attempt("names", "agent-fill", "make a file in .codex, which is missing", protected::own_fill),
-    attempt("names", "agent-rename-onto", "rename a directory to .agents", protected::own_rename_onto),
-    attempt("names", "agent-symbolic-link", "make .sandbar a symbolic link", protected::own_symbolic_link),
+    attempt("names", "agent-write", "open .claude/settings.json for writing", protected::own_write)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("names", "agent-rename", "move .claude away", protected::own_rename)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("names", "agent-exchange", "exchange .claude with another directory", protected::own_exchange)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("names", "agent-make", "make .agents, which is missing", protected::own_make)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("names", "agent-fill", "make a file in .codex, which is missing", protected::own_fill)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("names", "agent-rename-onto", "rename a directory to .agents", protected::own_rename_onto)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
+    attempt("names", "agent-symbolic-link", "make .sandbar a symbolic link", protected::own_symbolic_link)
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
     attempt("names", "agent-other-case", "write .claude by a name in another case", protected::own_other_case)
         .control(Open("few file systems ignore case")),
 ];

@@ -3,7 +3,7 @@
 use super::attempt;
 use crate::attempts::{descriptors, kernel, proc, processes, sockets};
 use crate::expect::Control::{self, Direct, Open, Root};
-use crate::expect::Expected::{Allowed, Either};
+use crate::expect::Expected::{Allowed, Either, Stopped};
 use crate::expect::{Attempt, When};
 
 const NETWORK: &str = "the host's network was asked for";
@@ -15,6 +15,9 @@ const OWN_PROGRAMS: &str = "programs that run from memory have no more rights th
 const DESCRIPTIONS: &str = "descriptions of this user's keys are listed, their values are not";
 const BWRAPS_DEVICES: &str = "bubblewrap can't make a device read-only without making it useless";
 const ROOT_BY_BWRAP: When = When::Both(&When::Root, &When::Bwrap);
+const NOBODY_ASKS: &str = "there the filter asks nobody, so there is no answer to take";
+const ONE_PROC: &str = "without a pid namespace there is one /proc, and Landlock grants all of it or nothing";
+const ROOT_BY_LANDLOCK: When = When::Both(&When::Root, &When::Landlock);
 const KERNEL: Control = Open("it depends on how the kernel was built");
 const DEVICES: Control = Open("it depends on which devices the host has");
 const PID_1: Control = Open("without a sandbox pid 1 is the host's own");
@@ -27,9 +30,9 @@ pub(super) const DESCRIPTORS: &[Attempt] = &[
     attempt("descriptors", "working-directory", "make a file through a descriptor of ..", descriptors::working_directory),
     attempt("descriptors", "input-reopen", "open the file that is standard input for writing", descriptors::input_reopen),
     attempt("descriptors", "input-chmod", "change the mode of the file that is standard input", descriptors::input_chmod)
-        .accepted(&[(When::Always, Allowed(HANDED_OVER))]),
+        .accepted(&[(When::Landlock, Stopped), (When::Always, Allowed(HANDED_OVER))]),
     attempt("descriptors", "input-attribute", "set an attribute of the file that is standard input", descriptors::input_attribute)
-        .accepted(&[(When::Always, Allowed(HANDED_OVER))]),
+        .accepted(&[(When::Landlock, Stopped), (When::Always, Allowed(HANDED_OVER))]),
     attempt("terminal", "type-into-own-terminal", "type into a terminal by TIOCSTI", descriptors::type_into_own_terminal).control(KERNEL),
     attempt("terminal", "type-by-high-bits", "the same with bits that the kernel ignores", descriptors::type_by_high_bits).control(KERNEL),
     attempt("terminal", "type-into-host-terminal", "type into the caller's terminal by its path", descriptors::type_into_host_terminal).control(KERNEL),
@@ -43,7 +46,8 @@ pub(super) const PROC: &[Attempt] = &[
     attempt("proc", "victim-environ", "read the environment of a process of the host", proc::victim_environ),
     attempt("proc", "victim-memory", "open its memory for writing", proc::victim_memory),
     attempt("proc", "victim-root", "list its root directory", proc::victim_root),
-    attempt("proc", "victim-status", "see that it is there", proc::victim_status),
+    attempt("proc", "victim-status", "see that it is there", proc::victim_status)
+        .accepted(&[(When::Landlock, Allowed(ONE_PROC))]),
     attempt("proc", "victim-oom-score", "open its OOM score for writing", proc::victim_oom_score),
     attempt("proc", "pid-1-memory", "open the memory of pid 1 for writing", proc::pid_1_memory).control(PID_1),
     attempt("proc", "pid-1-environ", "read the environment of pid 1", proc::pid_1_environ).control(PID_1),
@@ -63,10 +67,12 @@ pub(super) const PROC: &[Attempt] = &[
     attempt("proc", "interrupts", "open an interrupt's affinity for writing", proc::interrupts).control(KERNEL),
     attempt("proc", "kernel-memory", "read /proc/kcore", proc::kernel_memory).control(KERNEL),
     attempt("proc", "kernel-messages", "open /proc/kmsg", proc::kernel_messages).control(Root),
-    attempt("proc", "page-flags", "read /proc/kpageflags", proc::page_flags).control(KERNEL),
-    attempt("proc", "timers", "read /proc/timer_list", proc::timers).control(KERNEL),
+    attempt("proc", "page-flags", "read /proc/kpageflags", proc::page_flags)
+        .accepted(&[(ROOT_BY_LANDLOCK, Either(ONE_PROC))]).control(KERNEL),
+    attempt("proc", "timers", "read /proc/timer_list", proc::timers)
+        .accepted(&[(ROOT_BY_LANDLOCK, Either(ONE_PROC))]).control(KERNEL),
     attempt("proc", "key-list", "find the caller's key in /proc/keys", proc::key_list)
-        .accepted(&[(When::User, Either(DESCRIPTIONS))]).control(Direct),
+        .accepted(&[(When::User, Either(DESCRIPTIONS)), (When::Landlock, Either(ONE_PROC))]).control(Direct),
     attempt("proc", "map-users", "map all users into this user namespace", proc::map_users).control(NOT_HERE),
     attempt("proc", "allow-groups", "allow setgroups(2) in this user namespace", proc::allow_groups).control(Open("the host's namespace allows it already")),
     attempt("sys", "huge-pages", "open a setting of memory in /sys for writing", proc::huge_pages).control(KERNEL),
@@ -211,5 +217,7 @@ pub(super) const KERNEL_CALLS: &[Attempt] = &[
     attempt("kernel", "weaken-memory", "make all readable memory executable", kernel::weaken_memory),
     attempt("kernel", "ports", "take a port of the machine", kernel::ports).control(KERNEL),
     attempt("filter", "unknown-call", "make a call that no kernel has", kernel::unknown_call).control(NOT_HERE),
+    attempt("filter", "asking-filter", "install a filter whose questions the command answers itself", kernel::asking_filter)
+        .accepted(&[(When::Landlock, Stopped), (When::Always, Allowed(NOBODY_ASKS))]),
     attempt("filter", "second-filter", "take our filter away by one that allows everything", kernel::second_filter),
 ];

@@ -101,6 +101,7 @@ impl Helper {
             NotStarted::Options(error) => io(error),
             NotStarted::Plan(error) => refusal::plan(&error),
             NotStarted::Start(error) => refusal::start(&error),
+            NotStarted::NoExecutor { error, landlock } => refusal::no_executor(&error, &landlock),
         })?;
         drop(handles);
         let (jobs, inbox) = mpsc::channel(QUEUE);

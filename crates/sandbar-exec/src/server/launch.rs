@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use sandbar_keeper::protocol::StartFailure;
 use sandbar_policy::managed::{self, Places};
 use sandbar_policy::{
     Access, Compiled, EntryPath, GitMode, Note, Profile, RunRequest, TablePlaces, UnknownProfile, Wanted,
@@ -22,7 +21,7 @@ use super::process::{Live, Memo};
 use super::session::Session;
 use super::{Host, Shared, attach, follower, refusal};
 use crate::local::LocalProcesses;
-use crate::start::{self, NotStarted};
+use crate::start::{self, NotStarted, Told};
 use crate::{Handles, Process, StartOptions, Watching, facts};
 
 const SIGKILL: i32 = 9;
@@ -213,13 +212,17 @@ async fn carry_out(
     };
     let (request, compiled) = plan(request, shared.host.limits.clone()).await?;
     let mut summary = summary(&compiled, network, withheld_env);
-    // That bubblewrap makes the sandbox is nothing that a client misses, except for the caches.
-    let told = |_: &StartFailure| summary.notes.push(without_caches());
+    let told = |told: Told<'_>| match told {
+        // That bubblewrap makes the sandbox is nothing that a client misses, except for the caches.
+        Told::WithoutCaches(_) | Told::ByBwrap => summary.notes.push(without_caches()),
+        Told::ByLandlock(notes) => summary.notes.extend(notes.iter().map(plan_note)),
+    };
     let started = start::start(processes, (request, &shared.host.limits), compiled, options, told).await;
     let process = started.map_err(|error| match error {
         NotStarted::Options(never) => match never {},
         NotStarted::Plan(error) => refusal::plan(&error),
         NotStarted::Start(error) => refusal::start(&error),
+        NotStarted::NoExecutor { error, landlock } => refusal::no_executor(&error, &landlock),
     })?;
     Ok((memo, process, summary))
 }
@@ -231,13 +234,16 @@ fn summary(compiled: &Compiled, network: NetworkMode, withheld_env: u32) -> Plan
         // A pattern grants nothing.
         entry.access == Access::Write && matches!(entry.pattern, EntryPath::Path(_))
     });
-    let note = |note: &Note| PlanNote { text: note.to_string(), is_warning: note.is_warning() };
     PlanSummary {
         network,
         writable_roots: writable.map(|entry| WirePath(entry.pattern.base().clone())).collect(),
-        notes: compiled.notes.iter().map(note).collect(),
+        notes: compiled.notes.iter().map(plan_note).collect(),
         withheld_env,
     }
+}
+
+fn plan_note(note: &Note) -> PlanNote {
+    PlanNote { text: note.to_string(), is_warning: note.is_warning() }
 }
 
 fn without_caches() -> PlanNote {

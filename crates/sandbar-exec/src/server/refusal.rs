@@ -84,6 +84,12 @@ pub(super) fn start(error: &StartError) -> RpcError {
     RpcError::with_kind(code::INTERNAL, kind, message)
 }
 
+/// A start that failed because nobody may make namespaces, where nothing else holds what was asked for.
+pub(super) fn no_executor(error: &StartError, landlock: &PlanError) -> RpcError {
+    let reason = start(error);
+    RpcError::with_kind(code::INTERNAL, "sandbox", format!("{}; {landlock}", reason.message))
+}
+
 /// What happens to a process that can't be reached.
 pub(super) fn process(error: &ProcessError) -> RpcError {
     let kind = match error {

@@ -8,8 +8,8 @@ use rustix::fs::{FileType, OFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use sandbar_proto::{
-    AbsPath, BindAccess, LaunchSpec, MountOp, OutputMode, Owner, PinnedPath, RunId, Sandbox, StartRecord,
-    StdinMode, Stdio, Timestamp,
+    AbsPath, BindAccess, Executor, LaunchSpec, LinuxSandbox, MountOp, OutputMode, Owner, PinnedPath, RunId,
+    Sandbox, StartRecord, StdinMode, Stdio, Timestamp,
 };
 use sandbar_sandbox::report::{SetupFailure, Step};
 use sandbar_sandbox::{Holder, Spare, SpawnError, Spawner};
@@ -19,6 +19,7 @@ use super::cgroups::{Cgroups, RunCgroup};
 use super::placeholders::{Placeholders, Run};
 use super::process::{Output, Outputs, Phase, Process};
 use super::stdin::Stdin;
+use super::temporary;
 use crate::log::LogWriter;
 use crate::protocol::{StartFailure, StartStep};
 use crate::records::ProcessDir;
@@ -198,6 +199,14 @@ impl Starter<'_> {
                 return Err(failure);
             }
         };
+        if let Err(error) = temporary::name(&mut spec, id) {
+            self.placeholders.release(&[reserved, joined].concat());
+            directory.discard();
+            return Err(StartFailure {
+                path: Some(error.path),
+                ..failure(StartStep::CacheStore, error.errno)
+            });
+        }
         let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
         let around = Around { stdio, cgroup: door.as_ref().map(OwnedFd::as_fd) };
         let spawned = self.spawn(&mut spec, &reserved, &around, &leases, spare);
@@ -425,13 +434,15 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
     };
     match failed.step {
         Step::Cwd | Step::CwdChanged => Some(spec.cwd.path.clone()),
+        // Without mounts it is a rule's path that was another file.
+        Step::Changed if sandbox.mounts.is_empty() => rule_path(sandbox, index),
         Step::Source | Step::Changed | Step::Mount => sandbox.mounts.get(index).and_then(mount_path),
         Step::Cache => sandbox.caches.get(index).map(|cache| cache.target.path.clone()),
-        Step::Landlock => sandbox
-            .landlock
-            .as_ref()
-            .and_then(|landlock| landlock.rules.get(index))
-            .map(|rule| rule.path.clone()),
+        Step::Landlock => rule_path(sandbox, index),
+        Step::Temporary => match &sandbox.executor {
+            Executor::Landlock { temporary } => Some(temporary.clone()),
+            Executor::Native | Executor::Bwrap { .. } => None,
+        },
         Step::Namespaces
         | Step::IdMap
         | Step::ReadOnlyRoot
@@ -453,6 +464,11 @@ fn failed_path(spec: &LaunchSpec, failed: SetupFailure) -> Option<AbsPath> {
         | Step::Bwrap
         | Step::Plan => None,
     }
+}
+
+fn rule_path(sandbox: &LinuxSandbox, index: usize) -> Option<AbsPath> {
+    let rules = &sandbox.landlock.as_ref()?.rules;
+    rules.get(index).map(|rule| rule.path.clone())
 }
 
 fn mount_path(op: &MountOp) -> Option<AbsPath> {

@@ -527,6 +527,11 @@ mod random_trees {
                     prop_assert!(shown == Access::None || below_tmp || !host.exists(own), "{own:?}: {shown}");
                 }
             }
+            asked.executor = crate::ExecutorWish::Landlock;
+            asked.give_up = vec![crate::GiveUp::ProtectedNames];
+            if let Ok(compiled) = host.try_compile(&asked) {
+                landlock::view::assert_agreement(&host, &compiled);
+            }
         }
     }
 }

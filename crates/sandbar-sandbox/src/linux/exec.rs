@@ -9,7 +9,8 @@ use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use sandbar_proto::{LaunchSpec, ProcessAttributes};
 
-use super::sys;
+use super::alone::Domain;
+use super::sys::{self, Descriptors};
 use crate::report::{SetupFailure, Step};
 
 /// What a shell without `PATH` searches, as execvp(3) does on Linux.
@@ -87,7 +88,7 @@ impl Command {
         }
     }
 
-    /// Starts the leader, in the foreground of `terminal` and behind the door of `cgroup` if there is one, and waits until it executed its program or
+    /// Starts the leader, in the foreground of `terminal`, behind the door of `cgroup` and within `domain` if there is one, and waits until it executed its program or
     /// failed to.
     ///
     /// # Errors
@@ -97,11 +98,13 @@ impl Command {
         stack: &mut [u8],
         terminal: Option<BorrowedFd<'_>>,
         cgroup: Option<BorrowedFd<'_>>,
+        domain: Option<&mut Domain>,
     ) -> Result<i32, SetupFailure> {
-        let mut leader = Leader { command: self, terminal, cgroup, failure: None };
+        let descriptors = if domain.is_some() { Descriptors::Shared } else { Descriptors::Copied };
+        let mut leader = Leader { command: self, terminal, cgroup, domain, failure: None };
         // SAFETY: `leader` only makes system calls on memory laid out before, writes its own failure slot and
         // the shell slots, and executes or exits; it outlives the call because vfork suspends us.
-        let pid = unsafe { sys::vfork(leader_main, stack, (&raw mut leader).cast()) };
+        let pid = unsafe { sys::vfork(leader_main, stack, (&raw mut leader).cast(), descriptors) };
         match (pid, leader.failure) {
             (Ok(pid), None) => Ok(pid),
             (Ok(_), Some(failure)) => Err(failure),
@@ -134,13 +137,16 @@ struct Leader<'a> {
     command: &'a mut Command,
     terminal: Option<BorrowedFd<'a>>,
     cgroup: Option<BorrowedFd<'a>>,
+    domain: Option<&'a mut Domain>,
     failure: Option<SetupFailure>,
 }
 
 extern "C" fn leader_main(argument: *mut c_void) -> c_int {
     // SAFETY: `Command::start` passes a live Leader and is suspended while this runs.
     let leader = unsafe { &mut *argument.cast::<Leader<'_>>() };
-    leader.failure = Some(match leader.command.become_leader(leader.terminal, leader.cgroup) {
+    let ready = leader.command.become_leader(leader.terminal, leader.cgroup);
+    let entered = ready.and_then(|()| leader.domain.as_deref_mut().map_or(Ok(()), Domain::enter));
+    leader.failure = Some(match entered {
         Ok(()) => leader.command.execute(),
         Err(failure) => failure,
     });

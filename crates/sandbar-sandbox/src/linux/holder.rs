@@ -1,7 +1,7 @@
 //! The holder: the process between the keeper and a command's tree.
 //!
-//! In a sandbox it is pid 1 of the pid namespace, so its end is the end of everything in there. Without a
-//! sandbox it is a subreaper that walks its descendants. Either way it builds the walls, starts the leader,
+//! In a sandbox it is pid 1 of the pid namespace, so its end is the end of everything in there. Without
+//! namespaces it is a subreaper that walks its descendants. Either way it builds the walls, starts the leader,
 //! reports how the leader ends, passes signals on, and ends the tree when the keeper's end of the control
 //! channel closes: a dead keeper leaves no orphans.
 //!
@@ -17,6 +17,8 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 use sandbar_proto::{AfterLeader, ExitStatus, Limit, NetworkMode, ResourceUse, Timestamp};
 
+use super::alone::{self, Temporary};
+use super::ask::Answerer;
 use super::prepare::{Launch, Maker, MapWriter, Walls};
 use super::sys::{self, Dumpable, Waited};
 use super::terminal::Wanted;
@@ -57,8 +59,8 @@ pub(super) fn main(launch: &mut Launch, inherited: &Inherited<'_>) -> ! {
         // Without the channel in its place there is nobody to tell; its end tells the keeper.
         exit(1);
     }
-    let network = launch.walls.as_ref().map(|walls| walls.network);
-    match settle(network) {
+    let with_namespaces = launch.walls.as_ref().filter(|walls| walls.has_pid_namespace());
+    match settle(with_namespaces.map(|walls| walls.network)) {
         Ok(()) => run(launch),
         Err(failure) => give_up(failure),
     }
@@ -67,12 +69,17 @@ pub(super) fn main(launch: &mut Launch, inherited: &Inherited<'_>) -> ! {
 /// Builds the walls of a settled holder, starts the command and holds it.
 pub(super) fn run(launch: &mut Launch) -> ! {
     match set_up(launch) {
-        Ok(Started { leader, children, terminal }) => {
+        Ok(Started { leader, children, terminal, answerer, temporary }) => {
             report(Report::Running);
             launch.command.wipe();
             close_stdio();
             let watch = launch.watch.take();
-            exit(Holder { leader, leader_waited: false, children, terminal, watch, launch }.hold())
+            let holder = Holder { leader, leader_waited: false, children, terminal, answerer, watch, launch };
+            let code = holder.hold();
+            if let Some(temporary) = temporary {
+                temporary.remove();
+            }
+            exit(code)
         }
         Err(failure) => give_up(failure),
     }
@@ -104,8 +111,8 @@ fn report(report: Report) {
     let _ = rustix::net::send(control(), &report.encode(), SendFlags::NOSIGNAL);
 }
 
-/// What every holder does before it needs to know its plan. `network` is that of the sandbox it is in, if it is in
-/// one.
+/// What every holder does before it needs to know its plan. `network` is that of the namespaces it is in, if it is in
+/// some. In no pid namespace it may not die with its keeper: it has a tree to end.
 pub(super) fn settle(network: Option<NetworkMode>) -> Result<(), SetupFailure> {
     sys::block_all_signals();
     rustix::process::umask(rustix::fs::Mode::empty());
@@ -124,12 +131,20 @@ struct Started {
     leader: i32,
     children: OwnedFd,
     terminal: Option<OwnedFd>,
+    answerer: Option<Answerer>,
+    temporary: Option<Temporary>,
 }
 
 /// Everything between a settled holder and the running command.
 fn set_up(launch: &mut Launch) -> Result<Started, SetupFailure> {
     let wanted = launch.terminal.as_ref();
+    let mut alone = None;
     let terminal = match &mut launch.walls {
+        Some(walls) if walls.maker == Maker::Nobody => {
+            let alone::Prepared { domain, terminal, temporary } = alone::prepare(walls, &launch.cwd, wanted)?;
+            alone = Some((domain, temporary));
+            terminal
+        }
         Some(walls) => build_walls(walls, &launch.cwd, wanted)?,
         None => {
             sys::set_child_subreaper().map_err(fail(Step::Holder))?;
@@ -140,12 +155,37 @@ fn set_up(launch: &mut Launch) -> Result<Started, SetupFailure> {
     };
     let children = sys::child_signal_fd().map_err(fail(Step::Holder))?;
     let cgroup = launch.joins_cgroup.then(cgroup_door);
-    let leader = launch.command.start(&mut launch.stack, terminal.as_ref().map(OwnedFd::as_fd), cgroup)?;
+    let (domain, temporary) = alone.unzip();
+    let started = start_leader(launch, terminal.as_ref(), cgroup, domain);
+    let (leader, answerer) = match started {
+        Ok(started) => started,
+        Err(failure) => {
+            if let Some(temporary) = temporary {
+                temporary.remove();
+            }
+            return Err(failure);
+        }
+    };
     if launch.joins_cgroup {
         // SAFETY: nothing in this process owns the door, and nothing goes through it any more.
         unsafe { libc::close(CGROUP) };
     }
-    Ok(Started { leader, children, terminal })
+    Ok(Started { leader, children, terminal, answerer, temporary })
+}
+
+/// Starts the leader, and gets hold of what its filter asks.
+fn start_leader(
+    launch: &mut Launch,
+    terminal: Option<&OwnedFd>,
+    cgroup: Option<BorrowedFd<'_>>,
+    mut domain: Option<alone::Domain>,
+) -> Result<(i32, Option<Answerer>), SetupFailure> {
+    let terminal = terminal.map(OwnedFd::as_fd);
+    let leader = launch.command.start(&mut launch.stack, terminal, cgroup, domain.as_mut())?;
+    let listener = domain.map(alone::Domain::into_listener).transpose()?;
+    let landlock = launch.walls.as_ref().and_then(|walls| walls.landlock.as_ref());
+    let granted = || landlock.map(landlock::Prepared::granted).unwrap_or_default();
+    Ok((leader, listener.map(|listener| Answerer::new(listener, granted()))))
 }
 
 /// Puts the streams on 0, 1, 2 and the channel on 3, and closes everything else that the keeper had open.
@@ -214,11 +254,13 @@ fn build_walls(
             walls.mounts.build()?;
         }
         Maker::Bwrap => walls.mounts.verify()?,
+        // Not this way: see `alone`.
+        Maker::Nobody => return Err(fail(Step::Plan)(Errno::INVAL)),
     }
     // Opened with the rights that are left of the caller's; another user may not reach every path.
     let ruleset = walls.landlock.as_ref().map(landlock::Prepared::build).transpose()?;
     match walls.maker {
-        Maker::Itself => sys::forbid_capabilities().map_err(fail(Step::Privileges))?,
+        Maker::Itself | Maker::Nobody => sys::forbid_capabilities().map_err(fail(Step::Privileges))?,
         // It has none, and could not get one: that bubblewrap left none is not believed but looked at.
         Maker::Bwrap => sys::refuse_capabilities().map_err(fail(Step::Privileges))?,
     }
@@ -304,6 +346,8 @@ struct Holder<'a> {
     children: OwnedFd,
     /// Keeps the terminal open as long as there is a tree.
     terminal: Option<OwnedFd>,
+    /// Answers what the filter asks, where it does.
+    answerer: Option<Answerer>,
     watch: Option<Watch>,
     launch: &'a Launch,
 }
@@ -319,14 +363,26 @@ impl Holder<'_> {
     /// Holds the tree until it ends or must end; returns the exit code of the holder.
     fn hold(mut self) -> c_int {
         loop {
+            // Without one, one that is never readable: a descriptor twice is asked about twice.
+            let asked = self.answerer.as_ref().map_or(control(), Answerer::fd);
             let mut fds = [
                 PollFd::from_borrowed_fd(control(), PollFlags::IN),
                 PollFd::new(&self.children, PollFlags::IN),
+                PollFd::from_borrowed_fd(asked, PollFlags::IN),
             ];
             let pause = self.watch.as_mut().map(|watch| timespec(watch.pause()));
             match poll(&mut fds, pause.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => break,
+            }
+            let asked = fds[2].revents();
+            if let Some(answerer) = &self.answerer {
+                if asked.contains(PollFlags::IN) {
+                    answerer.serve();
+                } else if !asked.is_empty() {
+                    // Nobody is left whom the filter confines.
+                    self.answerer = None;
+                }
             }
             if matches!(self.reap(), Next::End)
                 || matches!(self.obey(), Next::End)
@@ -342,13 +398,13 @@ impl Holder<'_> {
     /// Looks at what the tree uses, and says which limits it reached. Of memory there may be nothing left in a moment, so
     /// that ends the tree here; about the rest the keeper decides.
     fn look(&mut self) -> Next {
-        let sandboxed = self.sandboxed();
+        let sandboxed = self.has_pid_namespace();
         let Some(watch) = &mut self.watch else { return Next::Hold };
         tell(watch.look(sandboxed))
     }
 
-    fn sandboxed(&self) -> bool {
-        self.launch.walls.is_some()
+    fn has_pid_namespace(&self) -> bool {
+        self.launch.walls.as_ref().is_some_and(Walls::has_pid_namespace)
     }
 
     /// Reaps everything that ended.
@@ -360,7 +416,7 @@ impl Holder<'_> {
             match sys::wait_any() {
                 Ok(Waited::Ended { pid, status, usage }) if pid == self.leader && !self.leader_waited => {
                     self.leader_waited = true;
-                    let sandboxed = self.sandboxed();
+                    let sandboxed = self.has_pid_namespace();
                     if let Some(watch) = &mut self.watch {
                         // What it left behind is still there; the leader itself no more.
                         tell(watch.look_now(sandboxed, 1));
@@ -400,7 +456,7 @@ impl Holder<'_> {
     }
 
     fn signal_tree(&self, signal: i32) {
-        if self.sandboxed() {
+        if self.has_pid_namespace() {
             // Everything in the pid namespace but this process (kill(2)).
             let _ = sys::kill(-1, signal);
         } else {
@@ -412,7 +468,7 @@ impl Holder<'_> {
     /// hear of that before the kernel has taken the namespaces apart, which takes longer than all the rest.
     fn end_tree(&mut self) {
         while matches!(self.drain(), Next::Hold) {
-            if self.sandboxed() {
+            if self.has_pid_namespace() {
                 // Reaches everything at once, what is forking right now included (kill(2)).
                 let _ = sys::kill(-1, libc::SIGKILL);
             } else {

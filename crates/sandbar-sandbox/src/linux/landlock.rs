@@ -5,12 +5,14 @@
 //! mount, from paths as the command will see them.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use sandbar_proto::LandlockAccess;
+use sandbar_proto::{FileIdentity, LandlockAccess};
 
+use super::ask::Granted;
+use super::mounts::is_same_file;
 use super::sys::landlock::{RulesetAttr, allow, create, restrict_self};
 use crate::report::{SetupFailure, Step};
 
@@ -58,11 +60,25 @@ fn granted(access: LandlockAccess) -> u64 {
     }
 }
 
+/// Rights on TCP since ABI 4; no rule grants any.
+const TCP: u64 = 1 << 0 | 1 << 1;
+
+/// A rule to be made.
+pub(super) struct Rule {
+    pub(super) path: CString,
+    /// The file that it is for, if it is for no other.
+    pub(super) identity: Option<FileIdentity>,
+    pub(super) access: LandlockAccess,
+}
+
 /// A ruleset ready to be built without allocating.
 pub(super) struct Prepared {
     pub(super) abi: u32,
-    pub(super) rules: Vec<(CString, LandlockAccess)>,
+    pub(super) rules: Vec<Rule>,
+    /// Whether files are left alone.
     pub(super) scopes_only: bool,
+    /// Whether TCP is denied here.
+    pub(super) denies_tcp: bool,
 }
 
 impl Prepared {
@@ -73,10 +89,10 @@ impl Prepared {
     pub(super) fn build(&self) -> Result<OwnedFd, SetupFailure> {
         let fail = |index| move |errno: Errno| failure(index, errno);
         let handled = if self.scopes_only { 0 } else { handled(self.abi) };
-        let attr =
-            RulesetAttr { handled_access_fs: handled, handled_access_net: 0, scoped: scopes(self.abi) };
+        let handled_access_net = if self.denies_tcp { TCP } else { 0 };
+        let attr = RulesetAttr { handled_access_fs: handled, handled_access_net, scoped: scopes(self.abi) };
         let ruleset = create(&attr).map_err(fail(Step::NO_INDEX))?;
-        for ((path, access), index) in self.rules.iter().zip(0..) {
+        for (Rule { path, identity, access }, index) in self.rules.iter().zip(0..) {
             let flags = OFlags::PATH | OFlags::CLOEXEC;
             let beneath = rustix::fs::openat2(
                 rustix::fs::CWD,
@@ -84,8 +100,23 @@ impl Prepared {
                 flags,
                 Mode::empty(),
                 ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
-            )
-            .map_err(fail(index))?;
+            );
+            let beneath = match (beneath, identity) {
+                (Ok(beneath), None) => beneath,
+                (Ok(beneath), Some(identity))
+                    if is_same_file(beneath.as_fd(), *identity).map_err(fail(index))? =>
+                {
+                    beneath
+                }
+                // What has the name now was not looked at. To read less is safe; not to write is another plan.
+                (Ok(_) | Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR | Errno::ACCESS), Some(_)) => {
+                    if *access == LandlockAccess::Write {
+                        return Err(SetupFailure { step: Step::Changed, index, errno: 0 });
+                    }
+                    continue;
+                }
+                (Err(errno), _) => return Err(fail(index)(errno)),
+            };
             let stat = rustix::fs::fstat(&beneath).map_err(fail(index))?;
             let directory =
                 rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::Directory;
@@ -94,6 +125,33 @@ impl Prepared {
         }
         Ok(ruleset)
     }
+}
+
+impl Prepared {
+    /// The places below which everything may be read, or written as well.
+    pub(super) fn granted(&self) -> Granted {
+        let paths = |wanted: fn(LandlockAccess) -> bool| {
+            let rules = self.rules.iter().filter(|rule| wanted(rule.access));
+            rules.map(|rule| rule.path.clone()).collect()
+        };
+        Granted {
+            readable: paths(|access| access != LandlockAccess::Device),
+            writable: paths(|access| access == LandlockAccess::Write),
+        }
+    }
+}
+
+/// Adds the run's own terminal to `ruleset`, which no path of the plan names.
+///
+/// # Errors
+/// [`Step::Landlock`].
+pub(super) fn allow_terminal(
+    ruleset: &OwnedFd,
+    terminal: BorrowedFd<'_>,
+    abi: u32,
+) -> Result<(), SetupFailure> {
+    let rights = granted(LandlockAccess::Device) & handled(abi) & FILE_RIGHTS;
+    allow(ruleset.as_fd(), terminal, rights).map_err(|errno| failure(Step::NO_INDEX, errno))
 }
 
 /// Puts this process under `ruleset` for good. Needs no_new_privs.

@@ -5,8 +5,8 @@
 use std::ffi::CString;
 
 use sandbar_proto::{
-    AbsPath, AfterLeader, FileIdentity, LaunchSpec, LimitMechanism, LinuxSandbox, MountOp, NetworkMode,
-    RunAs, Sandbox, SeccompSpec,
+    AbsPath, AfterLeader, Executor, FileIdentity, LandlockRule, LaunchSpec, LimitMechanism, LinuxSandbox,
+    MountOp, NetworkMode, RunAs, Sandbox, SeccompSpec,
 };
 
 use super::exec::{Command, NulByte};
@@ -34,6 +34,8 @@ pub(super) enum Maker {
     Itself,
     /// Bubblewrap did, before the holder was executed.
     Bwrap,
+    /// There are none: Landlock and the filter hold alone.
+    Nobody,
 }
 
 /// Id maps as text of /proc/PID/uid_map and gid_map.
@@ -52,6 +54,8 @@ pub(super) struct Walls {
     pub(super) mounts: mounts::Plan,
     pub(super) landlock: Option<landlock::Prepared>,
     pub(super) filter: Program,
+    /// The run's own temporary directory, where there are no mounts.
+    pub(super) temporary: Option<CString>,
 }
 
 /// A whole launch.
@@ -129,18 +133,27 @@ impl Walls {
         caches: &[CacheLayer],
         filters: &mut FilterCache,
     ) -> Result<Self, SpawnError> {
+        let (maker, temporary) = match &sandbox.executor {
+            Executor::Native => (Maker::Itself, None),
+            Executor::Bwrap { .. } => (Maker::Bwrap, None),
+            Executor::Landlock { temporary } => (Maker::Nobody, Some(path(temporary)?)),
+        };
         let landlock = sandbox.landlock.as_ref().map(|spec| {
             let abi = crate::facts::landlock_abi();
             if abi < spec.min_abi.max(1) {
                 return Err(SpawnError::Landlock { needed: spec.min_abi.max(1), found: abi });
             }
-            let rules: Result<_, NulByte> =
-                spec.rules.iter().map(|rule| Ok((path(&rule.path)?, rule.access))).collect();
+            let rule = |rule: &LandlockRule| {
+                Ok(landlock::Rule { path: path(&rule.path)?, identity: rule.identity, access: rule.access })
+            };
+            let rules: Result<_, NulByte> = spec.rules.iter().map(rule).collect();
+            // What no namespace keeps from the host's network, this does.
+            let denies_tcp = maker == Maker::Nobody && sandbox.network == NetworkMode::Off;
             let scopes_only = spec.scopes_only;
-            Ok(landlock::Prepared { abi, rules: rules?, scopes_only })
+            Ok(landlock::Prepared { abi, rules: rules?, scopes_only, denies_tcp })
         });
         Ok(Self {
-            maker: if sandbox.executor.is_native() { Maker::Itself } else { Maker::Bwrap },
+            maker,
             maps: Maps::new(sandbox),
             run_as: sandbox.identity.run_as,
             network: sandbox.network,
@@ -150,7 +163,24 @@ impl Walls {
             },
             landlock: landlock.transpose()?,
             filter: filters.program(&sandbox.seccomp)?,
+            temporary,
         })
+    }
+
+    /// The flags of clone(2) for the namespaces that the holder is forked into.
+    pub(super) fn namespaces(&self) -> i32 {
+        match self.maker {
+            Maker::Itself | Maker::Bwrap => super::namespaces(self.network),
+            Maker::Nobody => 0,
+        }
+    }
+
+    /// Whether the holder is pid 1 of a namespace, which ends with it and shows nothing else.
+    pub(super) fn has_pid_namespace(&self) -> bool {
+        match self.maker {
+            Maker::Itself | Maker::Bwrap => true,
+            Maker::Nobody => false,
+        }
     }
 }
 

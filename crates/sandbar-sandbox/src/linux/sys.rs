@@ -9,6 +9,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use rustix::io::Errno;
 
 /// Turns a libc return value into a result. Must follow the call directly: it reads `errno`.
+mod change;
+pub(super) mod notify;
+pub(super) use change::{Change, change, inotify_add_watch, take_descriptor};
+
 fn check(value: c_long) -> Result<c_long, Errno> {
     if value == -1 {
         // SAFETY: takes nothing and returns the address of this thread's errno.
@@ -58,6 +62,15 @@ pub(super) unsafe fn fork(flags: c_int) -> Result<Fork, Errno> {
     Ok(Fork::Parent { pid: i32::try_from(pid).map_err(|_| Errno::OVERFLOW)?, pidfd })
 }
 
+/// Whose table of descriptors a child has until it executes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Descriptors {
+    /// A copy.
+    Copied,
+    /// The parent's; what it opens stays open there.
+    Shared,
+}
+
 /// Runs `entry(argument)` on `stack` in a child that borrows this process's memory until it executes or exits.
 ///
 /// # Errors
@@ -70,8 +83,10 @@ pub(super) unsafe fn vfork(
     entry: extern "C" fn(*mut c_void) -> c_int,
     stack: &mut [u8],
     argument: *mut c_void,
+    descriptors: Descriptors,
 ) -> Result<i32, Errno> {
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let shared = if descriptors == Descriptors::Shared { libc::CLONE_FILES } else { 0 };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD | shared;
     // The stack grows down and must be aligned to 16 bytes on every architecture we know.
     let end = stack.as_mut_ptr_range().end;
     let top = end.map_addr(|address| address & !15).cast();
@@ -269,6 +284,26 @@ pub(super) fn become_user(uid: u32, gid: u32) -> Result<(), Errno> {
 /// # Safety
 /// `filter` must point to `length` instructions laid out as `struct sock_filter`.
 pub(super) unsafe fn install_filter(filter: *const c_void, length: u16) -> Result<(), Errno> {
+    // SAFETY: by this function's contract.
+    unsafe { set_filter(filter, length, 0) }.map(drop)
+}
+
+/// The same for a program that asks; returns the descriptor where it does.
+///
+/// # Errors
+/// As [`install_filter`], and EBUSY below a filter that asks.
+///
+/// # Safety
+/// As [`install_filter`].
+pub(super) unsafe fn install_asking_filter(filter: *const c_void, length: u16) -> Result<RawFd, Errno> {
+    // SECCOMP_FILTER_FLAG_NEW_LISTENER, and WAIT_KILLABLE_RECV: a signal does not make a program ask twice (Linux 5.19).
+    const FLAGS: usize = 1 << 3 | 1 << 5;
+    // SAFETY: by this function's contract.
+    let listener = unsafe { set_filter(filter, length, FLAGS) }?;
+    RawFd::try_from(listener).map_err(|_| Errno::OVERFLOW)
+}
+
+unsafe fn set_filter(filter: *const c_void, length: u16, flags: usize) -> Result<c_long, Errno> {
     #[repr(C)]
     struct SockFprog {
         length: u16,
@@ -278,9 +313,8 @@ pub(super) unsafe fn install_filter(filter: *const c_void, length: u16) -> Resul
     let program = SockFprog { length, filter };
     // SAFETY: `program` is live and describes live instructions, by this function's contract.
     check(unsafe {
-        libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, std::ptr::from_ref(&program))
+        libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, std::ptr::from_ref(&program))
     })
-    .map(drop)
 }
 
 /// Closes every descriptor from `first` on, close_range(2), Linux 5.9.

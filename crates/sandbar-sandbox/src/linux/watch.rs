@@ -10,7 +10,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use rustix::process::getpid;
-use sandbar_proto::{LaunchSpec, Limit, LimitMechanism, MountOp, Sandbox, TmpfsAccess};
+use sandbar_proto::{Executor, LaunchSpec, Limit, LimitMechanism, MountOp, Sandbox, TmpfsAccess};
 
 use super::exec::NulByte;
 use super::{sys, tree};
@@ -168,6 +168,9 @@ impl Watch {
 fn writable_tmpfs(sandbox: &Sandbox) -> Result<Vec<CString>, NulByte> {
     const SHM: &[u8] = b"/dev/shm";
     let Sandbox::Linux(sandbox) = sandbox else { return Ok(Vec::new()) };
+    if matches!(sandbox.executor, Executor::Landlock { .. }) {
+        return Ok(Vec::new());
+    }
     let targets = sandbox.mounts.iter().filter_map(|op| match op {
         MountOp::Tmpfs { target, access: TmpfsAccess::Write, .. } => Some(target),
         MountOp::Tmpfs { .. }

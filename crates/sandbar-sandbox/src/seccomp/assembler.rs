@@ -130,5 +130,6 @@ pub(super) fn return_value(verdict: Verdict) -> u32 {
         Verdict::Allow => 0x7fff_0000,
         Verdict::Errno(errno) => 0x0005_0000 | u32::from(errno),
         Verdict::Kill => 0x8000_0000,
+        Verdict::Ask => 0x7fc0_0000,
     }
 }

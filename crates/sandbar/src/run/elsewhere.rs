@@ -55,6 +55,14 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
         .advise("leave it out: the other machine chooses")
         .status(exit::USAGE));
     }
+    if !args.sandbox.give_up.is_empty() {
+        return Err(cannot_run(
+            "--give-up is about what this machine can't hold, and the command runs elsewhere".to_owned(),
+        )
+        .at("--give-up with --on")
+        .advise("leave it out; where the other machine makes namespaces nothing has to be given up")
+        .status(exit::USAGE));
+    }
     let streams = Streams::choose(args, profile)?.relayed();
     let limits = args.limits()?;
     event_loop::block_on_and_leave(async {

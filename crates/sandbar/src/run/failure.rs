@@ -73,6 +73,18 @@ pub(crate) fn problem(error: &StartError, about: &About) -> (Problem, String, i3
     }
 }
 
+/// Neither are there namespaces, nor is Landlock enough alone.
+pub(super) fn without_executor(error: &StartError, about: &About, landlock: &Problem) -> Problem {
+    let (mut namespaces, _, _) = problem(error, about);
+    let reason = landlock.what.strip_prefix("could not plan the run: ").unwrap_or(&landlock.what);
+    namespaces.what.push_str("; and without them, ");
+    namespaces.what.push_str(reason);
+    let advice: Vec<&str> =
+        [&landlock.advice, &namespaces.advice].into_iter().flatten().map(String::as_str).collect();
+    namespaces.advice = Some(advice.join("; or "));
+    namespaces
+}
+
 fn errno_text(errno: i32) -> String {
     if errno == 0 {
         "no system call failed".to_owned()
@@ -155,13 +167,19 @@ fn in_sandbox(step: Step, failure: &StartFailure, about: &About) -> Problem {
         }
         Step::Proc => start(format!("a fresh /proc can't be mounted: {text}"))
             .at("mount of procfs in a new pid namespace")
-            .advise("this container hides parts of /proc; start it with an unmasked /proc"),
+            .advise("this container hides parts of /proc; start it with an unmasked /proc, or run with --sandbox landlock"),
         Step::Bwrap => start(format!(
             "bubblewrap made no sandbox: {}",
             escape::escape(failure.detail.as_bytes(), Layout::OneLine)
         ))
         .at("the bwrap that is first on PATH")
         .advise("`sandbar doctor` shows which executors work here; `--sandbox native` needs no bubblewrap"),
+        Step::Temporary => {
+            let problem = start(format!("a temporary directory of its own can't be made: {text}"));
+            problem
+                .at(path.unwrap_or_default())
+                .advise("make the folder writable, or set XDG_CACHE_HOME to another place")
+        }
         Step::RunAs => start(format!("the command can't run as the owner of its workspace: {text}")),
         Step::Cgroup => start(format!("it could not be moved into the cgroup of its limits: {text}"))
             .at("cgroups(7), below the keeper's own")
@@ -222,6 +240,7 @@ fn words(step: Step) -> &'static str {
         Step::Plan => "reading the plan",
         Step::Terminal => "opening a terminal",
         Step::Bwrap => "bubblewrap",
+        Step::Temporary => "making a temporary directory",
         Step::Cgroup => "entering the cgroup of the run's limits",
     }
 }

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
+use sandbar_sandbox::facts::FactsError;
+
 use super::{Check, Verdict};
-use crate::host;
+use crate::{host, plan};
 
 /// The oldest kernel that we write for.
 const OLDEST: (u32, u32) = (5, 14);
@@ -25,6 +27,10 @@ pub(super) fn checks(works: bool) -> Vec<Check> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let facts = match sandbar_sandbox::facts::host_facts() {
         Ok(facts) => facts,
+        Err(error @ FactsError::Wsl1) => {
+            let check = Check::new("kernel", Verdict::Fail, format!("Linux {release}: could not {error}"));
+            return vec![check.advise(plan::WSL2)];
+        }
         Err(error) => {
             let check = Check::new("kernel", Verdict::Fail, format!("could not {error}"));
             return vec![check.advise("mount procfs on /proc")];
@@ -43,10 +49,6 @@ pub(super) fn checks(works: bool) -> Vec<Check> {
 
 fn kernel(release: &str, version: (u32, u32)) -> Check {
     let check = |status, remark: &str| Check::new("kernel", status, format!("Linux {release}{remark}"));
-    if release.ends_with("-Microsoft") {
-        return check(Verdict::Fail, ", which is WSL 1: it has no namespaces")
-            .advise("change to WSL 2 (`wsl --set-version <distribution> 2`)");
-    }
     if version < OLDEST {
         let (major, minor) = OLDEST;
         return check(Verdict::Fail, &format!(" is older than {major}.{minor}")).advise("use a newer kernel");
@@ -164,12 +166,6 @@ mod tests {
                 (5, 15),
                 Verdict::Ok,
                 "Linux 5.15.153.1-microsoft-standard-WSL2 (WSL 2)",
-            ),
-            (
-                "4.4.0-19041-Microsoft",
-                (4, 4),
-                Verdict::Fail,
-                "Linux 4.4.0-19041-Microsoft, which is WSL 1: it has no namespaces",
             ),
         ];
         for (release, version, status, detail) in table {

@@ -32,14 +32,15 @@ const SANDBOX: &str = "sandbox";
 const OVERLAY: &str = "overlay";
 const BWRAP: &str = "bwrap";
 const LANDLOCK: &str = "landlock alone";
+const EXECUTOR: &str = "executor";
 
 /// What the trial showed.
 pub(super) struct Trial {
     pub(super) keeper: Check,
     pub(super) overlay: Check,
     pub(super) sandbox: Check,
-    /// Who else could make one.
-    pub(super) others: [Check; 2],
+    /// Who else could make one, and who is chosen.
+    pub(super) others: [Check; 3],
     pub(super) limits: Check,
 }
 
@@ -52,15 +53,19 @@ pub(super) fn run(directories: &Directories) -> Trial {
     match looked {
         Ok((runtime, keeper)) => {
             let (native, overlay) = sandbox(directories, &runtime);
-            let bwrap = bwrap(directories, &runtime);
-            let sandbox = with_stand_in(native, &bwrap);
-            Trial { keeper, overlay, sandbox, others: [bwrap, landlock()], limits: limits::check(&runtime) }
+            let bwrap = stand_in(BWRAP, cli::Executor::Bwrap, directories, &runtime);
+            let landlock = landlock(stand_in(LANDLOCK, cli::Executor::Landlock, directories, &runtime));
+            let chosen = chosen(&native, &bwrap, &landlock);
+            let sandbox = with_stand_in(native, &bwrap, &landlock);
+            let others = [bwrap, landlock, chosen];
+            Trial { keeper, overlay, sandbox, others, limits: limits::check(&runtime) }
         }
         Err(problem) => Trial {
             keeper: Check::new(KEEPER, Verdict::Skip, "there is no runtime directory"),
             overlay: Check::new(OVERLAY, Verdict::Skip, "no command could be tried"),
             sandbox: Check::failed(SANDBOX, &problem),
-            others: [Check::new(BWRAP, Verdict::Skip, "no command could be tried"), landlock()],
+            others: [BWRAP, LANDLOCK, EXECUTOR]
+                .map(|name| Check::new(name, Verdict::Skip, "no command could be tried")),
             limits: Check::new(limits::NAME, Verdict::Skip, "no keeper could be asked"),
         },
     }
@@ -153,37 +158,65 @@ fn sandbox(directories: &Directories, runtime: &RuntimeDir) -> (Check, Check) {
     (sandbox, overlay)
 }
 
-/// The sandbox again, as bubblewrap makes it.
-fn bwrap(directories: &Directories, runtime: &RuntimeDir) -> Check {
-    let plan = match plan(directories, cli::Executor::Bwrap) {
+/// The sandbox again, as somebody else makes it, whom nobody needs as long as sandbar can make namespaces itself.
+fn stand_in(
+    name: &'static str,
+    executor: cli::Executor,
+    directories: &Directories,
+    runtime: &RuntimeDir,
+) -> Check {
+    let plan = match plan(directories, executor) {
         Ok(plan) => plan,
-        // Nobody needs one as long as sandbar can make namespaces itself.
-        Err(problem) => return Check::new(BWRAP, Verdict::Skip, problem.what),
+        Err(problem) => return Check::new(name, Verdict::Skip, problem.what),
     };
     match start(runtime, plan) {
         Ok(took) => {
             let detail = format!("`{PROGRAM}` ran in its sandbox in {:.1} ms", took.as_secs_f64() * 1e3);
-            Check::new(BWRAP, Verdict::Ok, detail)
+            Check::new(name, Verdict::Ok, detail)
         }
-        Err(failed) => Check::new(BWRAP, Verdict::Skip, failed.problem.what),
+        Err(failed) => Check::new(name, Verdict::Skip, failed.problem.what),
     }
 }
 
-/// Not an executor yet, and what it could not do.
-fn landlock() -> Check {
-    Check::new(
-        LANDLOCK,
-        Verdict::Skip,
-        "is no sandbox here: it hides nothing below what may be read, and protects no name below what may be written",
-    )
+/// What Landlock alone is good for, where it works.
+fn landlock(check: Check) -> Check {
+    if check.status != Verdict::Ok {
+        return check;
+    }
+    let abi = sandbar_sandbox::facts::landlock_abi();
+    let detail = format!(
+        "{}; ABI {abi}, which keeps signals in; for -p read-only, and for writable folders with --give-up \
+         protected-names",
+        check.detail
+    );
+    Check { detail, ..check }
 }
 
-/// What there is to say about the sandbox when bubblewrap works.
-fn with_stand_in(native: Check, bwrap: &Check) -> Check {
-    if native.status != Verdict::Fail || bwrap.status != Verdict::Ok {
-        return native;
-    }
-    let detail = format!("{}; bubblewrap makes sandboxes instead, without caches", native.detail);
+/// Who makes the sandbox of a run that names nobody.
+fn chosen(native: &Check, bwrap: &Check, landlock: &Check) -> Check {
+    let works = |check: &Check| check.status == Verdict::Ok;
+    let (status, detail) = if works(native) {
+        (Verdict::Ok, "native")
+    } else if works(bwrap) {
+        (Verdict::Warn, "bwrap, because native can't make one")
+    } else if works(landlock) {
+        (Verdict::Warn, "landlock, for what it can hold, because nobody makes namespaces")
+    } else {
+        (Verdict::Fail, "none")
+    };
+    Check::new(EXECUTOR, status, detail)
+}
+
+/// What there is to say about the sandbox when somebody else works.
+fn with_stand_in(native: Check, bwrap: &Check, landlock: &Check) -> Check {
+    let instead = match (native.status, bwrap.status, landlock.status) {
+        (Verdict::Fail, Verdict::Ok, _) => "bubblewrap makes sandboxes instead, without caches",
+        (Verdict::Fail, _, Verdict::Ok) => {
+            "Landlock alone holds what it can instead: -p read-only, or less by its name"
+        }
+        _ => return native,
+    };
+    let detail = format!("{}; {instead}", native.detail);
     Check { status: Verdict::Warn, detail, ..native }
 }
 
@@ -200,6 +233,7 @@ fn plan(directories: &Directories, executor: cli::Executor) -> Result<LaunchPlan
         debug: false,
         nested: false,
         executor: Some(executor),
+        give_up: Vec::new(),
         cwd: Some("/".into()),
     };
     let env = environment::resolve(&EnvArgs::default(), profile, profile.network(), None);
@@ -303,16 +337,22 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_where_only_bubblewrap_works_is_one_that_works() {
+    fn a_machine_where_only_a_stand_in_works_is_one_that_works_and_says_who_is_chosen() {
+        use Verdict::{Fail, Ok, Skip, Warn};
         let check = |status| Check::new(SANDBOX, status, "said");
         let table = [
-            (Verdict::Ok, Verdict::Skip, Verdict::Ok),
-            (Verdict::Ok, Verdict::Ok, Verdict::Ok),
-            (Verdict::Fail, Verdict::Skip, Verdict::Fail),
-            (Verdict::Fail, Verdict::Ok, Verdict::Warn),
+            (Ok, Skip, Skip, Ok, "native"),
+            (Ok, Ok, Ok, Ok, "native"),
+            (Fail, Skip, Skip, Fail, "none"),
+            (Fail, Ok, Ok, Warn, "bwrap"),
+            (Fail, Ok, Skip, Warn, "bwrap"),
+            (Fail, Skip, Ok, Warn, "landlock"),
         ];
-        for (native, bwrap, expected) in table {
-            assert_eq!(with_stand_in(check(native), &check(bwrap)).status, expected, "{native:?} {bwrap:?}");
+        for (native, bwrap, landlock, expected, who) in table {
+            let told = with_stand_in(check(native), &check(bwrap), &check(landlock));
+            assert_eq!(told.status, expected, "{native:?} {bwrap:?} {landlock:?}");
+            let chosen = chosen(&check(native), &check(bwrap), &check(landlock));
+            assert_eq!((chosen.status, chosen.detail.split(',').next()), (expected, Some(who)));
         }
     }
 
