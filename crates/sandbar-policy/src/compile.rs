@@ -392,6 +392,7 @@ fn grant_roots(
         let is_cwd = *target == cwd.pinned;
         if target.identity.kind == FileKind::Directory && !workspace::is_protected(&target.path) {
             git::open(draft, target, if is_cwd { Scope::Ancestors } else { Scope::Root })?;
+            git::open_nested(draft, target);
         }
     }
     if roots().next().is_some() {

@@ -20,7 +20,7 @@
 //!
 //! Two more ways lead git to a configuration: submodules (`links`), since a `git status` of the superproject runs
 //! git in each, and settings that name files (`configured`), which `environment` may hold as well. Each may be a chain
-//! of symbolic links (`route`). Other repositories in the workspace are not looked for.
+//! of symbolic links (`route`). Repositories in the directories of a root are guarded like its own; deeper ones are not looked for.
 
 use sandbar_proto::{AbsPath, FileKind, PinnedPath, PlaceholderKind};
 
@@ -37,7 +37,7 @@ use crate::grants::{Draft, GrantKind};
 use crate::paths::{below, entry, lexical};
 use crate::reader::{Answer, Found, Names};
 use crate::workspace::{refuse_link, reserve};
-use crate::{CompileError, GitDoubt, GitMode, Note, Origin};
+use crate::{CompileError, GitDoubt, GitMode, Note, Origin, workspace};
 
 /// The git directory itself, where it is opened.
 const OPENED: Origin = Origin::Default("git directory of the workspace");
@@ -96,6 +96,35 @@ pub(crate) fn open(draft: &mut Draft<'_>, root: &PinnedPath, scope: Scope) -> Re
             Ok(())
         }
         Found::Failed(errno) => Err(CompileError::Fact { path: dot, errno }),
+    }
+}
+
+/// Most directories of a root that are asked for a repository.
+const MOST_NESTED: usize = 512;
+
+/// Opens or protects the repositories that lie directly in the directories of the writable directory `root`: people keep
+/// several in one, and enter them. Deeper ones are not looked for, since that would look through everything at each start.
+pub(crate) fn open_nested(draft: &mut Draft<'_>, root: &PinnedPath) {
+    // One that can't be listed, or has more names than that, holds no handful of repositories.
+    let Answer::Known(names) = draft.reader.list(&root.path) else { return };
+    let directories = names.iter().filter(|(name, kind)| {
+        *kind == FileKind::Directory
+            && name.as_bytes() != b".git"
+            && !workspace::is_protected_name(name.as_bytes())
+    });
+    for (name, _) in directories.take(MOST_NESTED) {
+        let Some(worktree) = entry(&root.path, name.as_bytes()) else { continue };
+        let dot = below(&worktree, ".git");
+        let Found::File(fact) = draft.reader.lookup(&dot) else { continue };
+        match fact.pinned.identity.kind {
+            FileKind::Directory => open_or_protect(draft, &fact.pinned, &worktree),
+            FileKind::File => {
+                draft.protect(&fact.pinned, ".git");
+                follow_pointer(draft, &dot, &worktree);
+            }
+            FileKind::Symlink => draft.notes.push(Note::SubmoduleOpen { path: worktree }),
+            FileKind::Other => {}
+        }
     }
 }
 

@@ -51,6 +51,9 @@ pub enum ManagedError {
         /// Its name.
         name: &'static str,
     },
+    /// A place that is not known is to be hidden.
+    #[error("a place that is not known here can't be hidden")]
+    UnknownPlace,
     /// A path below the roots that leads elsewhere.
     #[error("{subpath:?} is no path below a root")]
     Subpath {
@@ -245,6 +248,8 @@ fn restricted(
             Meant::Minimal if entry.access == WireAccess::Read => reads_minimum = true,
             Meant::Minimal if entry.access == WireAccess::None => {}
             Meant::Minimal => return Err(ManagedError::Place { name: "minimal" }),
+            // Whatever it is, it can't be kept from anybody.
+            Meant::Unknown if entry.access == WireAccess::None => return Err(ManagedError::UnknownPlace),
             Meant::Unknown => wanted.notes.push(Note::UnknownPlace { place: "unknown".to_owned() }),
         }
     }
@@ -522,9 +527,12 @@ mod tests {
     fn a_place_that_a_newer_client_knows_grants_nothing_and_is_said() {
         let json = r#"{"path":{"type":"special","value":{"kind":"moon","path":"/x"}},"access":"write"}"#;
         let unknown: ManagedEntry = serde_json::from_str(json).unwrap();
-        let lines = vec![line(SpecialPath::Root, WireAccess::Read), unknown];
+        let lines = vec![line(SpecialPath::Root, WireAccess::Read), unknown.clone()];
         let wanted = asked(lines, NetworkPolicy::Restricted).unwrap();
         assert!(wanted.allow_write.is_empty() && wanted.entries.is_empty());
         assert!(matches!(wanted.notes.as_slice(), [Note::UnknownPlace { .. }]));
+        let hidden = ManagedEntry { access: WireAccess::None, ..unknown };
+        let lines = vec![line(SpecialPath::Root, WireAccess::Read), hidden];
+        assert_eq!(asked(lines, NetworkPolicy::Restricted).unwrap_err(), ManagedError::UnknownPlace);
     }
 }

@@ -93,6 +93,9 @@ pub enum TableProblem {
     /// A pattern that grants something.
     #[error("is a pattern, and patterns can only be `none`; `/**` at the end stands for everything below")]
     PatternGrants,
+    /// A special place that is not known is to be hidden.
+    #[error("is a place that is not known here, and so can't be hidden")]
+    UnknownHidden,
     /// A special place that has nothing below it, or can't be used like this.
     #[error("can't be used like this: only read or none, and nothing below it")]
     Special,
@@ -159,6 +162,10 @@ impl ProfileTable {
             },
             Some(_) => None,
         };
+        if place.is_none() && line.access == Access::None {
+            // Whatever it is, it can't be kept from anybody.
+            return Err(wrong(TableProblem::UnknownHidden));
+        }
         let Some(place) = place else {
             wanted.notes.push(Note::UnknownPlace { place: line.place.clone() });
             return Ok(());
@@ -301,6 +308,7 @@ mod tests {
         let refused = |place, below, access| wanted(&table(&[(place, below, access)])).unwrap_err();
         assert_eq!(refused("data", None, READ), TableProblem::Relative);
         assert_eq!(refused("~v/x", None, READ), TableProblem::OtherHome);
+        assert_eq!(refused(":moon", None, NONE), TableProblem::UnknownHidden);
         assert!(matches!(refused("/a/../b", None, READ), TableProblem::Path(_)));
         assert_eq!(refused(":cwd", Some("../x"), READ), TableProblem::LeadsOut);
         assert_eq!(refused(":cwd", Some("/x"), READ), TableProblem::LeadsOut);

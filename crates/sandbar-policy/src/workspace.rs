@@ -38,6 +38,11 @@ pub(crate) fn is_protected(path: &AbsPath) -> bool {
     is_named || path.components().any(|part| part == b".git")
 }
 
+/// Whether a name is protected under every writable root.
+pub(crate) fn is_protected_name(name: &[u8]) -> bool {
+    PROTECTED.iter().any(|protected| protected.as_bytes() == name)
+}
+
 /// Trees of the system, as hier(7) has them: what runs, and what it is told.
 const SYSTEM_TREES: [&str; 10] =
     ["etc", "usr", "bin", "sbin", "boot", "sys", "lib", "lib32", "lib64", "libx32"];

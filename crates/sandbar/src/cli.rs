@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sandbar_exec::server::AllowedHost;
-use sandbar_policy::{ExecutorWish, GiveUp, Glob};
+use sandbar_policy::{ExecutorWish, GiveUp, Glob, Profile};
 use sandbar_proto::{ByteString, EnvVar, Limit, Limits, NetworkMode};
 
+use crate::dirs::is_within_sandbox;
 use crate::render::Problem;
 use crate::terminal::DetachKeys;
 use crate::values::LimitValue;
@@ -57,8 +58,10 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct SandboxArgs {
     /// read-only, workspace, external, danger-full-access, or one of config.toml
-    #[arg(short, long, value_name = "PROFILE", default_value = "workspace")]
-    pub(crate) profile: String,
+    ///
+    /// Without a word about it workspace, and external within a sandbox of sandbar's own.
+    #[arg(short, long, value_name = "PROFILE")]
+    pub(crate) profile: Option<String>,
     /// Permissions in JSON instead, in the shapes of Codex
     #[arg(long, value_name = "FILE|JSON", value_parser = values::path(), conflicts_with = "profile")]
     pub(crate) permissions: Option<OsString>,
@@ -484,6 +487,12 @@ impl RunArgs {
 }
 
 impl SandboxArgs {
+    /// The name of the profile.
+    pub(crate) fn profile_name(&self) -> &str {
+        let usual = || if is_within_sandbox() { Profile::External } else { Profile::default() };
+        self.profile.as_deref().unwrap_or_else(|| usual().name())
+    }
+
     /// Who is to make the sandbox.
     pub(crate) fn executor(&self) -> ExecutorWish {
         match self.executor {

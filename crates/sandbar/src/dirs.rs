@@ -1,6 +1,7 @@
 //! Where Sandbar's files lie: XDG base directories, or everything below `SANDBAR_HOME`.
 
 use std::ffi::OsString;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use sandbar_policy::OwnDirectories;
@@ -34,6 +35,9 @@ impl Directories {
     /// No home directory and nothing that replaces it.
     pub(crate) fn find() -> Result<Self, Problem> {
         let uid = rustix::process::geteuid().as_raw();
+        if is_within_sandbox() {
+            return within_sandbox(uid);
+        }
         let surroundings = Surroundings {
             variable: &|name| std::env::var_os(name).filter(|value| !value.is_empty()),
             uid,
@@ -54,6 +58,37 @@ impl Directories {
     pub(crate) fn sessions(&self) -> PathBuf {
         self.own.state.as_path().join("sessions")
     }
+}
+
+/// Whether this program runs in a sandbox of ours: the environment says so, and the kernel says that something like it holds us.
+/// The environment alone could be anybody's.
+pub(crate) fn is_within_sandbox() -> bool {
+    let is_marked = std::env::var_os("SANDBAR_SANDBOX").is_some_and(|marker| !marker.is_empty());
+    is_marked && is_confined(&std::fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
+/// Whether a filter holds a process, and holds all that it starts; proc_pid_status(5).
+fn is_confined(status: &str) -> bool {
+    let has = |field: &str, value: &str| {
+        status.lines().any(|line| line.strip_prefix(field).is_some_and(|rest| rest.trim() == value))
+    };
+    has("Seccomp:", "2") && has("NoNewPrivs:", "1")
+}
+
+/// In a sandbox the person's own directories can't be seen, and nothing of this run may reach them: what it makes is its own.
+fn within_sandbox(uid: u32) -> Result<Directories, Problem> {
+    let temporary = std::env::temp_dir().join(format!("sandbar-within-{uid}"));
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&temporary);
+    if let Err(error) = made
+        && error.kind() != std::io::ErrorKind::AlreadyExists
+    {
+        return Err(Problem::new(format!("could not make a directory for a run within a sandbox: {error}"))
+            .at(temporary.display())
+            .advise("see that TMPDIR can be written")
+            .status(crate::exit::CANNOT_RUN));
+    }
+    let home = std::env::var_os("HOME").and_then(|home| AbsPath::new(home).ok());
+    Ok(Directories { home, own: below_home(temporary.into_os_string())?, runtime_roots: Vec::new() })
 }
 
 fn passwd_home(uid: u32) -> Option<AbsPath> {
@@ -167,6 +202,20 @@ mod tests {
         let is_directory = |path: &Path| existing.iter().any(|known| Path::new(known) == path);
         Surroundings { variable: &variable, uid, passwd_home: None, is_directory: &is_directory }
             .directories()
+    }
+
+    #[test]
+    fn a_process_is_confined_if_a_filter_holds_it_and_all_that_it_starts() {
+        let table = [
+            ("NoNewPrivs:\t1\nSeccomp:\t2\n", true),
+            ("NoNewPrivs:\t0\nSeccomp:\t2\n", false),
+            ("NoNewPrivs:\t1\nSeccomp:\t0\n", false),
+            ("NoNewPrivs:\t1\nSeccomp_filters:\t2\n", false),
+            ("", false),
+        ];
+        for (status, expected) in table {
+            assert_eq!(is_confined(status), expected, "{status:?}");
+        }
     }
 
     #[test]

@@ -63,16 +63,17 @@ pub(crate) fn settings(directories: &Directories) -> Result<Settings, Problem> {
 }
 
 fn named(args: &SandboxArgs, directories: &Directories) -> Result<Wanted, Problem> {
-    if let Ok(profile) = args.profile.parse::<Profile>() {
+    let name = args.profile_name();
+    if let Ok(profile) = name.parse::<Profile>() {
         return Ok(Wanted::of(profile));
     }
     let settings = settings(directories)?;
-    let Some(table) = settings.profile(&args.profile) else {
+    let Some(table) = settings.profile(name) else {
         let built_in = Profile::ALL.into_iter().map(Profile::name);
         let written = settings.profiles.iter().map(|profile| profile.name.clone());
         let known: Vec<String> = built_in.map(str::to_owned).chain(written).collect();
-        return Err(Problem::new(format!("no profile is named {:?}", args.profile))
-            .at(format!("--profile {}", args.profile))
+        return Err(Problem::new(format!("no profile is named {name:?}"))
+            .at(format!("--profile {name}"))
             .advise(format!("use one of {}", known.join(", ")))
             .status(exit::CANNOT_RUN));
     };

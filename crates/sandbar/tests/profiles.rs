@@ -198,3 +198,24 @@ fn the_profile_external_makes_no_sandbox_and_says_so() {
     assert!(said.err().contains("relies on the one around it"), "{}", said.err());
     assert_eq!(said.ok(), "none\n");
 }
+
+#[test]
+fn within_a_sandbox_sandbar_relies_on_it_and_keeps_everything_to_itself() {
+    let home = need!(home());
+    let program = home.program().display().to_string();
+    // It lies where the run sees nothing of the host unless that is named.
+    let options = ["--allow-read", program.as_str()];
+    let script = format!(
+        "{program} run -- sh -c 'echo within; exit 7'; echo $?; {program} ps --all --json | head -c 1"
+    );
+    let said = home.run(&options, &script);
+    assert!(said.err().contains("relies on the one around it"), "{}", said.err());
+    assert_eq!(said.out(), "within\n7\n[");
+    // The environment alone makes no sandbox of nothing.
+    let mut command = home.shell(&[], "echo > ../outside");
+    let outside = sandbar_testkit::finish(command.env("SANDBAR_SANDBOX", "linux"));
+    assert!(outside.code != Some(0) && !outside.err().contains("relies on"), "{}", outside.err());
+    // Who asks for a sandbox within one gets it, or nothing runs.
+    let refused = home.run(&options, &format!("{program} run -p workspace -- true"));
+    assert!(refused.code == Some(125), "{}", refused.err());
+}

@@ -8,7 +8,6 @@ use crate::expect::{Attempt, When};
 
 const ONE_INODE: &str = "a hard link that was there before is the same file";
 const THE_WORKSPACE: &str = "it is the workspace, which whoever runs it reviews";
-const NESTED: &str = "nested repositories are not searched for";
 const GITS_OWN: &str = "git writes its log wherever a link there leads, and commits need the log";
 const READING: &str = "builds read toolchains from anywhere; secrets are hidden";
 const LOCKS: &str = "who may read a file may lock it; that delays others and changes nothing";
@@ -104,7 +103,7 @@ pub(super) const PROTECTED: &[Attempt] = &[
     attempt("git", "git-remote", "make a file in .git/remotes", protected::git_remote)
         .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
     attempt("git", "git-nested-hook", "make a hook of a repository within the workspace", protected::git_nested_hook)
-        .accepted(&[(When::Writable, Allowed(NESTED))]),
+        .accepted(&[(GIVES_UP, Allowed(GIVEN_UP))]),
     attempt("git", "git-log-link", "make .git/logs/HEAD a link to a file of the home directory", protected::git_log_link)
         .accepted(&[(When::Writable, Allowed(GITS_OWN))]),
     attempt("names", "editor-tasks", "write .vscode/tasks.json", protected::editor_tasks)

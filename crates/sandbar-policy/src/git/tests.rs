@@ -610,3 +610,38 @@ fn repositories_to_push_to_cannot_be_planted() {
     let table = [("remotes/origin", Access::Read), ("branches/x", Access::Read)];
     assert_accesses(&host, &host.compile(&request(PROJECT)), "/home/u/proj/.git", &table);
 }
+
+#[test]
+fn repositories_in_the_directories_of_a_root_are_guarded_like_its_own() {
+    let host = FakeHost::with_home()
+        .repository("/home/u/proj/one/.git")
+        .repository("/home/u/proj/two/.git")
+        .dir("/home/u/proj/plain")
+        .repository("/home/u/proj/a/deep/.git")
+        .dir("/home/u/proj/linked")
+        .link("/home/u/proj/linked/.git", "/home/u/proj/two/.git");
+    let compiled = host.compile(&request(PROJECT));
+    for name in ["one", "two"] {
+        assert_accesses(&host, &compiled, &format!("/home/u/proj/{name}/.git"), &OPENED);
+        assert_eq!(host.access(&compiled, &format!("/home/u/proj/{name}/src")), Access::Write);
+    }
+    // A missing one can be made, a link can be replaced, and deeper ones are not looked for: the threat model says so.
+    assert_eq!(host.access(&compiled, "/home/u/proj/plain/.git/hooks/x"), Access::Write);
+    assert_eq!(host.access(&compiled, "/home/u/proj/a/deep/.git/hooks/x"), Access::Write);
+    assert!(compiled.notes.contains(&Note::SubmoduleOpen { path: path("/home/u/proj/linked") }));
+    let mut asked = request(PROJECT);
+    asked.git = GitMode::Protect;
+    assert_eq!(host.access(&host.compile(&asked), "/home/u/proj/one/.git/objects/x"), Access::Read);
+}
+
+#[test]
+fn a_root_of_many_directories_is_looked_at_within_bounds() {
+    let crowded = |count: usize| {
+        (0..count).fold(FakeHost::with_home(), |host, number| host.dir(&format!("/home/u/proj/d{number:04}")))
+    };
+    let asked = |host: &FakeHost| host.count(&request(PROJECT)).2.len();
+    let (few, many, more) =
+        (asked(&crowded(10)), asked(&crowded(MOST_NESTED)), asked(&crowded(MOST_NESTED + 300)));
+    assert_eq!(many - few, MOST_NESTED - 10);
+    assert_eq!(more, many);
+}

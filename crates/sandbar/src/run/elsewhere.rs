@@ -46,7 +46,7 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
             .status(exit::USAGE));
     }
     // What the name of another profile means is said there.
-    let profile = args.sandbox.profile.parse::<Profile>().unwrap_or_default();
+    let profile = profile_there(args).parse::<Profile>().unwrap_or_default();
     if args.sandbox.executor.is_some() {
         return Err(cannot_run(
             "--sandbox chooses a program of this machine, and the command runs elsewhere".to_owned(),
@@ -73,7 +73,7 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
         let begun = async {
             let cwd = working_directory(args, &elsewhere).await?;
             let intent = RunIntent {
-                profile: args.sandbox.profile.clone(),
+                profile: profile_there(args).to_owned(),
                 network: args.sandbox.network(),
                 allow_write: paths("--allow-write", &args.sandbox.allow_write, &cwd)?,
                 allow_read: paths("--allow-read", &args.sandbox.allow_read, &cwd)?,
@@ -105,6 +105,11 @@ pub(super) fn execute(args: &RunArgs, directories: &Directories, place: Place) -
         let follower = Follower::new(manner, process, record, streams.input(), signals)?;
         elsewhere.while_telling(follower.follow()).await
     })
+}
+
+/// The profile's name, which is looked up there. What surrounds this program does not surround that machine.
+fn profile_there(args: &RunArgs) -> &str {
+    args.sandbox.profile.as_deref().unwrap_or_else(|| Profile::default().name())
 }
 
 /// Where the command runs: where it is said, or where the other machine begins.
@@ -156,14 +161,14 @@ async fn begin(
     let record = if args.no_record || args.detach {
         Record::none()
     } else {
-        let profile = args.sandbox.profile.parse::<Profile>().unwrap_or_default();
+        let profile = profile_there(args).parse::<Profile>().unwrap_or_default();
         Record::begin_with(
             directories,
             RunMeta {
                 id,
                 argv: argv.clone(),
                 cwd: cwd.clone(),
-                profile: args.sandbox.profile.clone(),
+                profile: profile_there(args).to_owned(),
                 network: intent.network.unwrap_or(profile.network()),
                 writable_roots: intent.allow_write.iter().map(|path| path.0.clone()).collect(),
                 notes: vec![format!("ran on {} ({})", place.name, place.reach)],

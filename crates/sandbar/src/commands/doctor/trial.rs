@@ -224,7 +224,7 @@ fn with_stand_in(native: Check, bwrap: &Check, landlock: &Check) -> Check {
 fn plan(directories: &Directories, executor: cli::Executor) -> Result<LaunchPlan, Problem> {
     let profile = Profile::ReadOnly;
     let args = SandboxArgs {
-        profile: profile.name().to_owned(),
+        profile: Some(profile.name().to_owned()),
         allow_write: Vec::new(),
         allow_read: Vec::new(),
         net: None,
