@@ -77,9 +77,9 @@ impl Call {
         self.number == libc::SYS_mkdirat
     }
 
-    /// Its number.
+    /// Whether it gives a socket its name.
     #[must_use]
-    pub fn number(&self) -> i64 {
-        self.number
+    pub fn binds(&self) -> bool {
+        self.number == libc::SYS_bind
     }
 }

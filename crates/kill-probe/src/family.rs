@@ -7,7 +7,7 @@ use std::sync::mpsc::Sender;
 
 use crate::call::Call;
 use crate::ptrace::{self, Happened};
-use crate::{Deeds, Place, Task};
+use crate::{Deeds, Milestone, Place, Task};
 
 /// A process of the family.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Follower {
     }
 
     /// Follows until somebody was killed or nobody is left.
-    pub(crate) fn run(&mut self, ended: &Sender<()>) -> Result<(), Failed> {
+    pub(crate) fn run(&mut self, milestones: &Sender<Milestone>) -> Result<(), Failed> {
         while let Some((thread, happened)) = ptrace::wait().map_err(|error| ("wait", error))? {
             let go_on = |quick, signal| {
                 ptrace::resume(thread, quick, signal).map_err(|error| ("let a process go on", error))
@@ -99,7 +99,7 @@ impl Follower {
                     if thread == self.program {
                         self.status = Some(status);
                         // Nobody may be waiting for it.
-                        let _ = ended.send(());
+                        let _ = milestones.send(Milestone::ProgramEnded);
                     }
                 }
             }

@@ -96,7 +96,16 @@ impl Traced {
 #[derive(Debug)]
 pub struct Tracing {
     thread: JoinHandle<Result<Traced, TraceError>>,
-    ended: Receiver<()>,
+    milestones: Receiver<Milestone>,
+}
+
+/// How far a tracing has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Milestone {
+    /// The program has ended; others may go on.
+    ProgramEnded,
+    /// Nobody is followed any more: somebody was killed, or all have ended.
+    Over,
 }
 
 /// Waits for a line and becomes its arguments: whoever follows has to be there first.
@@ -112,14 +121,25 @@ impl Tracing {
         gate.stdout(Stdio::null()).stderr(Stdio::null());
         gate.envs(around.get_envs().filter_map(|(name, value)| Some((name, value?))));
         around.get_current_dir().map(|folder| gate.current_dir(folder));
-        let (sender, ended) = channel();
-        Self { thread: std::thread::spawn(move || follow(&mut gate, task, &sender)), ended }
+        let (sender, milestones) = channel();
+        Self { thread: std::thread::spawn(move || follow(&mut gate, task, &sender)), milestones }
     }
 
-    /// Waits until the program has ended or somebody was killed; `false` at the deadline.
+    /// Waits for the next milestone; `None` at the deadline.
     #[must_use]
-    pub fn wait(&self, deadline: Duration) -> bool {
-        !matches!(self.ended.recv_timeout(deadline), Err(RecvTimeoutError::Timeout))
+    pub fn wait(&self, deadline: Duration) -> Option<Milestone> {
+        match self.milestones.recv_timeout(deadline) {
+            Ok(milestone) => Some(milestone),
+            // It failed, and says so when it is finished.
+            Err(RecvTimeoutError::Disconnected) => Some(Milestone::Over),
+            Err(RecvTimeoutError::Timeout) => None,
+        }
+    }
+
+    /// Whether nobody is followed any more.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.thread.is_finished()
     }
 
     /// Waits until nobody is followed any more: somebody was killed, or all have ended.
@@ -138,7 +158,7 @@ impl Tracing {
 }
 
 /// In the thread that follows: whoever is still followed at its end goes on alone (ptrace(2)).
-fn follow(gate: &mut Command, task: Task, ended: &Sender<()>) -> Result<Traced, TraceError> {
+fn follow(gate: &mut Command, task: Task, milestones: &Sender<Milestone>) -> Result<Traced, TraceError> {
     let mut child = gate.spawn().map_err(TraceError::Start)?;
     let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
     let opened = ptrace::seize(pid).and_then(|()| match child.stdin.take() {
@@ -151,11 +171,11 @@ fn follow(gate: &mut Command, task: Task, ended: &Sender<()>) -> Result<Traced, 
         return Err(TraceError::Step { step: "follow the program", error });
     }
     let mut follower = Follower::new(pid, task);
-    let followed = follower.run(ended);
+    let followed = follower.run(milestones);
     let Follower { killed, seen, status, .. } = follower;
     followed.map_err(|(step, error)| TraceError::Step { step, error })?;
     // Nobody may be waiting any more.
-    let _ = ended.send(());
+    let _ = milestones.send(Milestone::Over);
     Ok(Traced { killed, seen, status, child })
 }
 
@@ -172,7 +192,7 @@ mod tests {
     #[test]
     fn a_survey_has_every_process_at_its_place() {
         let tracing = Tracing::start(&shell("mkdir -p /proc/none; (true; cat </dev/null); true"), Task::Survey);
-        assert!(tracing.wait(Duration::from_secs(20)));
+        assert_eq!(tracing.wait(Duration::from_secs(20)), Some(Milestone::ProgramEnded));
         let traced = tracing.finish().unwrap();
         assert!(!traced.killed && traced.status == Some(0));
         let programs: Vec<(Place, &str)> =
