@@ -14,8 +14,10 @@ use sandbar_proto::{FactAnswer, FactQuery, Facts, HostFacts, IdRange};
 mod git_index;
 mod passwd;
 mod path;
+mod placeholder;
 
 pub use path::identity;
+pub use placeholder::{is_empty_directory, is_marked};
 #[cfg(test)]
 mod tests;
 

@@ -56,6 +56,7 @@ impl Archive {
     /// are not complete.
     pub(super) fn open(home: &KeeperDir, now: Timestamp) -> (Self, Vec<RunId>) {
         // A directory that can't be read has no history; starting a process in it says why.
+        records::remove_unfinished(home);
         let found = records::read_all(home).unwrap_or_default();
         let mut ended: Vec<Ended> = found
             .into_iter()
@@ -63,6 +64,9 @@ impl Archive {
                 let at = record.end.as_ref().map_or(now, |end| end.ended);
                 // Also of a run that ended: its keeper may have died before it let go of them.
                 placeholders::reclaim(&record.path, record.start.started);
+                if let Some(cgroup) = &record.start.cgroup {
+                    cgroups::reclaim(cgroup);
+                }
                 if record.end.is_none() {
                     bury(&record, now);
                 }
@@ -123,8 +127,7 @@ impl Archive {
                 return;
             }
             if let Some(oldest) = self.ended.pop_front() {
-                // What can't be removed now is found again by the next keeper.
-                let _ = std::fs::remove_dir_all(directory(home, oldest.id));
+                records::remove(&directory(home, oldest.id));
             }
         }
     }
@@ -174,9 +177,6 @@ fn directory(home: &KeeperDir, id: RunId) -> std::path::PathBuf {
 
 /// Writes down that a run was lost.
 fn bury(record: &Record, now: Timestamp) {
-    if let Some(cgroup) = &record.start.cgroup {
-        cgroups::reclaim(cgroup);
-    }
     let end = EndRecord {
         id: record.start.id,
         status: ExitStatus::Lost,

@@ -77,24 +77,37 @@ impl Cgroups {
         }
     }
 
-    /// Makes the cgroup that the plan of a run asks for, if it does.
+    /// Where the cgroup is to be that the plan of a run asks for, if it does. It goes on record before it is made: nobody
+    /// would remove it behind a keeper that is killed in between.
     ///
     /// # Errors
-    /// The kernel's; ENOENT where there is no cgroup, or not that controller.
-    pub(super) fn make(&mut self, id: RunId, enforced: &[EnforcedLimit]) -> Result<Option<RunCgroup>, Errno> {
-        let by_cgroup = || enforced.iter().filter(|limit| limit.by == LimitMechanism::Cgroup);
-        if by_cgroup().next().is_none() {
+    /// ENOENT where there can be none.
+    pub(super) fn place(&mut self, id: RunId, enforced: &[EnforcedLimit]) -> Result<Option<AbsPath>, Errno> {
+        if by_cgroup(enforced).next().is_none() {
             return Ok(None);
         }
         if self.base.is_none() {
             // The plan was made with the facts of a keeper before this one.
             self.facts();
         }
+        let base = self.base.as_ref().ok_or(Errno::NOENT)?;
+        let path = base.cgroup.path().join(name_of(id)).into_os_string();
+        AbsPath::new(path).map(Some).map_err(|_| Errno::NOENT)
+    }
+
+    /// Makes the cgroup that the plan of a run asks for, if it does.
+    ///
+    /// # Errors
+    /// The kernel's; ENOENT where there is no cgroup, or not that controller.
+    pub(super) fn make(&mut self, id: RunId, enforced: &[EnforcedLimit]) -> Result<Option<RunCgroup>, Errno> {
+        if by_cgroup(enforced).next().is_none() {
+            return Ok(None);
+        }
         self.sweep();
         let base = self.base.as_ref().ok_or(Errno::NOENT)?;
-        let name = format!("{RUN}{id}");
+        let name = name_of(id);
         let run = RunCgroup { cgroup: base.cgroup.make(&name)?, name };
-        let value = |limit| by_cgroup().find(|found| found.limit == limit).map(|found| found.value);
+        let value = |limit| by_cgroup(enforced).find(|found| found.limit == limit).map(|found| found.value);
         let bounds = Bounds { pids: value(Limit::Procs), memory_bytes: value(Limit::Memory) };
         if let Err(errno) = run.cgroup.bound(bounds) {
             self.remove(run);
@@ -224,11 +237,12 @@ impl Base {
     }
 }
 
-impl RunCgroup {
-    /// Where it is, for the record.
-    pub(super) fn path(&self) -> Option<AbsPath> {
-        AbsPath::new(self.cgroup.path().as_os_str().to_owned()).ok()
-    }
+fn by_cgroup(enforced: &[EnforcedLimit]) -> impl Iterator<Item = &EnforcedLimit> {
+    enforced.iter().filter(|limit| limit.by == LimitMechanism::Cgroup)
+}
+
+fn name_of(id: RunId) -> String {
+    format!("{RUN}{id}")
 }
 
 /// [`Cgroups`] on their way to the next program.
