@@ -63,7 +63,8 @@ impl Call {
     /// Whether files, mounts or processes may be others behind it.
     #[must_use]
     pub fn changes_files(&self) -> bool {
-        let creates = self.number == libc::SYS_openat && self.third & u64::from(libc::O_CREAT.cast_unsigned()) != 0;
+        let creates =
+            self.number == libc::SYS_openat && self.third & u64::from(libc::O_CREAT.cast_unsigned()) != 0;
         creates || CHANGES.contains(&self.number) || OLD_CHANGES.contains(&self.number)
     }
 

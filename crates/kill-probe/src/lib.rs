@@ -191,12 +191,16 @@ mod tests {
 
     #[test]
     fn a_survey_has_every_process_at_its_place() {
-        let tracing = Tracing::start(&shell("mkdir -p /proc/none; (true; cat </dev/null); true"), Task::Survey);
+        let tracing =
+            Tracing::start(&shell("mkdir -p /proc/none; (true; cat </dev/null); true"), Task::Survey);
         assert_eq!(tracing.wait(Duration::from_secs(20)), Some(Milestone::ProgramEnded));
         let traced = tracing.finish().unwrap();
         assert!(!traced.killed && traced.status == Some(0));
-        let programs: Vec<(Place, &str)> =
-            traced.seen.iter().map(|(place, deeds)| (place.clone(), deeds.steps.last().unwrap().1.as_str())).collect();
+        let programs: Vec<(Place, &str)> = traced
+            .seen
+            .iter()
+            .map(|(place, deeds)| (place.clone(), deeds.steps.last().unwrap().1.as_str()))
+            .collect();
         assert_eq!(programs, [(vec![], "sh"), (vec![0], "mkdir"), (vec![1], "cat")]);
         assert!(traced.seen[&vec![0]].steps.iter().any(|(call, _)| call.changes_files()));
     }
@@ -208,7 +212,8 @@ mod tests {
         let script = format!("cd {} && mkdir a; mkdir b; echo $? > status", folder.display());
         let survey = Tracing::start(&shell(&script), Task::Survey).finish().unwrap();
         let deeds = &survey.seen[&vec![1]].steps;
-        let step = deeds.iter().position(|(call, program)| program == "mkdir" && call.makes_directory()).unwrap();
+        let step =
+            deeds.iter().position(|(call, program)| program == "mkdir" && call.makes_directory()).unwrap();
         for (step, is_made) in [(step, false), (step + 1, true)] {
             std::fs::remove_dir_all(&folder).unwrap();
             std::fs::create_dir(&folder).unwrap();

@@ -64,9 +64,8 @@ pub(crate) fn entered(pid: i32) -> Option<(u64, [u64; 6])> {
 fn message(pid: i32) -> i32 {
     let mut message: libc::c_ulong = 0;
     // SAFETY: the kernel writes one word to where `message` is.
-    let got = unsafe {
-        libc::ptrace(libc::PTRACE_GETEVENTMSG, pid, null_mut::<libc::c_void>(), &raw mut message)
-    };
+    let got =
+        unsafe { libc::ptrace(libc::PTRACE_GETEVENTMSG, pid, null_mut::<libc::c_void>(), &raw mut message) };
     if got == -1 { 0 } else { i32::try_from(message).unwrap_or(0) }
 }
 

@@ -193,11 +193,13 @@ impl Keeper {
     fn new(home: KeeperDir) -> Result<Self, KeeperError> {
         home.ensure()?;
         let lock = lock(&home)?;
-        let (archive, unrecorded) = Archive::open(&home, Timestamp::now());
+        let mut cgroups = Cgroups::default();
+        let (archive, unrecorded) = Archive::open(&home, &mut cgroups, Timestamp::now());
         let mut recordings = Recordings::default();
         unrecorded.into_iter().for_each(|id| recordings.inherit(id));
         let listener = listen(&home)?;
-        Self::empty(home, lock, listener, archive, recordings, 0)
+        let keeper = Self::empty(home, lock, listener, archive, recordings, 0)?;
+        Ok(Self { cgroups, ..keeper })
     }
 
     /// A keeper that holds nothing. Tokens up to `next_token` are given out already.
@@ -1045,6 +1047,7 @@ impl Keeper {
                 placeholders::forget(process.directory.fd());
             }
             self.wait_for_holder(process.holder);
+            self.cgroups.sweep();
         }
     }
 

@@ -240,7 +240,9 @@ pub(crate) fn remove_unfinished(keeper: &KeeperDir) {
     for entry in entries.filter(|entry| is_run(&entry.file_name())) {
         let is_unfinished = match std::fs::read(entry.path().join(START)) {
             // One that is whole and not understood is another release's.
-            Ok(text) => serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err_and(|error| error.is_eof()),
+            Ok(text) => {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err_and(|error| error.is_eof())
+            }
             Err(error) => error.kind() == std::io::ErrorKind::NotFound,
         };
         if is_unfinished {
@@ -396,6 +398,27 @@ mod tests {
         let lost = EndRecord { status: ExitStatus::Lost, ..end(id) };
         write_lost(&read_all(&keeper).unwrap()[0], &lost).unwrap();
         assert_eq!(read_all(&keeper).unwrap()[0].end, Some(lost));
+    }
+
+    #[test]
+    fn a_directory_whose_making_or_removal_was_cut_short_is_removed() {
+        let (_parent, keeper) = keeper();
+        let leave = |start: Option<&str>| {
+            let place = keeper.processes().join(RunId::generate().to_string());
+            std::fs::create_dir(&place).unwrap();
+            std::fs::write(place.join(END), "").unwrap();
+            start.into_iter().for_each(|text| std::fs::write(place.join(START), text).unwrap());
+            place
+        };
+        let unfinished = [leave(None), leave(Some("")), leave(Some("{\"id\":"))];
+        let others = [leave(Some("{\"later\":1}")), keeper.processes().join("notes")];
+        std::fs::create_dir(&others[1]).unwrap();
+        let kept = RunId::generate();
+        drop(ProcessDir::create(&keeper, &start(kept)).unwrap());
+        remove_unfinished(&keeper);
+        assert!(unfinished.iter().all(|place| !place.exists()));
+        assert!(others.iter().all(|place| place.exists()), "they mean something to somebody else");
+        assert_eq!(read_all(&keeper).unwrap().len(), 1);
     }
 
     #[test]

@@ -101,7 +101,11 @@ fn in_own_cgroup<T>(act: impl FnOnce() -> T) -> T {
     inside.take(pid).unwrap();
     let done = act();
     own.take(pid).unwrap();
-    eventually(patience(), "an empty cgroup", || own.remove(&name).ok());
+    // What should not be there is told by now.
+    for left in inside.children().unwrap() {
+        let _ = inside.remove(&left);
+    }
+    own.remove(&name).unwrap();
     done
 }
 
@@ -237,12 +241,18 @@ impl Scene {
     /// Everything that could be changed, but for what is kept on purpose.
     fn everything(&self) -> Listing {
         let mut found = Listing::new();
-        list(self.home.outside(), &mut found, &|path| if self.is_kept(path) { Look::Inside } else { Look::Both });
+        list(self.home.outside(), &mut found, &|path| {
+            if self.is_kept(path) { Look::Inside } else { Look::Both }
+        });
         for folder in TEMPORARY {
-            list(Path::new(folder), &mut found, &|path| if is_others(path) { Look::Away } else { Look::Both });
+            list(Path::new(folder), &mut found, &|path| {
+                if is_others(path) { Look::Away } else { Look::Both }
+            });
         }
         // Others have theirs beside ours; only within one of its own a test knows whose they are.
-        if is_private() && let Ok(own) = Cgroup::own() {
+        if is_private()
+            && let Ok(own) = Cgroup::own()
+        {
             list(own.path(), &mut found, &|path| if path.is_dir() { Look::Both } else { Look::Away });
         }
         let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
@@ -407,7 +417,10 @@ fn a_keeper_that_is_killed_leaves_nothing() {
 #[test]
 fn a_keeper_that_is_killed_leaves_no_cgroup() {
     let mut scene = scene!();
-    need!(need::that(is_private() && Cgroup::own().is_ok_and(|own| own.is_delegated()), "a cgroup to limit runs in"));
+    need!(need::that(
+        is_private() && Cgroup::own().is_ok_and(|own| own.is_delegated()),
+        "a cgroup to limit runs in"
+    ));
     let command = scene.home.shell(&["--limit", "cpu=1h"], SCRIPT);
     scene.kill_at_every_step(30, &command, |place| *place == [0, 0], nothing);
 }
@@ -528,7 +541,10 @@ fn names_that_are_reserved_on_another_file_system_than_ours_are_given_back_too()
     let scene = scene!();
     let other = Path::new("/dev/shm");
     let dev = |path: &Path| path.metadata().unwrap().dev();
-    need!(need::that(dev(other) != dev(scene.home.outside()), "two file systems that everybody may write to"));
+    need!(need::that(
+        dev(other) != dev(scene.home.outside()),
+        "two file systems that everybody may write to"
+    ));
     // So a placeholder can't be moved from the pool into the workspace, and is made there.
     let cache = tempfile::Builder::new().prefix("sandbar-test-").tempdir_in(other).unwrap();
     fs::remove_dir_all(scene.home.sandbar_home().join("cache")).unwrap();

@@ -11,8 +11,9 @@ use std::time::Duration;
 use sandbar_proto::{EndRecord, ExitStatus, ResourceUse, RunId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::cgroups::Cgroups;
+use super::placeholders;
 use super::process::Process;
-use super::{cgroups, placeholders};
 use crate::log::LogWriter;
 use crate::records::{self, Record};
 use crate::runtime_dir::KeeperDir;
@@ -52,9 +53,9 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Reads what earlier keepers left, and writes down what was lost with them. Also returns the runs whose records
-    /// are not complete.
-    pub(super) fn open(home: &KeeperDir, now: Timestamp) -> (Self, Vec<RunId>) {
+    /// Reads what earlier keepers left, removes what is nobody's any more, `cgroups` included, and writes down what was lost
+    /// with them. Also returns the runs whose records are not complete.
+    pub(super) fn open(home: &KeeperDir, cgroups: &mut Cgroups, now: Timestamp) -> (Self, Vec<RunId>) {
         // A directory that can't be read has no history; starting a process in it says why.
         records::remove_unfinished(home);
         let found = records::read_all(home).unwrap_or_default();
@@ -64,8 +65,8 @@ impl Archive {
                 let at = record.end.as_ref().map_or(now, |end| end.ended);
                 // Also of a run that ended: its keeper may have died before it let go of them.
                 placeholders::reclaim(&record.path, record.start.started);
-                if let Some(cgroup) = &record.start.cgroup {
-                    cgroups::reclaim(cgroup);
+                if let Some(cgroup) = record.start.cgroup.clone() {
+                    cgroups.reclaim(cgroup);
                 }
                 if record.end.is_none() {
                     bury(&record, now);
@@ -259,7 +260,7 @@ mod tests {
     fn what_an_earlier_keeper_lost_is_written_down() {
         let (_parent, home) = keeper();
         leave_behind(&home, None);
-        Archive::open(&home, Timestamp(7));
+        Archive::open(&home, &mut Cgroups::default(), Timestamp(7));
         let end = records::read_all(&home).unwrap()[0].end.clone().unwrap();
         assert_eq!((end.status, end.ended), (ExitStatus::Lost, Timestamp(7)));
     }
@@ -275,7 +276,7 @@ mod tests {
             let journal = directory(&home, id).join("placeholders.json");
             std::fs::write(&journal, format!(r#"[{{"path":"{}","what":"directory"}}]"#, name.display()))
                 .unwrap();
-            Archive::open(&home, Timestamp(7));
+            Archive::open(&home, &mut Cgroups::default(), Timestamp(7));
             assert!(!name.exists() && !journal.exists(), "{ended:?}");
         }
     }
@@ -287,7 +288,7 @@ mod tests {
             leave_behind(&home, Some(Timestamp(1)));
         }
         let recent = leave_behind(&home, Some(Timestamp::now()));
-        let (mut archive, _) = Archive::open(&home, Timestamp(7));
+        let (mut archive, _) = Archive::open(&home, &mut Cgroups::default(), Timestamp(7));
         let count = || records::read_all(&home).unwrap().len();
         archive.trim(&home);
         assert_eq!(count(), KEPT_RECORDS + 6, "nothing ended since");

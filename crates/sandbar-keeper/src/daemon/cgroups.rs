@@ -35,6 +35,8 @@ pub(super) struct Cgroups {
     base: Option<Base>,
     /// Cgroups of runs that could not be removed at once.
     stale: Vec<String>,
+    /// Those of runs that were lost with a keeper before this one.
+    lost: Vec<AbsPath>,
 }
 
 /// A cgroup that runs' cgroups are made in.
@@ -124,8 +126,16 @@ impl Cgroups {
         self.sweep();
     }
 
+    /// Removes what a run may have left that was lost with its keeper.
+    pub(super) fn reclaim(&mut self, path: AbsPath) {
+        if !reclaim(&path) {
+            self.lost.push(path);
+        }
+    }
+
     /// Removes what could not be removed before: the kernel may take a moment to let go of what ended.
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
+        self.lost.retain(|path| !reclaim(path));
         let Some(base) = &self.base else { return };
         self.stale.retain(|name| matches!(base.cgroup.remove(name), Err(Errno::BUSY)));
     }
@@ -250,6 +260,8 @@ fn name_of(id: RunId) -> String {
 pub(super) struct SavedCgroups {
     base: Option<SavedBase>,
     stale: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<AbsPath>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -288,14 +300,14 @@ impl SavedCgroup {
 impl Cgroups {
     /// Hands everything over.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedCgroups {
-        let Self { base, stale } = self;
+        let Self { base, stale, lost } = self;
         let base = base.as_ref().map(|Base { cgroup, controllers, moved, obstacle }| SavedBase {
             cgroup: SavedCgroup::save(cgroup, kept),
             controllers: *controllers,
             moved: moved.clone(),
             obstacle: *obstacle,
         });
-        SavedCgroups { base, stale: stale.clone() }
+        SavedCgroups { base, stale: stale.clone(), lost: lost.clone() }
     }
 
     /// Takes everything over.
@@ -303,14 +315,14 @@ impl Cgroups {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(saved: SavedCgroups, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let SavedCgroups { base, stale } = saved;
+        let SavedCgroups { base, stale, lost } = saved;
         let base = match base {
             Some(SavedBase { cgroup, controllers, moved, obstacle }) => {
                 Some(Base { cgroup: cgroup.restore(adopted)?, controllers, moved, obstacle })
             }
             None => None,
         };
-        Ok(Self { base, stale })
+        Ok(Self { base, stale, lost })
     }
 }
 
@@ -332,18 +344,22 @@ impl RunCgroup {
 }
 
 /// Removes the cgroup of a run whose keeper died, and that keeper's leaf. The run itself ended with its keeper; what is
-/// left of it all the same is killed.
-pub(super) fn reclaim(path: &AbsPath) {
+/// left of it all the same is killed. `false` if something in it has not quite ended yet.
+fn reclaim(path: &AbsPath) -> bool {
     let path = PathBuf::from(path.as_path());
     let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with(RUN));
-    let (Some(name), Some(parent)) = (name, path.parent().map(Path::to_owned)) else { return };
+    let (Some(name), Some(parent)) = (name, path.parent().map(Path::to_owned)) else { return true };
     // A cgroup that is gone needs nothing; a path that leads to something else by now is left alone.
-    let Ok(parent) = Cgroup::open(parent) else { return };
-    if let Ok(run) = parent.child(name) {
-        let _ = run.kill();
-        let _ = parent.remove(name);
-    }
+    let Ok(parent) = Cgroup::open(parent) else { return true };
+    let is_gone = match parent.child(name) {
+        Ok(run) => {
+            let _ = run.kill();
+            parent.remove(name) != Err(Errno::BUSY)
+        }
+        Err(_) => true,
+    };
     remove_empty(&parent, KEEPER);
+    is_gone
 }
 
 /// Removes the cgroups in `parent` that nobody is in and whose name begins with `prefix`.
@@ -407,7 +423,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inside = folder.path().join(format!("{RUN}x"));
         std::fs::create_dir(&inside).unwrap();
-        reclaim(&AbsPath::new(inside.clone().into_os_string()).unwrap());
+        assert!(reclaim(&AbsPath::new(inside.clone().into_os_string()).unwrap()));
         assert!(inside.exists());
     }
 }

@@ -121,7 +121,8 @@ impl Pool {
         let mut number = 0_u64;
         loop {
             number += 1;
-            let place = path.join(format!("{POOL_PREFIX}{own}-{number}").as_bytes()).map_err(|_| Errno::INVAL)?;
+            let place =
+                path.join(format!("{POOL_PREFIX}{own}-{number}").as_bytes()).map_err(|_| Errno::INVAL)?;
             match rustix::fs::mkdir(place.as_path(), Mode::RWXU) {
                 Ok(()) => {}
                 // Of a keeper with our id in another pid namespace, or before us.
@@ -129,7 +130,9 @@ impl Pool {
                 Err(errno) => return Err(errno),
             }
             match lock_pool(&place) {
-                Ok(Some(directory)) => return Ok(Self { directory, place: Some(place), spare: Vec::new(), next: 0 }),
+                Ok(Some(directory)) => {
+                    return Ok(Self { directory, place: Some(place), spare: Vec::new(), next: 0 });
+                }
                 // Somebody took it for a lost one before it was locked.
                 Ok(None) | Err(Errno::NOENT) => {}
                 Err(errno) => {
@@ -218,7 +221,9 @@ fn clear_lost_pools(path: &AbsPath) {
     for entry in std::fs::read_dir(path.as_path()).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let is_pool = name.as_encoded_bytes().starts_with(POOL_PREFIX.as_bytes());
-        let Some(place) = is_pool.then(|| path.join(name.as_encoded_bytes()).ok()).flatten() else { continue };
+        let Some(place) = is_pool.then(|| path.join(name.as_encoded_bytes()).ok()).flatten() else {
+            continue;
+        };
         let Ok(Some(lost)) = lock_pool(&place) else { continue };
         for spare in std::fs::read_dir(place.as_path()).into_iter().flatten().flatten() {
             if let Some(name) = spare.file_name().to_str()
@@ -475,7 +480,9 @@ impl Placeholders {
         }
         let directories: Result<Vec<OwnedFd>, HandoverError> =
             saved.pools.iter().map(|pool| adopted.give(pool.directory)).collect();
-        for (SavedPool { path, directory: _, place, spare, next }, directory) in saved.pools.into_iter().zip(directories?) {
+        for (SavedPool { path, directory: _, place, spare, next }, directory) in
+            saved.pools.into_iter().zip(directories?)
+        {
             restored.pools.insert(path, Pool { directory, place, spare, next });
         }
         Ok(restored)
@@ -545,7 +552,9 @@ fn remove_lost(home: &KeeperDir, path: &AbsPath, parent: &OwnedFd, wanted: &Plac
     let name = wanted.name.as_bytes();
     let is_lost = || {
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok::<_, Errno>(is_kind(&stat, &wanted.what) && is_marked(&stat) && is_unused(parent, name, &wanted.what))
+        Ok::<_, Errno>(
+            is_kind(&stat, &wanted.what) && is_marked(&stat) && is_unused(parent, name, &wanted.what),
+        )
     };
     if !is_lost().unwrap_or(false) || is_relied_on_elsewhere(home, path) {
         return false;
@@ -918,5 +927,128 @@ mod tests {
         scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
         reclaim(scene.journals[0].path(), Timestamp(1));
         assert!(!scene.exists(".codex"));
+    }
+
+    /// A file or directory of this mode in the workspace, as a keeper leaves it that is killed while it makes one.
+    fn leave(scene: &Scene, name: &str, what: &PlaceholderKind, mode: u32, content: &str) {
+        let path = scene.root.path().join(name);
+        match what {
+            PlaceholderKind::Directory => std::fs::create_dir(&path).unwrap(),
+            PlaceholderKind::File { .. } => std::fs::write(&path, content).unwrap(),
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_placeholder_whose_making_was_cut_short_is_known_and_one_that_somebody_changed_is_not() {
+        let file = PlaceholderKind::File { content: ".\n".into() };
+        let directory = PlaceholderKind::Directory;
+        let table = [
+            (&directory, 0o1700, "", true),
+            (&directory, 0o3755, "", true),
+            (&directory, 0o755, "", false),
+            (&directory, 0o1777, "", false),
+            (&file, 0o1400, "", true),
+            (&file, 0o1400, ".\n", true),
+            (&file, 0o1444, "..", false),
+            (&file, 0o444, "", false),
+        ];
+        for (what, mode, content, is_ours) in table {
+            let mut scene = Scene::new();
+            scene.reserve(&[scene.wanted("x", what.clone())]);
+            let path = scene.root.path().join("x");
+            std::fs::remove_dir(&path).or_else(|_| std::fs::remove_file(&path)).unwrap();
+            leave(&scene, "x", what, mode, content);
+            reclaim(scene.journals[0].path(), Timestamp(1));
+            assert_eq!(scene.exists("x"), !is_ours, "{what:?} {mode:o} {content:?}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_without_a_journal_is_given_back_by_the_next_run_that_wants_the_name() {
+        let (mut scene, _pool) = Scene::with_pool();
+        let file = PlaceholderKind::File { content: ".\n".into() };
+        leave(&scene, ".codex", &PlaceholderKind::Directory, 0o1755, "");
+        leave(&scene, "commondir", &file, 0o1444, "");
+        let wanted = [scene.wanted(".codex", PlaceholderKind::Directory), scene.wanted("commondir", file)];
+        let reserved = scene.reserve(&wanted);
+        assert_eq!(std::fs::read_to_string(scene.root.path().join("commondir")).unwrap(), ".\n");
+        scene.registry.release(&reserved);
+        assert!(!scene.exists(".codex") && !scene.exists("commondir"));
+    }
+
+    #[test]
+    fn a_placeholder_that_a_run_of_another_keeper_relies_on_is_left_to_it() {
+        for (lives, stays) in [(true, true), (false, false)] {
+            let mut scene = Scene::new();
+            let other = KeeperDir::at(scene.keeper.path().with_file_name("k1-1"));
+            other.ensure().unwrap();
+            let run = other.processes().join("run");
+            std::fs::create_dir(&run).unwrap();
+            let wanted = [scene.wanted(".codex", PlaceholderKind::Directory)];
+            let fd = rustix::fs::open(&run, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            let mut theirs = Placeholders::default();
+            let its = Run { home: &other, directory: fd.as_fd(), started: Timestamp(1) };
+            assert_eq!(theirs.reserve(its, &[], &wanted, None).unwrap().len(), 1);
+            let flags = OFlags::CREATE | OFlags::RDWR;
+            let lock = rustix::fs::open(other.lock(), flags, Mode::RUSR | Mode::WUSR).unwrap();
+            if lives {
+                rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+            }
+            let reserved = scene.reserve(&wanted);
+            assert_eq!(reserved.len(), 1, "it is protected as it is");
+            scene.registry.release(&reserved);
+            assert_eq!(scene.exists(".codex"), stays);
+        }
+    }
+
+    #[test]
+    fn a_lost_placeholder_that_somebody_uses_is_protected_and_stays() {
+        let mut scene = Scene::new();
+        leave(&scene, ".codex", &PlaceholderKind::Directory, 0o1755, "");
+        std::fs::write(scene.root.path().join(".codex/mine"), "x").unwrap();
+        let reserved = scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
+        assert_eq!(reserved.len(), 1);
+        scene.registry.release(&reserved);
+        assert!(scene.exists(".codex/mine"));
+    }
+
+    #[test]
+    fn what_dead_keepers_left_in_a_pool_is_removed_and_what_living_ones_have_there_is_not() {
+        let (mut scene, pool) = Scene::with_pool();
+        let place = pool.path().join("deep/pool");
+        for name in ["keeper-1-1", "keeper-2-1", "keeper-3-1"] {
+            std::fs::create_dir_all(place.join(name).join("1")).unwrap();
+            std::fs::write(place.join(name).join("2=2e0a"), ".").unwrap();
+        }
+        let living = AbsPath::new(place.join("keeper-2-1").into_os_string()).unwrap();
+        let _lock = lock_pool(&living).unwrap().unwrap();
+        std::fs::write(place.join("keeper-3-1/2=2e0a"), "mine").unwrap();
+        std::fs::write(place.join("keeper-3-1/1/mine"), "x").unwrap();
+        scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
+        let count = |name: &str| std::fs::read_dir(place.join(name)).map(Iterator::count).ok();
+        let found = ["keeper-1-1", "keeper-2-1", "keeper-3-1"].map(count);
+        assert_eq!(found, [None, Some(2), Some(2)], "what somebody used is nobody's to remove");
+    }
+
+    #[test]
+    fn spares_say_by_their_names_what_they_are() {
+        let contents = ["", ".\n"].map(|content| PlaceholderKind::File { content: content.into() });
+        for what in contents.into_iter().chain([PlaceholderKind::Directory]) {
+            assert_eq!(spare_kind(&spare_name(7, &what)), Some(what));
+        }
+        for other in ["", "x", "7=0", "7=é", "=00"] {
+            assert_eq!(spare_kind(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_was_cut_short_goes_and_one_that_is_not_understood_stays() {
+        for (text, stays) in [("", false), ("[{\"path\":\"/", false), ("{\"later\":1}", true)] {
+            let journal = tempfile::tempdir().unwrap();
+            std::fs::write(journal.path().join(JOURNAL), text).unwrap();
+            reclaim(journal.path(), Timestamp(1));
+            assert_eq!(journal.path().join(JOURNAL).exists(), stays, "{text}");
+        }
     }
 }

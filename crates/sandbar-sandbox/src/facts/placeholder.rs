@@ -25,9 +25,7 @@ pub fn is_marked(stat: &Stat) -> bool {
         | FileType::Unknown => return false,
     };
     let mode = stat.st_mode & 0o7777;
-    mode & Mode::SVTX.bits() != 0
-        && mode & !mark == 0
-        && stat.st_uid == rustix::process::geteuid().as_raw()
+    mode & Mode::SVTX.bits() != 0 && mode & !mark == 0 && stat.st_uid == rustix::process::geteuid().as_raw()
 }
 
 /// Whether `file`, opened for no more than its path, is a placeholder that nobody uses.
