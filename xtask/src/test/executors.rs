@@ -13,9 +13,15 @@ use crate::command::on_system_path;
 /// The variable that tells a suite which executor its runs have.
 pub(super) const EXECUTOR: &str = "SANDBAR_TEST_EXECUTOR";
 
-/// Suites that ask about nothing but what a command can and can't do.
-const SUITES: &[&str] =
-    &["sandbar::sandbox", "sandbar::views", "sandbar::guard", "sandbar::terminal", "sandbar::programs"];
+/// Suites that ask about nothing but what a command can and can't do, and what is left behind it.
+const SUITES: &[&str] = &[
+    "sandbar::sandbox",
+    "sandbar::views",
+    "sandbar::guard",
+    "sandbar::litter",
+    "sandbar::terminal",
+    "sandbar::programs",
+];
 
 /// The executors that a suite is run with besides the usual one.
 pub(super) fn executors_for(suite: &str) -> &'static [&'static str] {

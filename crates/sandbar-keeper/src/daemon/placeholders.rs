@@ -1037,7 +1037,7 @@ mod tests {
         for what in contents.into_iter().chain([PlaceholderKind::Directory]) {
             assert_eq!(spare_kind(&spare_name(7, &what)), Some(what));
         }
-        for other in ["", "x", "7=0", "7=é", "=00"] {
+        for other in ["", "x", "7=0g", "7=é", "=00"] {
             assert_eq!(spare_kind(other), None, "{other}");
         }
     }

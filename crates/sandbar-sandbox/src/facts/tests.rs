@@ -155,7 +155,7 @@ fn what_has_no_file_is_missing() {
 fn a_placeholder_that_nobody_uses_is_missing_and_one_that_somebody_does_is_there() {
     let mark = |tree: &Tree, name: &str, mode| {
         let path = tree.path(name);
-        std::fs::set_permissions(path.as_path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        fs::set_permissions(path.as_path(), fs::Permissions::from_mode(mode)).unwrap();
     };
     let tree = Tree::new()
         .dir("lost")
