@@ -306,6 +306,10 @@ impl Keeper {
             self.note_idleness();
         }
         self.cgroups.leave();
+        if self.archive.has_lost() {
+            // Bubblewraps of the keeper before may not have been quite gone when this one began.
+            sandbar_sandbox::end_bwrap_orphans();
+        }
         Ok(())
     }
 
@@ -941,6 +945,10 @@ impl Keeper {
         process.holder_ended = true;
         if matches!(process.phase, Phase::Starting { .. }) {
             let step = if process.holder.complaint.is_some() { Step::Bwrap } else { Step::Holder };
+            if step == Step::Bwrap {
+                // If it was killed, somebody may wait for its word.
+                sandbar_sandbox::end_bwrap_orphans();
+            }
             return self.failed_to_start(id, SetupFailure { step, index: Step::NO_INDEX, errno: 0 });
         }
         self.tree_ended(id, usage);

@@ -36,6 +36,9 @@ const SCRIPT: &str = "echo out; echo err >&2; : > made; rm made; sleep 0.01 &";
 /// What runs until it is told to end.
 const WAITING: &str = ": > ready; until test -e go; do sleep 0.01; done; rm ready go";
 
+/// How often is asked who is left before that is told.
+const MANY: usize = 400;
+
 /// Everything that a test starts and nobody waits for any more comes to it, so two can't do so in one process.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -105,7 +108,7 @@ fn in_own_cgroup<T>(act: impl FnOnce() -> T) -> T {
     for left in inside.children().unwrap() {
         let _ = inside.remove(&left);
     }
-    own.remove(&name).unwrap();
+    let _ = own.remove(&name);
     done
 }
 
@@ -171,6 +174,8 @@ impl Scene {
         let (mut reached, mut failures) = (0, String::new());
         for (place, deeds) in &seen {
             for step in chosen(deeds, few.div_ceil(seen.len())) {
+                // Shown where what follows fails.
+                eprintln!("{place:?} is killed before call {step}, {:?}", deeds.steps[step]);
                 reached += usize::from(self.kill(command, place, step, &meanwhile));
                 self.next_run();
                 let changes = self.changes();
@@ -209,8 +214,15 @@ impl Scene {
 
     fn nobody_is_left(&self) {
         let own = Process::find(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let mut asked = 0;
         eventually(patience(), "the end of everybody", || {
-            own.descendants().iter().all(|process| !process.is_alive()).then_some(())
+            let left = || own.descendants().into_iter().filter(Process::is_alive);
+            asked += 1;
+            if asked == MANY {
+                let words = |process: &Process| String::from_utf8_lossy(&process.command_line()).into_owned();
+                eprintln!("left: {:?}", left().map(|process| (words(&process), process)).collect::<Vec<_>>());
+            }
+            left().next().is_none().then_some(())
         });
         // Those who came to this process are to be waited for by it.
         while let Ok(Some(_)) = rustix::process::wait(WaitOptions::NOHANG) {}

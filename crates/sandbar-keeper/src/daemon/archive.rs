@@ -48,6 +48,9 @@ struct Ended {
 pub(super) struct Archive {
     ended: VecDeque<Ended>,
     written_bytes: u64,
+    /// Whether runs were lost with the keeper before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_lost: bool,
     /// What ended since the last trimming.
     added: usize,
 }
@@ -59,6 +62,10 @@ impl Archive {
         // A directory that can't be read has no history; starting a process in it says why.
         records::remove_unfinished(home);
         let found = records::read_all(home).unwrap_or_default();
+        let has_lost = found.iter().any(|record| record.end.is_none());
+        if has_lost {
+            sandbar_sandbox::end_bwrap_orphans();
+        }
         let mut ended: Vec<Ended> = found
             .into_iter()
             .map(|record| {
@@ -83,7 +90,7 @@ impl Archive {
             .collect();
         ended.sort_by_key(|entry| entry.at);
         let held = ended.iter().filter(|entry| entry.held).map(|entry| entry.id).collect();
-        (Self { ended: ended.into(), written_bytes: 0, added: 0 }, held)
+        (Self { ended: ended.into(), written_bytes: 0, has_lost, added: 0 }, held)
     }
 
     /// Notes a process that ended. The log of one that is `held` is kept until [`Archive::let_go`].
@@ -93,6 +100,11 @@ impl Archive {
         let session = process.start.owner.as_ref().and_then(|owner| owner.session.clone());
         self.ended.push_back(Ended { id, at, log_bytes, held, session });
         self.added += 1;
+    }
+
+    /// Whether runs were lost with the keeper before this one.
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost
     }
 
     /// Everything on record that was started in a session.
