@@ -349,7 +349,7 @@ impl Placeholders {
         }
         let parent = open_parent(&wanted.parent).map_err(fail)?;
         let mut made = self.make(&parent, wanted, pool);
-        if matches!(made, Err(Errno::EXIST)) && remove_lost(run.home, &path, &parent, wanted) {
+        if matches!(made, Err(Errno::EXIST)) && remove_lost(run.home, &path, &parent, wanted, pool) {
             made = self.make(&parent, wanted, pool);
         }
         let lent = match made {
@@ -548,7 +548,13 @@ fn has_content(parent: &OwnedFd, name: &[u8], content: &ByteString) -> Result<bo
 }
 
 /// Removes what has a name that is wanted, if it is a placeholder of a run that was lost; whether it did.
-fn remove_lost(home: &KeeperDir, path: &AbsPath, parent: &OwnedFd, wanted: &Placeholder) -> bool {
+fn remove_lost(
+    home: &KeeperDir,
+    path: &AbsPath,
+    parent: &OwnedFd,
+    wanted: &Placeholder,
+    pool: Option<&AbsPath>,
+) -> bool {
     let name = wanted.name.as_bytes();
     let is_lost = || {
         let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -556,7 +562,7 @@ fn remove_lost(home: &KeeperDir, path: &AbsPath, parent: &OwnedFd, wanted: &Plac
             is_kind(&stat, &wanted.what) && is_marked(&stat) && is_unused(parent, name, &wanted.what),
         )
     };
-    if !is_lost().unwrap_or(false) || is_relied_on_elsewhere(home, path) {
+    if !is_lost().unwrap_or(false) || is_relied_on_elsewhere(home, path, pool) {
         return false;
     }
     remove_unchanged(parent, name, &wanted.what);
@@ -571,18 +577,45 @@ fn is_kind(stat: &rustix::fs::Stat, what: &PlaceholderKind) -> bool {
         }
 }
 
-/// Whether the journal of a run has a placeholder whose keeper lives and is not the one at `home`.
-fn is_relied_on_elsewhere(home: &KeeperDir, path: &AbsPath) -> bool {
+/// Whether a run of a keeper that lives, and is not the one at `home`, may rely on a placeholder: its journal says so, or
+/// nobody here knows where its journal is. That one lives is seen by its directory in the pool.
+fn is_relied_on_elsewhere(home: &KeeperDir, path: &AbsPath, pool: Option<&AbsPath>) -> bool {
     let beside = home.path().parent().and_then(|runtime| std::fs::read_dir(runtime).ok());
     let others = beside.into_iter().flatten().flatten().map(|entry| KeeperDir::at(entry.path()));
-    others.filter(|other| other != home && records::keeper_is_alive(other)).any(|other| {
-        let runs = std::fs::read_dir(other.processes()).into_iter().flatten().flatten();
-        let mut journals = runs.filter_map(|run| std::fs::read(run.path().join(JOURNAL)).ok());
-        journals.any(|text| match serde_json::from_slice::<Vec<Entry>>(&text) {
-            Ok(entries) => entries.iter().any(|entry| entry.path == *path),
-            // One that is just being written is not relied on yet; of another one nobody knows.
-            Err(error) => !error.is_eof(),
-        })
+    let others: Vec<_> = others.filter(|other| other != home && records::keeper_is_alive(other)).collect();
+    let known = |pid: &str| {
+        let is_its =
+            |other: &KeeperDir| std::fs::read_to_string(other.lock()).is_ok_and(|text| text.trim() == pid);
+        pid == std::process::id().to_string() || others.iter().any(is_its)
+    };
+    living_in_pool(pool).iter().any(|pid| !known(pid))
+        || others.iter().any(|other| has_in_a_journal(other, path))
+}
+
+/// The ids of the keepers that have a directory in the pool.
+fn living_in_pool(pool: Option<&AbsPath>) -> Vec<String> {
+    let Some(pool) = pool else { return Vec::new() };
+    let mut living = Vec::new();
+    for entry in std::fs::read_dir(pool.as_path()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(POOL_PREFIX)?.split_once('-'));
+        if let Some((pid, _)) = pid
+            && let Ok(place) = pool.join(name.as_encoded_bytes())
+            && matches!(lock_pool(&place), Ok(None))
+        {
+            living.push(pid.to_owned());
+        }
+    }
+    living
+}
+
+fn has_in_a_journal(keeper: &KeeperDir, path: &AbsPath) -> bool {
+    let runs = std::fs::read_dir(keeper.processes()).into_iter().flatten().flatten();
+    let mut journals = runs.filter_map(|run| std::fs::read(run.path().join(JOURNAL)).ok());
+    journals.any(|text| match serde_json::from_slice::<Vec<Entry>>(&text) {
+        Ok(entries) => entries.iter().any(|entry| entry.path == *path),
+        // One that is just being written is not relied on yet; of another one nobody knows.
+        Err(error) => !error.is_eof(),
     })
 }
 
@@ -996,6 +1029,22 @@ mod tests {
                 rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
             }
             let reserved = scene.reserve(&wanted);
+            assert_eq!(reserved.len(), 1, "it is protected as it is");
+            scene.registry.release(&reserved);
+            assert_eq!(scene.exists(".codex"), stays);
+        }
+    }
+
+    #[test]
+    fn a_placeholder_stays_while_a_keeper_lives_of_whose_runs_nobody_knows() {
+        for (lives, stays) in [(true, true), (false, false)] {
+            let (mut scene, pool) = Scene::with_pool();
+            leave(&scene, ".codex", &PlaceholderKind::Directory, 0o1755, "");
+            let place = pool.path().join("deep/pool/keeper-1-1");
+            std::fs::create_dir_all(&place).unwrap();
+            let place = AbsPath::new(place.into_os_string()).unwrap();
+            let _lock = lives.then(|| lock_pool(&place).unwrap().unwrap());
+            let reserved = scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
             assert_eq!(reserved.len(), 1, "it is protected as it is");
             scene.registry.release(&reserved);
             assert_eq!(scene.exists(".codex"), stays);
