@@ -6,6 +6,11 @@
 //! purpose is told by name. Among the tests some calls are chosen, those that change files above all; in a soak all are.
 
 #![expect(clippy::unwrap_used, reason = "helpers of a test fail like the test itself")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a soak says what it did, and a failure at what"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;

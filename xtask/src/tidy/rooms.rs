@@ -139,6 +139,7 @@ mod tests {
             {"name": "sandbar-proto", "dependencies": []},
             {"name": "sandbar-testkit", "dependencies": []},
             {"name": "escape-probe", "dependencies": []},
+            {"name": "kill-probe", "dependencies": []},
         ]});
         edges(&metadata, &[manifest(from, to)])
     }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn testkit_and_probe_are_never_shipped() {
+    fn testkit_and_probes_are_never_shipped() {
         for room in NOT_SHIPPED {
             assert_eq!(one_edge("sandbar", room, Value::Null).len(), 1);
             assert_eq!(one_edge("sandbar", room, json!("dev")), []);

@@ -30,11 +30,10 @@ pub fn is_marked(stat: &Stat) -> bool {
 
 /// Whether `file`, opened for no more than its path, is a placeholder that nobody uses.
 pub(super) fn is_unused(file: &OwnedFd, stat: &Stat) -> bool {
-    is_marked(stat)
-        && match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => is_empty_directory(file.as_fd()).unwrap_or(false),
-            _ => has_known_content(file, stat).unwrap_or(false),
-        }
+    let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    let is_unused =
+        || if is_directory { is_empty_directory(file.as_fd()) } else { has_known_content(file, stat) };
+    is_marked(stat) && is_unused().unwrap_or(false)
 }
 
 /// Whether nothing is in a directory.
