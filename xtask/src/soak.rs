@@ -30,9 +30,10 @@ const CASES: &str = "PROPTEST_CASES";
 /// What names of fuzz targets begin with, behind their modules.
 const TARGET: &str = "fuzz_";
 
-/// The suites that put the keeper, the exec server and its client under stress, and the one that compares sandboxes with
-/// what is said of them; and what the names of their tests begin with.
-const STRESS: [(&str, &str); 4] = [("stress", ""), ("conformance", "faults::"), ("lossy", ""), ("views", "")];
+/// The suites that put the keeper, the exec server and its client under stress, the one that compares sandboxes with
+/// what is said of them, and the one that kills everybody at every step; and what the names of their tests begin with.
+const STRESS: [(&str, &str); 5] =
+    [("stress", ""), ("conformance", "faults::"), ("lossy", ""), ("views", ""), ("litter", "")];
 
 /// What a fuzz target may take beyond the time that it was told: one slow input, and looking for a shorter one.
 const FUZZ_MARGIN: Duration = Duration::from_secs(300);

@@ -194,11 +194,13 @@ impl Keeper {
     fn new(home: KeeperDir) -> Result<Self, KeeperError> {
         home.ensure()?;
         let lock = lock(&home)?;
-        let (archive, unrecorded) = Archive::open(&home, Timestamp::now());
+        let mut cgroups = Cgroups::default();
+        let (archive, unrecorded) = Archive::open(&home, &mut cgroups, Timestamp::now());
         let mut recordings = Recordings::default();
         unrecorded.into_iter().for_each(|id| recordings.inherit(id));
         let listener = listen(&home)?;
-        Self::empty(home, lock, listener, archive, recordings, 0)
+        let keeper = Self::empty(home, lock, listener, archive, recordings, 0)?;
+        Ok(Self { cgroups, ..keeper })
     }
 
     /// A keeper that holds nothing. Tokens up to `next_token` are given out already.
@@ -305,6 +307,10 @@ impl Keeper {
             self.note_idleness();
         }
         self.cgroups.leave();
+        if self.archive.has_lost() {
+            // Bubblewraps of the keeper before may not have been quite gone when this one began.
+            sandbar_sandbox::end_bwrap_orphans();
+        }
         Ok(())
     }
 
@@ -940,6 +946,10 @@ impl Keeper {
         process.holder_ended = true;
         if matches!(process.phase, Phase::Starting { .. }) {
             let step = if process.holder.complaint.is_some() { Step::Bwrap } else { Step::Holder };
+            if step == Step::Bwrap {
+                // If it was killed, somebody may wait for its word.
+                sandbar_sandbox::end_bwrap_orphans();
+            }
             return self.failed_to_start(id, SetupFailure { step, index: Step::NO_INDEX, errno: 0 });
         }
         self.tree_ended(id, usage);
@@ -1046,6 +1056,7 @@ impl Keeper {
                 placeholders::forget(process.directory.fd());
             }
             self.wait_for_holder(process.holder);
+            self.cgroups.sweep();
         }
     }
 

@@ -52,7 +52,7 @@ impl ProcessDir {
         let made = Self::fill(path.clone(), start);
         if made.is_err() {
             // Whatever was made is of this id only; the error that counts is the one above.
-            let _ = std::fs::remove_dir_all(&path);
+            remove(&path);
         }
         made
     }
@@ -107,8 +107,7 @@ impl ProcessDir {
 
     /// Removes the directory and everything in it: the process never ran.
     pub(crate) fn discard(self) {
-        // What can't be removed is trimmed as a lost run by the next keeper.
-        let _ = std::fs::remove_dir_all(&self.path);
+        remove(&self.path);
     }
 }
 
@@ -224,6 +223,32 @@ pub fn read_all(keeper: &KeeperDir) -> Result<Vec<Record>, RecordsError> {
     }
     records.sort_by_key(|record| record.start.id);
     Ok(records)
+}
+
+/// Removes the directory of a process. The start record goes first: a directory without one is that of no run, whatever
+/// else is in it, and the next keeper removes what could not be removed now.
+pub(crate) fn remove(directory: &Path) {
+    let _ = std::fs::remove_file(directory.join(START));
+    let _ = std::fs::remove_dir_all(directory);
+}
+
+/// Removes directories without a start record: their keeper was killed while it made or removed them, and nothing of
+/// theirs ran. For the keeper alone, which makes them.
+pub(crate) fn remove_unfinished(keeper: &KeeperDir) {
+    let entries = std::fs::read_dir(keeper.processes()).into_iter().flatten().flatten();
+    let is_run = |name: &std::ffi::OsStr| name.to_str().is_some_and(|name| name.parse::<RunId>().is_ok());
+    for entry in entries.filter(|entry| is_run(&entry.file_name())) {
+        let is_unfinished = match std::fs::read(entry.path().join(START)) {
+            // One that is whole and not understood is another release's.
+            Ok(text) => {
+                serde_json::from_slice::<serde::de::IgnoredAny>(&text).is_err_and(|error| error.is_eof())
+            }
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        if is_unfinished {
+            remove(&entry.path());
+        }
+    }
 }
 
 /// The record in a process's directory, unless it has no readable start record.
@@ -373,6 +398,27 @@ mod tests {
         let lost = EndRecord { status: ExitStatus::Lost, ..end(id) };
         write_lost(&read_all(&keeper).unwrap()[0], &lost).unwrap();
         assert_eq!(read_all(&keeper).unwrap()[0].end, Some(lost));
+    }
+
+    #[test]
+    fn a_directory_whose_making_or_removal_was_cut_short_is_removed() {
+        let (_parent, keeper) = keeper();
+        let leave = |start: Option<&str>| {
+            let place = keeper.processes().join(RunId::generate().to_string());
+            std::fs::create_dir(&place).unwrap();
+            std::fs::write(place.join(END), "").unwrap();
+            start.into_iter().for_each(|text| std::fs::write(place.join(START), text).unwrap());
+            place
+        };
+        let unfinished = [leave(None), leave(Some("")), leave(Some("{\"id\":"))];
+        let others = [leave(Some("{\"later\":1}")), keeper.processes().join("notes")];
+        std::fs::create_dir(&others[1]).unwrap();
+        let kept = RunId::generate();
+        drop(ProcessDir::create(&keeper, &start(kept)).unwrap());
+        remove_unfinished(&keeper);
+        assert!(unfinished.iter().all(|place| !place.exists()));
+        assert!(others.iter().all(|place| place.exists()), "they mean something to somebody else");
+        assert_eq!(read_all(&keeper).unwrap().len(), 1);
     }
 
     #[test]

@@ -260,6 +260,9 @@ impl Placeholder {
 
     /// The mode of a file, by which it is known: nobody sets the sticky bit of a file.
     pub const FILE_MODE: u32 = 0o1444;
+
+    /// All that a file may have as its content.
+    pub const CONTENTS: [&'static str; 2] = ["", ".\n"];
 }
 
 /// Rights granted beneath a path; everything else the kernel can restrict is denied.

@@ -14,10 +14,12 @@ use sandbar_proto::{FactAnswer, FactQuery, Facts, HostFacts, IdRange};
 mod git_index;
 mod passwd;
 mod path;
+mod placeholder;
 pub mod search;
 mod wsl;
 
 pub use path::identity;
+pub use placeholder::{is_empty_directory, is_marked};
 pub use wsl::is_wsl1;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::guard;
 #[cfg(target_os = "linux")]
-pub use linux::{HOLDER_ARGUMENT, Spare, Spawner, harden_self, holder_main};
+pub use linux::{HOLDER_ARGUMENT, Spare, Spawner, end_bwrap_orphans, harden_self, holder_main};
 
 use std::fmt;
 use std::io;

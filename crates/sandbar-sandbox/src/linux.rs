@@ -12,6 +12,7 @@ mod holder;
 mod landlock;
 mod memory;
 mod mounts;
+mod orphans;
 mod prepare;
 mod spare;
 mod sys;
@@ -30,6 +31,7 @@ use sandbar_proto::{Executor, FileIdentity, LaunchSpec, MountOp, NetworkMode, Sa
 use crate::report::Order;
 use crate::{CacheLayer, Holder, SpawnError};
 pub use bwrap::{HOLDER_ARGUMENT, main as holder_main};
+pub use orphans::end_bwrap_orphans;
 use prepare::{FilterCache, Launch, MapWriter, Maps, Walls};
 
 impl From<exec::NulByte> for SpawnError {

@@ -4,6 +4,7 @@
 //! round by round side by side. Every run's exit status is checked: a fast failure is no result. Never part of CI.
 
 mod amount;
+mod build;
 mod contender;
 mod escapes;
 mod exec;
@@ -54,6 +55,8 @@ enum Area {
     Exec,
     /// E6: memory of the keeper and of the exec server
     Memory,
+    /// S4: a build inside a sandbox and outside
+    Build,
     /// K1: a key typed to a command on a terminal, until its echo
     Keys,
     /// X1: attempts to escape from a sandbox, counted
@@ -119,6 +122,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
             }
             // Measured above: it needs no world.
             Area::Sandbox => {}
+            Area::Build => rows.push(Found::Row(build::row(&world, root, options.runs)?)),
             Area::Keys => rows.extend(keys::rows(&world, options.runs)?.into_iter().map(Found::Row)),
         }
     }

@@ -13,12 +13,13 @@ use crate::command::on_system_path;
 /// The variable that tells a suite which executor its runs have.
 pub(super) const EXECUTOR: &str = "SANDBAR_TEST_EXECUTOR";
 
-/// Suites that ask about nothing but what a command can and can't do.
+/// Suites that ask about nothing but what a command can and can't do, and what is left behind it.
 const SUITES: &[&str] = &[
     "sandbar::sandbox",
     "sandbar::views",
     "sandbar::profiles",
     "sandbar::guard",
+    "sandbar::litter",
     "sandbar::terminal",
     "sandbar::programs",
 ];

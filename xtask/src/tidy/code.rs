@@ -4,10 +4,13 @@ use super::Finding;
 use super::source::{Source, words};
 
 /// Crates that talk to the kernel where no safe wrapper exists.
-const UNSAFE_ROOMS: &[&str] = &["sandbar-sandbox", "sandbar-keeper", PROBE];
+const UNSAFE_ROOMS: &[&str] = &["sandbar-sandbox", "sandbar-keeper", PROBE, KILLER];
 
 /// Makes the system calls that a sandbox has to refuse, which no library wraps. It is never shipped.
 const PROBE: &str = "escape-probe";
+
+/// Follows programs by ptrace(2), which no library wraps. It is never shipped.
+const KILLER: &str = "kill-probe";
 
 /// The counters of a soak: reading what the compiler counts can't be said safely. No crate has it, and it is never
 /// shipped.

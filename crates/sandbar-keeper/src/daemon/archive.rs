@@ -11,8 +11,9 @@ use std::time::Duration;
 use sandbar_proto::{EndRecord, ExitStatus, ResourceUse, RunId, SessionId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::cgroups::Cgroups;
+use super::placeholders;
 use super::process::Process;
-use super::{cgroups, placeholders};
 use crate::log::LogWriter;
 use crate::records::{self, Record};
 use crate::runtime_dir::KeeperDir;
@@ -47,22 +48,33 @@ struct Ended {
 pub(super) struct Archive {
     ended: VecDeque<Ended>,
     written_bytes: u64,
+    /// Whether runs were lost with the keeper before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_lost: bool,
     /// What ended since the last trimming.
     added: usize,
 }
 
 impl Archive {
-    /// Reads what earlier keepers left, and writes down what was lost with them. Also returns the runs whose records
-    /// are not complete.
-    pub(super) fn open(home: &KeeperDir, now: Timestamp) -> (Self, Vec<RunId>) {
+    /// Reads what earlier keepers left, removes what is nobody's any more, `cgroups` included, and writes down what was lost
+    /// with them. Also returns the runs whose records are not complete.
+    pub(super) fn open(home: &KeeperDir, cgroups: &mut Cgroups, now: Timestamp) -> (Self, Vec<RunId>) {
         // A directory that can't be read has no history; starting a process in it says why.
+        records::remove_unfinished(home);
         let found = records::read_all(home).unwrap_or_default();
+        let has_lost = found.iter().any(|record| record.end.is_none());
+        if has_lost {
+            sandbar_sandbox::end_bwrap_orphans();
+        }
         let mut ended: Vec<Ended> = found
             .into_iter()
             .map(|record| {
                 let at = record.end.as_ref().map_or(now, |end| end.ended);
                 // Also of a run that ended: its keeper may have died before it let go of them.
                 placeholders::reclaim(&record.path, record.start.started);
+                if let Some(cgroup) = record.start.cgroup.clone() {
+                    cgroups.reclaim(cgroup);
+                }
                 if record.end.is_none() {
                     bury(&record, now);
                 }
@@ -78,7 +90,7 @@ impl Archive {
             .collect();
         ended.sort_by_key(|entry| entry.at);
         let held = ended.iter().filter(|entry| entry.held).map(|entry| entry.id).collect();
-        (Self { ended: ended.into(), written_bytes: 0, added: 0 }, held)
+        (Self { ended: ended.into(), written_bytes: 0, has_lost, added: 0 }, held)
     }
 
     /// Notes a process that ended. The log of one that is `held` is kept until [`Archive::let_go`].
@@ -88,6 +100,11 @@ impl Archive {
         let session = process.start.owner.as_ref().and_then(|owner| owner.session.clone());
         self.ended.push_back(Ended { id, at, log_bytes, held, session });
         self.added += 1;
+    }
+
+    /// Whether runs were lost with the keeper before this one.
+    pub(super) fn has_lost(&self) -> bool {
+        self.has_lost
     }
 
     /// Everything on record that was started in a session.
@@ -123,8 +140,7 @@ impl Archive {
                 return;
             }
             if let Some(oldest) = self.ended.pop_front() {
-                // What can't be removed now is found again by the next keeper.
-                let _ = std::fs::remove_dir_all(directory(home, oldest.id));
+                records::remove(&directory(home, oldest.id));
             }
         }
     }
@@ -174,9 +190,6 @@ fn directory(home: &KeeperDir, id: RunId) -> std::path::PathBuf {
 
 /// Writes down that a run was lost.
 fn bury(record: &Record, now: Timestamp) {
-    if let Some(cgroup) = &record.start.cgroup {
-        cgroups::reclaim(cgroup);
-    }
     let end = EndRecord {
         id: record.start.id,
         status: ExitStatus::Lost,
@@ -259,7 +272,7 @@ mod tests {
     fn what_an_earlier_keeper_lost_is_written_down() {
         let (_parent, home) = keeper();
         leave_behind(&home, None);
-        Archive::open(&home, Timestamp(7));
+        Archive::open(&home, &mut Cgroups::default(), Timestamp(7));
         let end = records::read_all(&home).unwrap()[0].end.clone().unwrap();
         assert_eq!((end.status, end.ended), (ExitStatus::Lost, Timestamp(7)));
     }
@@ -275,7 +288,7 @@ mod tests {
             let journal = directory(&home, id).join("placeholders.json");
             std::fs::write(&journal, format!(r#"[{{"path":"{}","what":"directory"}}]"#, name.display()))
                 .unwrap();
-            Archive::open(&home, Timestamp(7));
+            Archive::open(&home, &mut Cgroups::default(), Timestamp(7));
             assert!(!name.exists() && !journal.exists(), "{ended:?}");
         }
     }
@@ -287,7 +300,7 @@ mod tests {
             leave_behind(&home, Some(Timestamp(1)));
         }
         let recent = leave_behind(&home, Some(Timestamp::now()));
-        let (mut archive, _) = Archive::open(&home, Timestamp(7));
+        let (mut archive, _) = Archive::open(&home, &mut Cgroups::default(), Timestamp(7));
         let count = || records::read_all(&home).unwrap().len();
         archive.trim(&home);
         assert_eq!(count(), KEPT_RECORDS + 6, "nothing ended since");

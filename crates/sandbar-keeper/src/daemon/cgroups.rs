@@ -35,6 +35,8 @@ pub(super) struct Cgroups {
     base: Option<Base>,
     /// Cgroups of runs that could not be removed at once.
     stale: Vec<String>,
+    /// Those of runs that were lost with a keeper before this one.
+    lost: Vec<AbsPath>,
 }
 
 /// A cgroup that runs' cgroups are made in.
@@ -77,24 +79,37 @@ impl Cgroups {
         }
     }
 
-    /// Makes the cgroup that the plan of a run asks for, if it does.
+    /// Where the cgroup is to be that the plan of a run asks for, if it does. It goes on record before it is made: nobody
+    /// would remove it behind a keeper that is killed in between.
     ///
     /// # Errors
-    /// The kernel's; ENOENT where there is no cgroup, or not that controller.
-    pub(super) fn make(&mut self, id: RunId, enforced: &[EnforcedLimit]) -> Result<Option<RunCgroup>, Errno> {
-        let by_cgroup = || enforced.iter().filter(|limit| limit.by == LimitMechanism::Cgroup);
-        if by_cgroup().next().is_none() {
+    /// ENOENT where there can be none.
+    pub(super) fn place(&mut self, id: RunId, enforced: &[EnforcedLimit]) -> Result<Option<AbsPath>, Errno> {
+        if by_cgroup(enforced).next().is_none() {
             return Ok(None);
         }
         if self.base.is_none() {
             // The plan was made with the facts of a keeper before this one.
             self.facts();
         }
+        let base = self.base.as_ref().ok_or(Errno::NOENT)?;
+        let path = base.cgroup.path().join(name_of(id)).into_os_string();
+        AbsPath::new(path).map(Some).map_err(|_| Errno::NOENT)
+    }
+
+    /// Makes the cgroup that the plan of a run asks for, if it does.
+    ///
+    /// # Errors
+    /// The kernel's; ENOENT where there is no cgroup, or not that controller.
+    pub(super) fn make(&mut self, id: RunId, enforced: &[EnforcedLimit]) -> Result<Option<RunCgroup>, Errno> {
+        if by_cgroup(enforced).next().is_none() {
+            return Ok(None);
+        }
         self.sweep();
         let base = self.base.as_ref().ok_or(Errno::NOENT)?;
-        let name = format!("{RUN}{id}");
+        let name = name_of(id);
         let run = RunCgroup { cgroup: base.cgroup.make(&name)?, name };
-        let value = |limit| by_cgroup().find(|found| found.limit == limit).map(|found| found.value);
+        let value = |limit| by_cgroup(enforced).find(|found| found.limit == limit).map(|found| found.value);
         let bounds = Bounds { pids: value(Limit::Procs), memory_bytes: value(Limit::Memory) };
         if let Err(errno) = run.cgroup.bound(bounds) {
             self.remove(run);
@@ -111,8 +126,16 @@ impl Cgroups {
         self.sweep();
     }
 
+    /// Removes what a run may have left that was lost with its keeper.
+    pub(super) fn reclaim(&mut self, path: AbsPath) {
+        if !reclaim(&path) {
+            self.lost.push(path);
+        }
+    }
+
     /// Removes what could not be removed before: the kernel may take a moment to let go of what ended.
-    fn sweep(&mut self) {
+    pub(super) fn sweep(&mut self) {
+        self.lost.retain(|path| !reclaim(path));
         let Some(base) = &self.base else { return };
         self.stale.retain(|name| matches!(base.cgroup.remove(name), Err(Errno::BUSY)));
     }
@@ -224,11 +247,12 @@ impl Base {
     }
 }
 
-impl RunCgroup {
-    /// Where it is, for the record.
-    pub(super) fn path(&self) -> Option<AbsPath> {
-        AbsPath::new(self.cgroup.path().as_os_str().to_owned()).ok()
-    }
+fn by_cgroup(enforced: &[EnforcedLimit]) -> impl Iterator<Item = &EnforcedLimit> {
+    enforced.iter().filter(|limit| limit.by == LimitMechanism::Cgroup)
+}
+
+fn name_of(id: RunId) -> String {
+    format!("{RUN}{id}")
 }
 
 /// [`Cgroups`] on their way to the next program.
@@ -236,6 +260,8 @@ impl RunCgroup {
 pub(super) struct SavedCgroups {
     base: Option<SavedBase>,
     stale: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<AbsPath>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -274,14 +300,14 @@ impl SavedCgroup {
 impl Cgroups {
     /// Hands everything over.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedCgroups {
-        let Self { base, stale } = self;
+        let Self { base, stale, lost } = self;
         let base = base.as_ref().map(|Base { cgroup, controllers, moved, obstacle }| SavedBase {
             cgroup: SavedCgroup::save(cgroup, kept),
             controllers: *controllers,
             moved: moved.clone(),
             obstacle: *obstacle,
         });
-        SavedCgroups { base, stale: stale.clone() }
+        SavedCgroups { base, stale: stale.clone(), lost: lost.clone() }
     }
 
     /// Takes everything over.
@@ -289,14 +315,14 @@ impl Cgroups {
     /// # Errors
     /// [`HandoverError`].
     pub(super) fn restore(saved: SavedCgroups, adopted: &mut Adopted) -> Result<Self, HandoverError> {
-        let SavedCgroups { base, stale } = saved;
+        let SavedCgroups { base, stale, lost } = saved;
         let base = match base {
             Some(SavedBase { cgroup, controllers, moved, obstacle }) => {
                 Some(Base { cgroup: cgroup.restore(adopted)?, controllers, moved, obstacle })
             }
             None => None,
         };
-        Ok(Self { base, stale })
+        Ok(Self { base, stale, lost })
     }
 }
 
@@ -318,18 +344,22 @@ impl RunCgroup {
 }
 
 /// Removes the cgroup of a run whose keeper died, and that keeper's leaf. The run itself ended with its keeper; what is
-/// left of it all the same is killed.
-pub(super) fn reclaim(path: &AbsPath) {
+/// left of it all the same is killed. `false` if something in it has not quite ended yet.
+fn reclaim(path: &AbsPath) -> bool {
     let path = PathBuf::from(path.as_path());
     let name = path.file_name().and_then(|name| name.to_str()).filter(|name| name.starts_with(RUN));
-    let (Some(name), Some(parent)) = (name, path.parent().map(Path::to_owned)) else { return };
+    let (Some(name), Some(parent)) = (name, path.parent().map(Path::to_owned)) else { return true };
     // A cgroup that is gone needs nothing; a path that leads to something else by now is left alone.
-    let Ok(parent) = Cgroup::open(parent) else { return };
-    if let Ok(run) = parent.child(name) {
-        let _ = run.kill();
-        let _ = parent.remove(name);
-    }
+    let Ok(parent) = Cgroup::open(parent) else { return true };
+    let is_gone = match parent.child(name) {
+        Ok(run) => {
+            let _ = run.kill();
+            parent.remove(name) != Err(Errno::BUSY)
+        }
+        Err(_) => true,
+    };
     remove_empty(&parent, KEEPER);
+    is_gone
 }
 
 /// Removes the cgroups in `parent` that nobody is in and whose name begins with `prefix`.
@@ -393,7 +423,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inside = folder.path().join(format!("{RUN}x"));
         std::fs::create_dir(&inside).unwrap();
-        reclaim(&AbsPath::new(inside.clone().into_os_string()).unwrap());
+        assert!(reclaim(&AbsPath::new(inside.clone().into_os_string()).unwrap()));
         assert!(inside.exists());
     }
 }

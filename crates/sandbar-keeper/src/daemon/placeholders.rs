@@ -4,26 +4,30 @@
 //! it, mounted read-only, and removed behind the last one. What is ours is known by device and inode, and after
 //! a crash, from the journals of the lost runs, by its marks: an odd mode that nobody chooses, no content but ours, no
 //! older than the run that it was made for. Every run that relies on a placeholder has it in its journal: the one that
-//! it was made for may have ended long before.
+//! it was made for may have ended long before. Where the journal was lost as well, or leads nowhere because the workspace
+//! was moved, the next run that wants the name finds the marks there.
 //!
 //! A placeholder is moved in from a private pool and moved out again when pool and workspace share a file system:
 //! making and removing a directory costs twenty times as much (ext4: 61 µs against 3 µs), and removing one that
-//! a dying sandbox still has mounted waits for every processor on top.
+//! a dying sandbox still has mounted waits for every processor on top. Each keeper has a directory of its own in the pool,
+//! locked as long as it lives: what is in one that nobody has locked was lost.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 use sandbar_proto::{
     AbsPath, ByteString, FileIdentity, FileKind, PinnedPath, Placeholder, PlaceholderKind, Timestamp,
 };
-use sandbar_sandbox::facts::identity;
+use sandbar_sandbox::facts::{identity, is_empty_directory, is_marked};
 use serde::{Deserialize, Serialize};
 
 use crate::handover::{Adopted, Fd, HandoverError, Kept};
+use crate::records;
+use crate::runtime_dir::KeeperDir;
 
 /// How much older than the clock a file's times may be: they are those of the last tick of the kernel, of which there
 /// are at least a hundred in a second (CONFIG_HZ).
@@ -65,7 +69,10 @@ struct Made {
 /// Placeholders that wait for their next use.
 #[derive(Debug)]
 struct Pool {
+    /// Locked by this keeper.
     directory: OwnedFd,
+    /// Where it is. `None` in what releases before this one handed over: there all keepers of a user had one directory.
+    place: Option<AbsPath>,
     spare: Vec<Spare>,
     next: u64,
 }
@@ -76,17 +83,65 @@ struct Spare {
     what: PlaceholderKind,
 }
 
-/// Names of pool entries of this keeper; another keeper of this user may use the same directory.
-fn pool_prefix() -> String {
-    format!("{}-", std::process::id())
+/// What names of keepers' directories in a pool begin with.
+const POOL_PREFIX: &str = "keeper-";
+
+/// The name of a spare, which says what it is: whoever finds it behind a crash has to know what was not put into it.
+fn spare_name(number: u64, what: &PlaceholderKind) -> String {
+    match what {
+        PlaceholderKind::Directory => number.to_string(),
+        PlaceholderKind::File { content } => {
+            let content: String = content.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{number}={content}")
+        }
+    }
+}
+
+/// What a spare of that name was made as.
+fn spare_kind(name: &str) -> Option<PlaceholderKind> {
+    let Some((number, content)) = name.split_once('=') else {
+        return name.parse::<u64>().ok().map(|_| PlaceholderKind::Directory);
+    };
+    let _: u64 = number.parse().ok()?;
+    let digits = content.as_bytes().chunks(2);
+    let bytes = digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    let content = bytes.collect::<Option<Vec<u8>>>()?;
+    Some(PlaceholderKind::File { content: content.as_slice().into() })
 }
 
 impl Pool {
+    /// Makes the directory of this keeper in the pool at `path`, and removes what dead ones left there.
+    ///
+    /// # Errors
+    /// The kernel's, also where it locks no directories: what is lost could not be told there.
     fn open(path: &AbsPath) -> Result<Self, Errno> {
         super::caches::make_private(path)?;
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-        let directory = rustix::fs::open(path.as_path(), flags, Mode::empty())?;
-        Ok(Self { directory, spare: Vec::new(), next: 0 })
+        clear_lost_pools(path);
+        let own = std::process::id();
+        let mut number = 0_u64;
+        loop {
+            number += 1;
+            let place =
+                path.join(format!("{POOL_PREFIX}{own}-{number}").as_bytes()).map_err(|_| Errno::INVAL)?;
+            match rustix::fs::mkdir(place.as_path(), Mode::RWXU) {
+                Ok(()) => {}
+                // Of a keeper with our id in another pid namespace, or before us.
+                Err(Errno::EXIST) => continue,
+                Err(errno) => return Err(errno),
+            }
+            match lock_pool(&place) {
+                Ok(Some(directory)) => {
+                    return Ok(Self { directory, place: Some(place), spare: Vec::new(), next: 0 });
+                }
+                // Somebody took it for a lost one before it was locked.
+                Ok(None) | Err(Errno::NOENT) => {}
+                Err(errno) => {
+                    // An empty directory is all that there is of it.
+                    let _ = rustix::fs::rmdir(place.as_path());
+                    return Err(errno);
+                }
+            }
+        }
     }
 
     /// Moves a placeholder to `name` in `parent`. EXDEV when that is another file system.
@@ -105,10 +160,10 @@ impl Pool {
     fn make(&mut self, what: &PlaceholderKind) -> Result<Spare, Errno> {
         loop {
             self.next += 1;
-            let name = format!("{}{}", pool_prefix(), self.next);
+            let name = spare_name(self.next, what);
             match make_at(&self.directory, name.as_bytes(), what) {
                 Ok(()) => return Ok(Spare { name, what: what.clone() }),
-                // Left by a keeper that had our process id.
+                // In a directory that other keepers have too.
                 Err(Errno::EXIST) => {}
                 Err(errno) => return Err(errno),
             }
@@ -117,12 +172,16 @@ impl Pool {
 
     /// Takes a placeholder back; `false` if somebody uses it by now, and it stays where it is.
     fn take_back(&mut self, parent: &OwnedFd, name: &ByteString, what: &PlaceholderKind) -> bool {
+        // Not even for a moment, if it can be seen: this keeper may be killed in it.
+        if !is_unused(parent, name.as_bytes(), what) {
+            return false;
+        }
         self.next += 1;
-        let spare = format!("{}{}", pool_prefix(), self.next);
+        let spare = spare_name(self.next, what);
         if rename_new(parent, name.as_bytes(), &self.directory, spare.as_bytes()).is_err() {
             return false;
         }
-        // Whoever uses it by now gets it back. Looked at only here, where nobody can put anything into it any more.
+        // Whoever uses it by now gets it back. Here nobody can put anything into it any more.
         if !is_unused(&self.directory, spare.as_bytes(), what) {
             let _ = rename_new(&self.directory, spare.as_bytes(), parent, name.as_bytes());
             return false;
@@ -137,6 +196,43 @@ impl Drop for Pool {
         for spare in &self.spare {
             remove_unchanged(&self.directory, spare.name.as_bytes(), &spare.what);
         }
+        if let Some(place) = &self.place {
+            // What somebody used all the same keeps it there.
+            let _ = rustix::fs::rmdir(place.as_path());
+        }
+    }
+}
+
+/// Opens and locks a keeper's directory in a pool; `None` if another keeper has it, or removed it.
+fn lock_pool(place: &AbsPath) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let directory = rustix::fs::open(place.as_path(), flags, Mode::empty())?;
+    match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::AGAIN) => return Ok(None),
+        Err(errno) => return Err(errno),
+    }
+    let (ours, there) = (rustix::fs::fstat(&directory)?, rustix::fs::lstat(place.as_path())?);
+    Ok((identity(&ours) == identity(&there)).then_some(directory))
+}
+
+/// Removes what keepers that were killed have left in a pool. What somebody used in the moment of the kill stays there.
+fn clear_lost_pools(path: &AbsPath) {
+    for entry in std::fs::read_dir(path.as_path()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let is_pool = name.as_encoded_bytes().starts_with(POOL_PREFIX.as_bytes());
+        let Some(place) = is_pool.then(|| path.join(name.as_encoded_bytes()).ok()).flatten() else {
+            continue;
+        };
+        let Ok(Some(lost)) = lock_pool(&place) else { continue };
+        for spare in std::fs::read_dir(place.as_path()).into_iter().flatten().flatten() {
+            if let Some(name) = spare.file_name().to_str()
+                && let Some(what) = spare_kind(name)
+            {
+                remove_unchanged(&lost, name.as_bytes(), &what);
+            }
+        }
+        let _ = rustix::fs::rmdir(place.as_path());
     }
 }
 
@@ -153,19 +249,16 @@ fn is_unused(parent: &OwnedFd, name: &[u8], what: &PlaceholderKind) -> bool {
 }
 
 fn is_empty(parent: &OwnedFd, name: &[u8]) -> Result<bool, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let directory = rustix::fs::openat(parent, name, flags, Mode::empty())?;
-    for entry in rustix::fs::Dir::read_from(&directory)? {
-        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
-            return Ok(false);
-        }
-    }
-    Ok(true)
+    is_empty_directory(directory.as_fd())
 }
 
 /// A run that reserves names.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Run<'a> {
+    /// The keeper's home, beside those of others.
+    pub(super) home: &'a KeeperDir,
     /// Its directory, which keeps its journal.
     pub(super) directory: BorrowedFd<'a>,
     /// When it was started.
@@ -214,7 +307,7 @@ impl Placeholders {
         write_journal(run.directory, &self.entries(joined, wanted)?)?;
         let mut reserved = Vec::with_capacity(wanted.len());
         for placeholder in wanted {
-            match self.reserve_one(placeholder, run.started, pool) {
+            match self.reserve_one(placeholder, run, pool) {
                 Ok(Some(pinned)) => reserved.push(pinned),
                 Ok(None) => {}
                 Err(error) => {
@@ -243,7 +336,7 @@ impl Placeholders {
     fn reserve_one(
         &mut self,
         wanted: &Placeholder,
-        started: Timestamp,
+        run: Run<'_>,
         pool: Option<&AbsPath>,
     ) -> Result<Option<PinnedPath>, ReserveError> {
         let path = path_of(wanted)?;
@@ -255,7 +348,11 @@ impl Placeholders {
             return Ok(Some(PinnedPath { path, identity: made.identity }));
         }
         let parent = open_parent(&wanted.parent).map_err(fail)?;
-        let lent = match self.make(&parent, wanted, pool) {
+        let mut made = self.make(&parent, wanted, pool);
+        if matches!(made, Err(Errno::EXIST)) && remove_lost(run.home, &path, &parent, wanted, pool) {
+            made = self.make(&parent, wanted, pool);
+        }
+        let lent = match made {
             Ok(lent) => lent,
             // Somebody made it since the plan; it is protected as it is.
             Err(Errno::EXIST) => {
@@ -274,7 +371,7 @@ impl Placeholders {
             return Err(fail(Errno::NOENT));
         };
         let (what, name) = (wanted.what.clone(), wanted.name.clone());
-        let made = Made { identity, what, parent, name, runs: 1, since: started, pool: lent };
+        let made = Made { identity, what, parent, name, runs: 1, since: run.started, pool: lent };
         self.made.insert(path.clone(), made);
         Ok(Some(PinnedPath { path, identity }))
     }
@@ -356,12 +453,14 @@ struct SavedMade {
 struct SavedPool {
     path: AbsPath,
     directory: Fd,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<AbsPath>,
     spare: Vec<Spare>,
     next: u64,
 }
 
 impl Placeholders {
-    /// Hands everything over. Names in pools begin with the keeper's process id, which stays.
+    /// Hands everything over. Directories in pools stay locked: what is handed over is open.
     pub(super) fn save(&self, kept: &mut Kept) -> SavedPlaceholders {
         let Self { made, pools } = self;
         let made = made.iter().map(|(path, made)| made.save(path, kept)).collect();
@@ -381,8 +480,10 @@ impl Placeholders {
         }
         let directories: Result<Vec<OwnedFd>, HandoverError> =
             saved.pools.iter().map(|pool| adopted.give(pool.directory)).collect();
-        for (SavedPool { path, spare, next, .. }, directory) in saved.pools.into_iter().zip(directories?) {
-            restored.pools.insert(path, Pool { directory, spare, next });
+        for (SavedPool { path, directory: _, place, spare, next }, directory) in
+            saved.pools.into_iter().zip(directories?)
+        {
+            restored.pools.insert(path, Pool { directory, place, spare, next });
         }
         Ok(restored)
     }
@@ -392,7 +493,10 @@ impl Placeholders {
 impl Placeholders {
     /// Lets go of everything and leaves it where it is.
     pub(super) fn abandon(mut self) {
-        self.pools.values_mut().for_each(|pool| pool.spare.clear());
+        for pool in self.pools.values_mut() {
+            pool.spare.clear();
+            pool.place = None;
+        }
     }
 }
 
@@ -414,8 +518,9 @@ impl Made {
 
 impl Pool {
     fn save(&self, path: &AbsPath, kept: &mut Kept) -> SavedPool {
-        let Self { directory, spare, next } = self;
-        SavedPool { path: path.clone(), directory: kept.keep(directory), spare: spare.clone(), next: *next }
+        let Self { directory, place, spare, next } = self;
+        let (place, spare) = (place.clone(), spare.clone());
+        SavedPool { path: path.clone(), directory: kept.keep(directory), place, spare, next: *next }
     }
 }
 
@@ -438,7 +543,80 @@ fn has_content(parent: &OwnedFd, name: &[u8], content: &ByteString) -> Result<bo
     let file = rustix::fs::openat(parent, name, flags, Mode::empty())?;
     let mut found = vec![0; content.as_bytes().len() + 1];
     let count = rustix::io::read(&file, &mut found)?;
-    Ok(&found[..count] == content.as_bytes())
+    // A beginning of it has what its maker wrote before it was killed.
+    Ok(content.as_bytes().starts_with(&found[..count]))
+}
+
+/// Removes what has a name that is wanted, if it is a placeholder of a run that was lost; whether it did.
+fn remove_lost(
+    home: &KeeperDir,
+    path: &AbsPath,
+    parent: &OwnedFd,
+    wanted: &Placeholder,
+    pool: Option<&AbsPath>,
+) -> bool {
+    let name = wanted.name.as_bytes();
+    let is_lost = || {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok::<_, Errno>(
+            is_kind(&stat, &wanted.what) && is_marked(&stat) && is_unused(parent, name, &wanted.what),
+        )
+    };
+    if !is_lost().unwrap_or(false) || is_relied_on_elsewhere(home, path, pool) {
+        return false;
+    }
+    remove_unchanged(parent, name, &wanted.what);
+    true
+}
+
+fn is_kind(stat: &rustix::fs::Stat, what: &PlaceholderKind) -> bool {
+    FileType::from_raw_mode(stat.st_mode)
+        == match what {
+            PlaceholderKind::Directory => FileType::Directory,
+            PlaceholderKind::File { .. } => FileType::RegularFile,
+        }
+}
+
+/// Whether a run of a keeper that lives, and is not the one at `home`, may rely on a placeholder: its journal says so, or
+/// nobody here knows where its journal is. That one lives is seen by its directory in the pool.
+fn is_relied_on_elsewhere(home: &KeeperDir, path: &AbsPath, pool: Option<&AbsPath>) -> bool {
+    let beside = home.path().parent().and_then(|runtime| std::fs::read_dir(runtime).ok());
+    let others = beside.into_iter().flatten().flatten().map(|entry| KeeperDir::at(entry.path()));
+    let others: Vec<_> = others.filter(|other| other != home && records::keeper_is_alive(other)).collect();
+    let known = |pid: &str| {
+        let is_its =
+            |other: &KeeperDir| std::fs::read_to_string(other.lock()).is_ok_and(|text| text.trim() == pid);
+        pid == std::process::id().to_string() || others.iter().any(is_its)
+    };
+    living_in_pool(pool).iter().any(|pid| !known(pid))
+        || others.iter().any(|other| has_in_a_journal(other, path))
+}
+
+/// The ids of the keepers that have a directory in the pool.
+fn living_in_pool(pool: Option<&AbsPath>) -> Vec<String> {
+    let Some(pool) = pool else { return Vec::new() };
+    let mut living = Vec::new();
+    for entry in std::fs::read_dir(pool.as_path()).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(POOL_PREFIX)?.split_once('-'));
+        if let Some((pid, _)) = pid
+            && let Ok(place) = pool.join(name.as_encoded_bytes())
+            && matches!(lock_pool(&place), Ok(None))
+        {
+            living.push(pid.to_owned());
+        }
+    }
+    living
+}
+
+fn has_in_a_journal(keeper: &KeeperDir, path: &AbsPath) -> bool {
+    let runs = std::fs::read_dir(keeper.processes()).into_iter().flatten().flatten();
+    let mut journals = runs.filter_map(|run| std::fs::read(run.path().join(JOURNAL)).ok());
+    journals.any(|text| match serde_json::from_slice::<Vec<Entry>>(&text) {
+        Ok(entries) => entries.iter().any(|entry| entry.path == *path),
+        // One that is just being written is not relied on yet; of another one nobody knows.
+        Err(error) => !error.is_eof(),
+    })
 }
 
 fn path_of(placeholder: &Placeholder) -> Result<AbsPath, ReserveError> {
@@ -477,7 +655,8 @@ fn make_at(parent: &OwnedFd, name: &[u8], what: &PlaceholderKind) -> Result<(), 
         }
         PlaceholderKind::File { content } => {
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(parent, name, flags, Mode::RUSR)?;
+            // Marked from the first moment on, so that one who is killed in the next leaves what is known.
+            let file = rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(Placeholder::FILE_MODE))?;
             if !content.as_bytes().is_empty() {
                 rustix::io::write(&file, content.as_bytes())?;
             }
@@ -514,7 +693,13 @@ pub(super) fn forget(process_directory: BorrowedFd<'_>) {
 pub(super) fn reclaim(process_directory: &Path, started: Timestamp) {
     let journal = process_directory.join(JOURNAL);
     let Ok(text) = std::fs::read(&journal) else { return };
-    let Ok(entries) = serde_json::from_slice::<Vec<Entry>>(&text) else { return };
+    let entries = match serde_json::from_slice::<Vec<Entry>>(&text) {
+        Ok(entries) => entries,
+        // Its writer was killed before it made anything.
+        Err(error) if error.is_eof() => Vec::new(),
+        // It may mean something to another release.
+        Err(_) => return,
+    };
     for entry in entries {
         // Whatever can't be told to be ours stays.
         let _ = reclaim_one(&entry, entry.since.unwrap_or(started));
@@ -533,16 +718,9 @@ fn reclaim_one(entry: &Entry, since: Timestamp) -> Result<(), Errno> {
         ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS,
     )?;
     let stat = rustix::fs::statat(parent.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW)?;
-    let (kind, mark) = match entry.what {
-        PlaceholderKind::Directory => (FileType::Directory, Placeholder::DIRECTORY_MODE),
-        PlaceholderKind::File { .. } => (FileType::RegularFile, Placeholder::FILE_MODE),
-    };
     let nanoseconds = |seconds: i64| u64::try_from(seconds).unwrap_or_default().saturating_mul(1_000_000_000);
     let changed = Timestamp(nanoseconds(stat.st_ctime).saturating_add(stat.st_ctime_nsec));
-    let ours = FileType::from_raw_mode(stat.st_mode) == kind
-        && stat.st_mode & 0o7777 == mark
-        && stat.st_uid == rustix::process::geteuid().as_raw()
-        && since.since(changed) <= TICK;
+    let ours = is_kind(&stat, &entry.what) && is_marked(&stat) && since.since(changed) <= TICK;
     if ours {
         remove_unchanged(&parent, name, &entry.what);
     }
@@ -559,11 +737,16 @@ mod tests {
         journals: Vec<tempfile::TempDir>,
         registry: Placeholders,
         pool: Option<AbsPath>,
+        keeper: KeeperDir,
+        _runtime: tempfile::TempDir,
     }
 
     impl Scene {
         fn new() -> Self {
+            let runtime = tempfile::tempdir().unwrap();
             Self {
+                keeper: KeeperDir::at(runtime.path().join("k1-0")),
+                _runtime: runtime,
                 root: tempfile::tempdir().unwrap(),
                 journals: Vec::new(),
                 registry: Placeholders::default(),
@@ -599,7 +782,7 @@ mod tests {
             self.journals.push(tempfile::tempdir().unwrap());
             let journal = self.journals.last().unwrap().path();
             let fd = rustix::fs::open(journal, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-            let run = Run { directory: fd.as_fd(), started };
+            let run = Run { home: &self.keeper, directory: fd.as_fd(), started };
             self.registry.reserve(run, joined, wanted, self.pool.as_ref()).unwrap()
         }
 
@@ -676,7 +859,7 @@ mod tests {
         ];
         let journal = tempfile::tempdir().unwrap();
         let fd = rustix::fs::open(journal.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
-        let run = Run { directory: fd.as_fd(), started: Timestamp(1) };
+        let run = Run { home: &scene.keeper, directory: fd.as_fd(), started: Timestamp(1) };
         let error = scene.registry.reserve(run, &[], &wanted, None).unwrap_err();
         assert_eq!(error.errno, Errno::LOOP);
         assert!(!scene.exists("other"), "what was made for the failed run is gone");
@@ -777,5 +960,144 @@ mod tests {
         scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
         reclaim(scene.journals[0].path(), Timestamp(1));
         assert!(!scene.exists(".codex"));
+    }
+
+    /// A file or directory of this mode in the workspace, as a keeper leaves it that is killed while it makes one.
+    fn leave(scene: &Scene, name: &str, what: &PlaceholderKind, mode: u32, content: &str) {
+        let path = scene.root.path().join(name);
+        match what {
+            PlaceholderKind::Directory => std::fs::create_dir(&path).unwrap(),
+            PlaceholderKind::File { .. } => std::fs::write(&path, content).unwrap(),
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_placeholder_whose_making_was_cut_short_is_known_and_one_that_somebody_changed_is_not() {
+        let file = PlaceholderKind::File { content: ".\n".into() };
+        let directory = PlaceholderKind::Directory;
+        let table = [
+            (&directory, 0o1700, "", true),
+            (&directory, 0o3755, "", true),
+            (&directory, 0o755, "", false),
+            (&directory, 0o1777, "", false),
+            (&file, 0o1400, "", true),
+            (&file, 0o1400, ".\n", true),
+            (&file, 0o1444, "..", false),
+            (&file, 0o444, "", false),
+        ];
+        for (what, mode, content, is_ours) in table {
+            let mut scene = Scene::new();
+            scene.reserve(&[scene.wanted("x", what.clone())]);
+            let path = scene.root.path().join("x");
+            std::fs::remove_dir(&path).or_else(|_| std::fs::remove_file(&path)).unwrap();
+            leave(&scene, "x", what, mode, content);
+            reclaim(scene.journals[0].path(), Timestamp(1));
+            assert_eq!(scene.exists("x"), !is_ours, "{what:?} {mode:o} {content:?}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_without_a_journal_is_given_back_by_the_next_run_that_wants_the_name() {
+        let (mut scene, _pool) = Scene::with_pool();
+        let file = PlaceholderKind::File { content: ".\n".into() };
+        leave(&scene, ".codex", &PlaceholderKind::Directory, 0o1755, "");
+        leave(&scene, "commondir", &file, 0o1444, "");
+        let wanted = [scene.wanted(".codex", PlaceholderKind::Directory), scene.wanted("commondir", file)];
+        let reserved = scene.reserve(&wanted);
+        assert_eq!(std::fs::read_to_string(scene.root.path().join("commondir")).unwrap(), ".\n");
+        scene.registry.release(&reserved);
+        assert!(!scene.exists(".codex") && !scene.exists("commondir"));
+    }
+
+    #[test]
+    fn a_placeholder_that_a_run_of_another_keeper_relies_on_is_left_to_it() {
+        for (lives, stays) in [(true, true), (false, false)] {
+            let mut scene = Scene::new();
+            let other = KeeperDir::at(scene.keeper.path().with_file_name("k1-1"));
+            other.ensure().unwrap();
+            let run = other.processes().join("run");
+            std::fs::create_dir(&run).unwrap();
+            let wanted = [scene.wanted(".codex", PlaceholderKind::Directory)];
+            let fd = rustix::fs::open(&run, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+            let mut theirs = Placeholders::default();
+            let its = Run { home: &other, directory: fd.as_fd(), started: Timestamp(1) };
+            assert_eq!(theirs.reserve(its, &[], &wanted, None).unwrap().len(), 1);
+            let flags = OFlags::CREATE | OFlags::RDWR;
+            let lock = rustix::fs::open(other.lock(), flags, Mode::RUSR | Mode::WUSR).unwrap();
+            if lives {
+                rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+            }
+            let reserved = scene.reserve(&wanted);
+            assert_eq!(reserved.len(), 1, "it is protected as it is");
+            scene.registry.release(&reserved);
+            assert_eq!(scene.exists(".codex"), stays);
+        }
+    }
+
+    #[test]
+    fn a_placeholder_stays_while_a_keeper_lives_of_whose_runs_nobody_knows() {
+        for (lives, stays) in [(true, true), (false, false)] {
+            let (mut scene, pool) = Scene::with_pool();
+            leave(&scene, ".codex", &PlaceholderKind::Directory, 0o1755, "");
+            let place = pool.path().join("deep/pool/keeper-1-1");
+            std::fs::create_dir_all(&place).unwrap();
+            let place = AbsPath::new(place.into_os_string()).unwrap();
+            let _lock = lives.then(|| lock_pool(&place).unwrap().unwrap());
+            let reserved = scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
+            assert_eq!(reserved.len(), 1, "it is protected as it is");
+            scene.registry.release(&reserved);
+            assert_eq!(scene.exists(".codex"), stays);
+        }
+    }
+
+    #[test]
+    fn a_lost_placeholder_that_somebody_uses_is_protected_and_stays() {
+        let mut scene = Scene::new();
+        leave(&scene, ".codex", &PlaceholderKind::Directory, 0o1755, "");
+        std::fs::write(scene.root.path().join(".codex/mine"), "x").unwrap();
+        let reserved = scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
+        assert_eq!(reserved.len(), 1);
+        scene.registry.release(&reserved);
+        assert!(scene.exists(".codex/mine"));
+    }
+
+    #[test]
+    fn what_dead_keepers_left_in_a_pool_is_removed_and_what_living_ones_have_there_is_not() {
+        let (mut scene, pool) = Scene::with_pool();
+        let place = pool.path().join("deep/pool");
+        for name in ["keeper-1-1", "keeper-2-1", "keeper-3-1"] {
+            std::fs::create_dir_all(place.join(name).join("1")).unwrap();
+            std::fs::write(place.join(name).join("2=2e0a"), ".").unwrap();
+        }
+        let living = AbsPath::new(place.join("keeper-2-1").into_os_string()).unwrap();
+        let _lock = lock_pool(&living).unwrap().unwrap();
+        std::fs::write(place.join("keeper-3-1/2=2e0a"), "mine").unwrap();
+        std::fs::write(place.join("keeper-3-1/1/mine"), "x").unwrap();
+        scene.reserve(&[scene.wanted(".codex", PlaceholderKind::Directory)]);
+        let count = |name: &str| std::fs::read_dir(place.join(name)).map(Iterator::count).ok();
+        let found = ["keeper-1-1", "keeper-2-1", "keeper-3-1"].map(count);
+        assert_eq!(found, [None, Some(2), Some(2)], "what somebody used is nobody's to remove");
+    }
+
+    #[test]
+    fn spares_say_by_their_names_what_they_are() {
+        let contents = ["", ".\n"].map(|content| PlaceholderKind::File { content: content.into() });
+        for what in contents.into_iter().chain([PlaceholderKind::Directory]) {
+            assert_eq!(spare_kind(&spare_name(7, &what)), Some(what));
+        }
+        for other in ["", "x", "7=0g", "7=é", "=00"] {
+            assert_eq!(spare_kind(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_journal_that_was_cut_short_goes_and_one_that_is_not_understood_stays() {
+        for (text, stays) in [("", false), ("[{\"path\":\"/", false), ("{\"later\":1}", true)] {
+            let journal = tempfile::tempdir().unwrap();
+            std::fs::write(journal.path().join(JOURNAL), text).unwrap();
+            reclaim(journal.path(), Timestamp(1));
+            assert_eq!(journal.path().join(JOURNAL).exists(), stays, "{text}");
+        }
     }
 }

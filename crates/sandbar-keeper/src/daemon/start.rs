@@ -131,6 +131,16 @@ struct Prepared {
     leases: Leases,
 }
 
+/// What a start is after its fork.
+struct Started {
+    start: StartRecord,
+    holder: Holder,
+    log: Option<LogWriter>,
+    placeholders: Vec<PinnedPath>,
+    leases: Leases,
+    spec: LaunchSpec,
+}
+
 /// The ends of the three streams: the command's, and the keeper's.
 struct Streams {
     command: [OwnedFd; 3],
@@ -150,32 +160,10 @@ impl Starter<'_> {
         spare: &mut Option<Spare>,
         now: Timestamp,
     ) -> Result<Process, StartFailure> {
-        let cgroup = self
-            .cgroups
-            .make(wanted.id, &spec.enforced)
-            .map_err(|errno| failure(StartStep::Cgroup, errno))?;
-        match self.start_in(cgroup.as_ref(), wanted, spec, spare, now) {
-            Ok(process) => Ok(Process { cgroup, ..process }),
-            Err(failure) => {
-                if let Some(cgroup) = cgroup {
-                    self.cgroups.remove(cgroup);
-                }
-                Err(failure)
-            }
-        }
-    }
-
-    fn start_in(
-        &mut self,
-        cgroup: Option<&RunCgroup>,
-        Wanted { id, direct, origin: Origin { rollout, owner } }: Wanted,
-        mut spec: LaunchSpec,
-        spare: &mut Option<Spare>,
-        now: Timestamp,
-    ) -> Result<Process, StartFailure> {
+        let Wanted { id, direct, origin: Origin { rollout, owner } } = wanted;
+        let fail = |errno| failure(StartStep::Cgroup, errno);
+        let place = self.cgroups.place(id, &spec.enforced).map_err(fail)?;
         let streams = self.streams(&spec, direct)?;
-        let door = cgroup.map(|run| run.cgroup.door()).transpose();
-        let door = door.map_err(|errno| failure(StartStep::Cgroup, errno))?;
         let start = StartRecord {
             id,
             argv: spec.argv.clone(),
@@ -188,72 +176,94 @@ impl Starter<'_> {
             rollout,
             owner,
             limits: spec.enforced.clone(),
-            cgroup: cgroup.and_then(RunCgroup::path),
+            cgroup: place,
         };
         let directory =
             ProcessDir::create(self.home, &start).map_err(|errno| failure(StartStep::Record, errno))?;
-        let Prepared { log, reserved, joined, leases } = match self.prepare(&spec, &directory, now) {
-            Ok(prepared) => prepared,
+        let cgroup = match self.cgroups.make(id, &spec.enforced).map_err(fail) {
+            Ok(cgroup) => cgroup,
             Err(failure) => {
                 directory.discard();
                 return Err(failure);
             }
         };
-        if let Err(error) = temporary::name(&mut spec, id) {
-            self.placeholders.release(&[reserved, joined].concat());
-            directory.discard();
-            return Err(StartFailure {
-                path: Some(error.path),
-                ..failure(StartStep::CacheStore, error.errno)
-            });
+        match self.start_in(cgroup.as_ref(), &directory, start, &streams.command, spec, spare) {
+            Ok(Started { start, holder, log, placeholders, leases, spec }) => Ok(Process {
+                start,
+                directory,
+                holder,
+                log,
+                outputs: streams.outputs,
+                stdin: streams.stdin,
+                terminal: spec.terminal.as_ref().map(|terminal| terminal.size),
+                unrecorded_from: None,
+                typist: None,
+                stopped: false,
+                watchers: std::collections::BTreeMap::new(),
+                end: None,
+                holder_ended: false,
+                tree_ended: false,
+                after_leader: spec.after_leader,
+                network: match &spec.sandbox {
+                    // A spare is of the native executor.
+                    Sandbox::Linux(sandbox) => sandbox.executor.is_native().then_some(sandbox.network),
+                    Sandbox::None => None,
+                },
+                cgroup,
+                lowered: sandbar_sandbox::caller::lowered(&spec.attributes, self.hard_limits),
+                held: Vec::new(),
+                timed_out: false,
+                killed: false,
+                is_ending: false,
+                host_oom_kills: None,
+                guard: None,
+                unprotected: None,
+                placeholders,
+                leases,
+                phase: Phase::Starting { spec: Box::new(spec), waiting: Vec::new() },
+            }),
+            Err(failure) => {
+                // The record last: it says what is to be removed behind a keeper that is killed here.
+                if let Some(cgroup) = cgroup {
+                    self.cgroups.remove(cgroup);
+                }
+                directory.discard();
+                Err(failure)
+            }
         }
-        let stdio = [&streams.command[0], &streams.command[1], &streams.command[2]].map(OwnedFd::as_fd);
+    }
+
+    /// What comes behind the record. What it made is undone where it fails.
+    fn start_in(
+        &mut self,
+        cgroup: Option<&RunCgroup>,
+        directory: &ProcessDir,
+        start: StartRecord,
+        command: &[OwnedFd; 3],
+        mut spec: LaunchSpec,
+        spare: &mut Option<Spare>,
+    ) -> Result<Started, StartFailure> {
+        let door = cgroup.map(|run| run.cgroup.door()).transpose();
+        let door = door.map_err(|errno| failure(StartStep::Cgroup, errno))?;
+        temporary::name(&mut spec, start.id).map_err(|error| StartFailure {
+            path: Some(error.path),
+            ..failure(StartStep::CacheStore, error.errno)
+        })?;
+        let Prepared { log, reserved, joined, leases } = self.prepare(&spec, directory, start.started)?;
+        let stdio = [&command[0], &command[1], &command[2]].map(OwnedFd::as_fd);
         let around = Around { stdio, cgroup: door.as_ref().map(OwnedFd::as_fd) };
         let spawned = self.spawn(&mut spec, &reserved, &around, &leases, spare);
         let placeholders = [reserved, joined].concat();
-        let holder = match spawned {
-            Ok(holder) => holder,
+        match spawned {
+            Ok(holder) => {
+                let start = StartRecord { holder_pid: u32::try_from(holder.pid).ok(), ..start };
+                Ok(Started { start, holder, log, placeholders, leases, spec })
+            }
             Err(error) => {
                 self.placeholders.release(&placeholders);
-                directory.discard();
-                return Err(spawn_failure(&error));
+                Err(spawn_failure(&error))
             }
-        };
-        let start = StartRecord { holder_pid: u32::try_from(holder.pid).ok(), ..start };
-        Ok(Process {
-            start,
-            directory,
-            holder,
-            log,
-            outputs: streams.outputs,
-            stdin: streams.stdin,
-            terminal: spec.terminal.as_ref().map(|terminal| terminal.size),
-            unrecorded_from: None,
-            typist: None,
-            stopped: false,
-            watchers: std::collections::BTreeMap::new(),
-            end: None,
-            holder_ended: false,
-            tree_ended: false,
-            after_leader: spec.after_leader,
-            network: match &spec.sandbox {
-                // A spare is of the native executor.
-                Sandbox::Linux(sandbox) => sandbox.executor.is_native().then_some(sandbox.network),
-                Sandbox::None => None,
-            },
-            cgroup: None,
-            lowered: sandbar_sandbox::caller::lowered(&spec.attributes, self.hard_limits),
-            held: Vec::new(),
-            timed_out: false,
-            killed: false,
-            is_ending: false,
-            host_oom_kills: None,
-            guard: None,
-            unprotected: None,
-            placeholders,
-            leases,
-            phase: Phase::Starting { spec: Box::new(spec), waiting: Vec::new() },
-        })
+        }
     }
 
     /// Forks the holder, or wakes the spare that was fed with this plan. Placeholders are mounted read-only behind
@@ -319,7 +329,7 @@ impl Starter<'_> {
         });
         let joined = self.placeholders.join(sources);
         let pool = sandbox.placeholder_pool.as_ref();
-        let run = Run { directory: directory.fd(), started };
+        let run = Run { home: self.home, directory: directory.fd(), started };
         match self.placeholders.reserve(run, &joined, &sandbox.placeholders, pool) {
             Ok(reserved) => Ok(Prepared { log, reserved, joined, leases }),
             Err(error) => {

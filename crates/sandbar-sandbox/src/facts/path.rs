@@ -8,7 +8,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RawDirEntry, Reso
 use rustix::io::Errno;
 use sandbar_proto::{AbsPath, ByteString, FactQuery, FileFact, FileIdentity, FileKind, PinnedPath};
 
-use super::Failure;
+use super::{Failure, placeholder};
 
 /// What happens to a symlink that is the last component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +29,16 @@ impl Final {
     }
 }
 
-/// Returns what `path` leads to and that file's path without symlinks.
+/// Returns what `path` leads to and that file's path without symlinks. A placeholder that nobody uses is missing.
 pub(super) fn look_up(path: &AbsPath, last: Final) -> Result<FileFact, Failure> {
     let flags = last.open_flags();
     match rustix::fs::openat2(CWD, path.as_bytes(), flags, Mode::empty(), ResolveFlags::NO_SYMLINKS) {
         // The kernel met no symlink, so the path is real as it stands.
         Ok(file) => {
-            let stat = rustix::fs::fstat(file).map_err(Failure::Errno)?;
+            let stat = rustix::fs::fstat(&file).map_err(Failure::Errno)?;
+            if placeholder::is_unused(&file, &stat) {
+                return Err(Failure::Missing);
+            }
             Ok(fact(path.clone(), &stat))
         }
         // ENOSYS before Linux 5.6, EPERM under an outer filter that does not know the call.

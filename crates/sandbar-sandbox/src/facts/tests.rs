@@ -152,6 +152,36 @@ fn what_has_no_file_is_missing() {
 }
 
 #[test]
+fn a_placeholder_that_nobody_uses_is_missing_and_one_that_somebody_does_is_there() {
+    let mark = |tree: &Tree, name: &str, mode| {
+        let path = tree.path(name);
+        fs::set_permissions(path.as_path(), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let tree = Tree::new()
+        .dir("lost")
+        .dir("begun")
+        .dir("own")
+        .dir("used")
+        .file("used/x", "")
+        .file("file", ".\n")
+        .file("short", "")
+        .file("long", "..")
+        .file("plain", "");
+    for (name, mode) in [("lost", 0o1755), ("begun", 0o1700), ("own", 0o755), ("used", 0o1755)] {
+        mark(&tree, name, mode);
+    }
+    for (name, mode) in [("file", 0o1444), ("short", 0o1400), ("long", 0o1444), ("plain", 0o444)] {
+        mark(&tree, name, mode);
+    }
+    for missing in ["lost", "begun", "file", "short"] {
+        assert_eq!(tree.lookup(missing), FactAnswer::Missing, "{missing}");
+    }
+    for there in ["own", "used", "long", "plain"] {
+        assert!(matches!(tree.lookup(there), FactAnswer::File(_)), "{there}");
+    }
+}
+
+#[test]
 fn what_cannot_be_looked_up_says_why() {
     let tree = Tree::new().link("round", "round");
     assert_eq!(tree.resolve("round"), failed(Errno::LOOP));

@@ -262,6 +262,19 @@ fn open_program(program: &PinnedPath) -> Result<OwnedFd, SpawnError> {
     if is_same_file(fd.as_fd(), program.identity) == Ok(true) { Ok(fd) } else { Err(gone) }
 }
 
+/// The arguments of bubblewrap itself, its name among them; the others are in a memfd.
+pub(super) fn words() -> [CString; 6] {
+    let word = |text: String| CString::new(text).unwrap_or_default();
+    [
+        word("bwrap".into()),
+        word("--args".into()),
+        word(ARGUMENTS.to_string()),
+        word("--".into()),
+        word(format!("/proc/self/fd/{PROGRAM}")),
+        word(HOLDER_ARGUMENT.into()),
+    ]
+}
+
 /// Arguments and environment of bubblewrap itself, as execveat(2) takes them.
 struct Exec {
     argv: Vec<*const std::ffi::c_char>,
@@ -271,15 +284,7 @@ struct Exec {
 
 impl Exec {
     fn new() -> Self {
-        let word = |text: String| CString::new(text).unwrap_or_default();
-        let words = [
-            word("bwrap".into()),
-            word("--args".into()),
-            word(ARGUMENTS.to_string()),
-            word("--".into()),
-            word(format!("/proc/self/fd/{PROGRAM}")),
-            word(HOLDER_ARGUMENT.into()),
-        ];
+        let words = words();
         let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
         argv.push(std::ptr::null());
         Self { argv, envp: [std::ptr::null()], _words: words }
