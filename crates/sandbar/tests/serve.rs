@@ -353,6 +353,52 @@ fn a_managed_sandbox_holds_for_processes_and_for_files() -> Need<()> {
 }
 
 #[test]
+fn where_only_named_places_are_seen_and_patterns_hide_files_are_touched_accordingly() -> Need<()> {
+    need::user_namespaces()?;
+    let home = home();
+    let mut client = Client::ready(&home);
+    let outside = home.outside().join("beside");
+    std::fs::write(&outside, "seen").unwrap();
+    home.write("a/x.env", "secret");
+    home.write("a/plain", "hi\n");
+    let entries = |minimal: bool| {
+        let mut entries = vec![
+            json!({"path": {"type": "special", "value": {"kind": "project_roots"}}, "access": "write"}),
+            json!({"path": {"type": "glob_pattern", "pattern": "**/*.env"}, "access": "deny"}),
+            json!({"path": {"type": "special", "value": {"kind": "tomorrow"}}, "access": "write"}),
+        ];
+        if minimal {
+            entries
+                .push(json!({"path": {"type": "special", "value": {"kind": "minimal"}}, "access": "read"}));
+        }
+        entries
+    };
+    let sandbox = |minimal| {
+        json!({
+            "permissions": {"type": "managed", "network": "restricted",
+                            "file_system": {"type": "restricted", "entries": entries(minimal)}},
+            "cwd": home.workspace(), "workspaceRoots": [home.workspace()],
+        })
+    };
+    let mut params =
+        shell(&home, "p", &format!("cat a/x.env; cat {}; cat a/plain > copy; exit 9", outside.display()));
+    params["sandbox"] = sandbox(true);
+    client.ask("process/start", &params);
+    let (_, output, code) = client.finish("p");
+    assert!(code == 9 && !output.contains("secret") && !output.contains("seen"), "{output}");
+    assert_eq!(std::fs::read_to_string(home.workspace().join("copy")).unwrap(), "hi\n");
+    // Also where nothing of the system is named: the helper brings what it needs.
+    for minimal in [true, false] {
+        let read = |path: std::path::PathBuf| json!({"path": path, "sandbox": sandbox(minimal)});
+        let plain = client.ask("fs/readFile", &read(home.workspace().join("a/plain")));
+        assert_eq!(plain["dataBase64"], json!("aGkK"));
+        client.refused("fs/readFile", &read(home.workspace().join("a/x.env")));
+        client.refused("fs/readFile", &read(outside.clone()));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_log_has_a_line_for_each_request_and_nothing_of_its_contents() {
     let home = home();
     let mut command = home.sandbar(&["serve", "--listen", "stdio", "--log"]);

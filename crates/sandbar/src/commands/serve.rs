@@ -258,6 +258,10 @@ fn libraries() -> Vec<AbsPath> {
         .filter(|path| path.contains(".so"))
         .filter_map(|path| AbsPath::new(path.to_owned()).ok())
         .collect();
+    if paths.is_empty() {
+        // Linked statically, which is the usual case.
+        return paths;
+    }
     // By this name the kernel finds what loads them.
     let loaders = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
     paths.extend(
