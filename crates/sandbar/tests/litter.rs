@@ -366,13 +366,16 @@ fn list(folder: &Path, found: &mut Listing, look: &dyn Fn(&Path) -> Look) {
     }
 }
 
-/// Whether something in a directory that everybody writes to is somebody else's: other tests and programs run at the same
-/// time.
+/// Whether something in a directory that everybody writes to is somebody else's: other users', and what other tests and
+/// benches of ours have there at the same time.
 fn is_others(path: &Path) -> bool {
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    let own = rustix::process::geteuid().as_raw();
+    let is_mine = path.symlink_metadata().is_ok_and(|stat| stat.uid() == own);
     let may_be_ours =
         PROTECTED.contains(&name.as_str()) || name.starts_with("sandbar") || name.starts_with("bwrap");
-    !is_private() && (!may_be_ours || name.starts_with("sandbar-test-"))
+    let is_known = ["sandbar-test-", "sandbar-bench-"].iter().any(|known| name.starts_with(known));
+    !is_private() && (!is_mine || !may_be_ours || is_known)
 }
 
 /// The steps of `deeds` before which somebody is killed: all in a soak; else `few`, most of them those that change files.
