@@ -12,7 +12,7 @@ mod profiles;
 
 use std::fmt;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sandbar_policy::ProfileTable;
@@ -21,6 +21,9 @@ use toml_edit::{Document, Item};
 
 /// The name of the file in the configuration directory.
 pub const NAME: &str = "config.toml";
+
+/// open(2), the same on every Linux that is supported.
+const O_NONBLOCK: i32 = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
 
 /// A longer file is none that a person wrote.
 const MAX_BYTES: u64 = 4 * 1024 * 1024;
@@ -117,13 +120,24 @@ pub enum ConfigError {
 /// [`ConfigError`].
 pub fn read(path: &Path) -> Result<Settings, ConfigError> {
     let failed = |source| ConfigError::Read { file: path.to_owned(), source };
-    let file = match std::fs::File::open(path) {
+    // Opened without waiting: a FIFO of that name has nothing to say.
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path);
+    let file = match opened {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Settings::default()),
         Err(error) => return Err(failed(error)),
     };
     let metadata = file.metadata().map_err(failed)?;
-    if metadata.mode() & 0o022 != 0 {
+    if !metadata.is_file() {
+        return Err(failed(std::io::ErrorKind::InvalidInput.into()));
+    }
+    // Whoever owns the file, or may exchange it, may say anything in it.
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    let directory = path.parent().map(std::fs::metadata).transpose().map_err(failed)?;
+    let is_others = |metadata: &std::fs::Metadata| {
+        metadata.mode() & 0o022 != 0 && metadata.mode() & 0o1000 == 0 || !owners.contains(&metadata.uid())
+    };
+    if is_others(&metadata) || directory.as_ref().is_some_and(is_others) {
         return Err(ConfigError::WritableByOthers { file: path.to_owned() });
     }
     let mut text = String::new();

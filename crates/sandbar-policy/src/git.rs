@@ -117,15 +117,36 @@ pub(crate) fn open_nested(draft: &mut Draft<'_>, root: &PinnedPath) {
         let dot = below(&worktree, ".git");
         let Found::File(fact) = draft.reader.lookup(&dot) else { continue };
         match fact.pinned.identity.kind {
-            FileKind::Directory => open_or_protect(draft, &fact.pinned, &worktree),
-            FileKind::File => {
-                draft.protect(&fact.pinned, ".git");
-                follow_pointer(draft, &dot, &worktree);
-            }
+            FileKind::Directory => guard_nested(draft, &fact.pinned, &worktree),
+            // What it names is a repository that is guarded where it lies, or lies outside and is not writable.
+            FileKind::File => draft.protect(&fact.pinned, ".git"),
             FileKind::Symlink => draft.notes.push(Note::SubmoduleOpen { path: worktree }),
             FileKind::Other => {}
         }
     }
+}
+
+/// Guards the git directory of a repository within a root. All its worktrees may lie in the root, so commits work in each.
+fn guard_nested(draft: &mut Draft<'_>, git: &PinnedPath, worktree: &AbsPath) {
+    if draft.request.git == GitMode::Protect || !links_in(draft, git).is_empty() {
+        return open_or_protect(draft, git, worktree);
+    }
+    guard(draft, git, Layout::Main);
+    guard_modules(draft, git, 1);
+    let worktrees = below(&git.path, "worktrees");
+    if let Names::Known(names) = draft.reader.list(&worktrees) {
+        for path in names.iter().filter_map(|(name, _)| entry(&worktrees, name.as_bytes())) {
+            if let Found::File(fact) = draft.reader.lookup(&path) {
+                guard_worktree_files(draft, &fact.pinned);
+                guard_one(
+                    draft,
+                    &fact.pinned,
+                    Guard { name: "commondir", origin: ".git/commondir", when_missing: None },
+                );
+            }
+        }
+    }
+    follow(draft, &git.path, &git.path, worktree);
 }
 
 /// Opens or protects the git directory `git` of the worktree `worktree`.

@@ -5,7 +5,7 @@
 //! hidden is watched for instead, and one that is to be read-only in a writable directory is reserved. A pattern can only
 //! hide: what it covers now is hidden by name, what comes to be later by the keeper.
 
-use sandbar_proto::{AbsPath, FileFact, PathGlob, PinnedPath, PlaceholderKind};
+use sandbar_proto::{AbsPath, FileFact, FileKind, PathGlob, PinnedPath, PlaceholderKind};
 
 use crate::grants::{Draft, Grant, GrantKind, Nearest, Root};
 use crate::paths::below;
@@ -47,6 +47,45 @@ fn of_paths<'a>(draft: &Draft<'a>) -> Vec<Line<'a>> {
     lines
 }
 
+/// Refuses a place that is reached through a link which a command could have made, in this run or an earlier one: in the working
+/// directory, or in a root. What a line grants or hides would be for the command to choose.
+fn refuse_planted(draft: &Draft<'_>, named: &AbsPath, origin: &Origin) -> Result<(), CompileError> {
+    let is_straight = |path: &AbsPath| match draft.reader.resolve(path) {
+        Found::File(fact) => fact.pinned.path == *path,
+        Found::Unknown | Found::Missing | Found::Failed(_) => true,
+    };
+    if is_straight(named) && named.parent().is_none_or(|parent| is_straight(&parent)) {
+        return Ok(());
+    }
+    let reader = draft.reader;
+    let mut open: Vec<AbsPath> = vec![reader.real(&draft.request.cwd)];
+    open.extend(
+        draft.request.allow_write.iter().chain(&draft.request.may_write).map(|path| reader.real(path)),
+    );
+    open.extend(
+        draft.grants.iter().filter(|grant| grant.kind == GrantKind::Write).map(|grant| grant.path.clone()),
+    );
+    // The working directory may be a link itself: where the person stands is theirs to say.
+    let (mut here, rest) = match named.starts_with(&draft.request.cwd) {
+        true => (reader.real(&draft.request.cwd), draft.request.cwd.depth()),
+        false => (AbsPath::root(), 0),
+    };
+    for name in named.components().skip(rest) {
+        let Ok(next) = here.join(name) else { return Ok(()) };
+        match reader.lookup(&next) {
+            Found::File(fact) if fact.pinned.identity.kind == FileKind::Symlink => {
+                if open.iter().any(|root| next.starts_with(root)) {
+                    let (path, link, by) = (named.clone(), next, origin.clone());
+                    return Err(CompileError::PlantedLink { path, link, by });
+                }
+                here = reader.real(&next);
+            }
+            Found::Unknown | Found::File(_) | Found::Missing | Found::Failed(_) => here = next,
+        }
+    }
+    Ok(())
+}
+
 /// The writable roots among the lines.
 ///
 /// # Errors
@@ -54,6 +93,7 @@ fn of_paths<'a>(draft: &Draft<'a>) -> Vec<Line<'a>> {
 pub(crate) fn roots(draft: &mut Draft<'_>) -> Result<Vec<Root>, CompileError> {
     let mut roots = Vec::new();
     for line in of_paths(draft).into_iter().filter(|line| line.access == Access::Write) {
+        refuse_planted(draft, line.path, line.origin)?;
         match line.found {
             // A file that is used on several machines names places that not all of them have.
             Found::Missing => draft.notes.push(Note::LeftOut { path: line.path.clone() }),
@@ -78,6 +118,7 @@ pub(crate) fn restrict(draft: &mut Draft<'_>) -> Result<(), CompileError> {
     let mut nearest = Nearest::default();
     for line in lines {
         nearest.catch_up(&draft.grants);
+        refuse_planted(draft, line.path, line.origin)?;
         match line.access {
             Access::Write => {}
             Access::Read => readable(draft, &nearest, &line)?,
@@ -205,6 +246,10 @@ fn pattern(draft: &mut Draft<'_>, glob: &PathGlob, origin: &Origin) -> Result<()
     if *glob.base() == AbsPath::root() {
         return Err(refused(PatternProblem::TooBroad));
     }
+    if draft.request.within.nesting {
+        return Err(refused(PatternProblem::Nesting));
+    }
+    refuse_planted(draft, glob.base(), origin)?;
     let base = match draft.reader.resolve(glob.base()) {
         Found::Unknown => return Ok(()),
         Found::File(fact) => &fact.pinned,
@@ -221,13 +266,8 @@ fn pattern(draft: &mut Draft<'_>, glob: &PathGlob, origin: &Origin) -> Result<()
     };
     for found in matches {
         match draft.reader.resolve(&found.path) {
-            // What a link leads to is what it is about; without anything there it says nothing.
-            Found::File(fact) if fact.pinned.path != found.path => {
-                let target = fact.pinned.clone();
-                if !draft.is_too_broad_to_hide(&target.path) {
-                    draft.grant(&target, GrantKind::Hide { readable_empty: false }, origin.clone());
-                }
-            }
+            // What a link leads to has a name of its own, which is covered or not; a mount can't stand on a link.
+            Found::File(fact) if fact.pinned.path != found.path => {}
             Found::File(_) => hide(draft, found, &found.path, origin)?,
             // Gone since it was found.
             Found::Unknown | Found::Missing => {}

@@ -51,6 +51,9 @@ pub enum ManagedError {
         /// Its name.
         name: &'static str,
     },
+    /// Patterns are to be looked for nowhere.
+    #[error("`glob_scan_max_depth` must be a number from 1: patterns would cover nothing")]
+    Depth,
     /// A place that is not known is to be hidden.
     #[error("a place that is not known here can't be hidden")]
     UnknownPlace,
@@ -221,6 +224,9 @@ fn restricted(
     network: NetworkMode,
     named: &Named<'_>,
 ) -> Result<Wanted, ManagedError> {
+    if glob_depth == Some(0) {
+        return Err(ManagedError::Depth);
+    }
     let mut wanted = Wanted { network, ..Wanted::of(Profile::ReadOnly) };
     let mut root_is_readable = false;
     let mut reads_minimum = false;

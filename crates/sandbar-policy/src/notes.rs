@@ -39,6 +39,8 @@ pub enum PatternProblem {
     TooMany,
     /// Landlock alone can't hide what comes to be.
     Landlock,
+    /// What is put up while a run lives does not reach namespaces that it made.
+    Nesting,
 }
 
 impl fmt::Display for PatternProblem {
@@ -47,6 +49,9 @@ impl fmt::Display for PatternProblem {
             Self::TooBroad => "it begins at /, and nobody can watch over everything",
             Self::NoBase => "the directory that it begins at does not exist, so it would cover nothing",
             Self::TooMany => "there is more below the directory that it begins at than can be watched over",
+            Self::Nesting => {
+                "what comes to be could not be hidden in namespaces that the command makes (`nested`)"
+            }
             Self::Landlock => "landlock alone can't hide what comes to be while a run lives",
         })
     }
@@ -86,6 +91,16 @@ pub enum CompileError {
     /// A run by Landlock alone wants to nest; nobody may make namespaces where that is the executor.
     #[error("landlock alone makes no namespaces, and lets nobody make any")]
     NestingByLandlock,
+    /// A place that a line names is reached through a link that a command could have made.
+    #[error("{by}: {} leads through the link {}, which a command could have made", path.to_display(), link.to_display())]
+    PlantedLink {
+        /// The place as named.
+        path: AbsPath,
+        /// The link.
+        link: AbsPath,
+        /// Who names it.
+        by: Origin,
+    },
     /// A pattern cannot be enforced.
     #[error("the pattern {pattern} is refused: {because}")]
     Pattern {
@@ -401,11 +416,11 @@ impl Note {
             | Self::ConfiguredOpen { .. }
             | Self::ConfiguredUnknown { .. }
             | Self::ConfigurationUnreadable { .. }
+            | Self::ReliesOnOthers
             | Self::SecretNotHidden { .. } => true,
             Self::CwdNotWritable { .. }
             | Self::LeftOut { .. }
             | Self::UnknownPlace { .. }
-            | Self::ReliesOnOthers
             | Self::Nesting
             | Self::RunsAs { .. }
             | Self::OwnerNotMapped { .. }

@@ -1,7 +1,7 @@
 //! Where Sandbar's files lie: XDG base directories, or everything below `SANDBAR_HOME`.
 
 use std::ffi::OsString;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use sandbar_policy::OwnDirectories;
@@ -87,6 +87,16 @@ fn within_sandbox(uid: u32) -> Result<Directories, Problem> {
             .advise("see that TMPDIR can be written")
             .status(crate::exit::CANNOT_RUN));
     }
+    let metadata = std::fs::symlink_metadata(&temporary);
+    let is_ours = metadata.is_ok_and(|it| it.is_dir() && it.uid() == uid && it.mode() & 0o077 == 0);
+    if !is_ours {
+        return Err(Problem::new(
+            "could not use the directory for runs within a sandbox: it is somebody else's",
+        )
+        .at(temporary.display())
+        .advise("set TMPDIR to a directory of your own")
+        .status(crate::exit::CANNOT_RUN));
+    }
     let home = std::env::var_os("HOME").and_then(|home| AbsPath::new(home).ok());
     Ok(Directories { home, own: below_home(temporary.into_os_string())?, runtime_roots: Vec::new() })
 }
@@ -118,6 +128,8 @@ impl Surroundings<'_> {
             None => self.xdg(home.as_ref())?,
         };
         own.elsewhere = self.elsewhere(&own);
+        // Wherever a link of that name leads, what it says decides what commands may do.
+        own.elsewhere.push(join(&own.config, sandbar_config::NAME));
         let runtime_roots = self.path("XDG_RUNTIME_DIR").into_iter().collect();
         Ok(Directories { home, own, runtime_roots })
     }

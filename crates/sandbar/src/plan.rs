@@ -146,6 +146,12 @@ fn policy_advice(error: &CompileError) -> Option<&'static str> {
         CompileError::Pattern { because: PatternProblem::TooBroad | PatternProblem::TooMany, .. } => {
             Some("begin the pattern at a deeper directory, or bound it with glob_scan_max_depth")
         }
+        CompileError::PlantedLink { .. } => {
+            Some("replace the link by what it leads to, or name that in the line")
+        }
+        CompileError::Pattern { because: PatternProblem::Nesting, .. } => {
+            Some("leave --nested or the pattern out")
+        }
         CompileError::Pattern { because: PatternProblem::Landlock, .. } | CompileError::NestingByLandlock => {
             Some("allow namespaces: `sandbar doctor` says what forbids them")
         }

@@ -99,7 +99,10 @@ fn in_other_words(source: &std::ffi::OsStr, args: &SandboxArgs) -> Result<Wanted
     };
     let text = match source.as_encoded_bytes() {
         b"-" => read(std::io::stdin()),
-        text if text.trim_ascii_start().starts_with(b"{") => Ok(String::from_utf8_lossy(text).into_owned()),
+        text if text.trim_ascii_start().starts_with(b"{") => {
+            let text = std::str::from_utf8(text).map(str::to_owned);
+            text.map_err(|_| std::io::ErrorKind::InvalidData.into())
+        }
         _path => std::fs::File::open(source).and_then(read),
     };
     let text = text.map_err(|error| wrong(format!("could not read the permissions: {error}")))?;
@@ -131,7 +134,12 @@ struct Split {
 /// Reads any of the shapes: they tell themselves apart by what they have.
 fn any_shape(text: &str, cwd: &AbsPath) -> Result<PermissionProfile, serde_json::Error> {
     let value: Value = serde_json::from_str(text)?;
+    // These have nothing but their name; whoever says more means more.
+    let is_bare = value.as_object().is_some_and(|members| members.len() == 1);
     match value.get("type").and_then(Value::as_str) {
+        Some("disabled" | "danger-full-access") if !is_bare => {
+            Err(serde::de::Error::custom("no sandbox is asked for, and something else besides"))
+        }
         None => serde_json::from_value::<Split>(value)
             .map(|split| managed::of_split(split.file_system, split.network)),
         Some("managed" | "disabled" | "external") => serde_json::from_value(value),
@@ -169,7 +177,14 @@ mod tests {
 
     #[test]
     fn what_is_no_shape_is_refused() {
-        for text in ["", "[]", "{}", r#"{"type":"moon"}"#, r#"{"type":"read-only","writes":true}"#] {
+        for text in [
+            "",
+            "[]",
+            "{}",
+            r#"{"type":"moon"}"#,
+            r#"{"type":"read-only","writes":true}"#,
+            r#"{"type":"disabled","network":"restricted"}"#,
+        ] {
             assert!(shape(text).is_err(), "{text}");
         }
     }

@@ -19,11 +19,12 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::io::Errno;
 use sandbar_proto::{AbsPath, LaunchSpec, PathGlob, RunId, Sandbox};
+use sandbar_sandbox::facts::search;
 use sandbar_sandbox::guard::{self, Guarded, NotRestored, Walls};
 use sandbar_sandbox::report::Order;
 
 use super::{Keeper, Leaving, Target};
-use patterns::{Appeared, Pattern};
+use patterns::{Appeared, Pace, Pattern};
 
 /// How long a command runs before anybody watches for it. Most are over by then and cost nothing of this; what changes in
 /// this time is seen all the same, by the names' identities.
@@ -40,13 +41,23 @@ pub(super) struct Guard {
     walls: Option<Walls>,
     names: Vec<Guarded>,
     globs: Vec<Arc<PathGlob>>,
+    /// Whether the command may make mount namespaces of its own.
+    nests: bool,
+    /// How long the keeper looked after this run's patterns lately.
+    pace: Pace,
 }
 
 impl Guard {
     /// What a sandbox protects, if it protects anything that the host could take the protection from.
     pub(super) fn of(spec: &LaunchSpec) -> Option<Self> {
         let Sandbox::Linux(sandbox) = &spec.sandbox else { return None };
-        Self::restore(guard::guarded(sandbox), sandbox.globs.clone())
+        let nests = sandbox.seccomp.allow.iter().any(|call| call == "mount");
+        Self::restore(guard::guarded(sandbox), sandbox.globs.clone(), nests)
+    }
+
+    /// Whether the command may make mount namespaces of its own, for the same.
+    pub(super) fn nests(&self) -> bool {
+        self.nests
     }
 
     /// The names, for the keeper that comes next; it asks for the walls itself.
@@ -59,9 +70,15 @@ impl Guard {
         self.globs.iter().map(|glob| PathGlob::clone(glob)).collect()
     }
 
-    pub(super) fn restore(names: Vec<Guarded>, globs: Vec<PathGlob>) -> Option<Self> {
+    pub(super) fn restore(names: Vec<Guarded>, globs: Vec<PathGlob>, nests: bool) -> Option<Self> {
         let globs: Vec<Arc<PathGlob>> = globs.into_iter().map(Arc::new).collect();
-        (!names.is_empty() || !globs.is_empty()).then_some(Self { walls: None, names, globs })
+        (!names.is_empty() || !globs.is_empty()).then_some(Self {
+            walls: None,
+            names,
+            globs,
+            nests,
+            pace: Pace::default(),
+        })
     }
 
     /// The names at and below `path`.
@@ -157,8 +174,8 @@ impl Guards {
         let flags = CHANGES | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
         match inotify::add_watch(inotify, path.as_bytes(), flags) {
             Ok(watch) => Ok(Some(watch)),
-            // Who may not read a directory may not change it either, and as another user it can't be watched at all.
-            Err(Errno::ACCESS) => Ok(None),
+            // Somebody else's, whose names this user's command can't change either. Its own it could open any time.
+            Err(Errno::ACCESS) if !search::is_own(path) => Ok(None),
             // Gone or exchanged in this moment: the names' own identities tell.
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             // Out of watches (`fs.inotify.max_user_watches`), or of memory.
@@ -196,11 +213,15 @@ impl Guards {
         let mut space = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = Reader::new(inotify, &mut space);
         let mut changed = Changed::default();
-        loop {
+        let mut forgotten = Vec::new();
+        let told = loop {
             // Nothing there, or nothing that could be read: then there is nothing to go by either.
-            let Ok(event) = reader.next() else { return Some(changed) };
+            let Ok(event) = reader.next() else { break Some(changed) };
             if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                return None;
+                break None;
+            }
+            if event.events().contains(ReadFlags::IGNORED) {
+                forgotten.push(event.wd());
             }
             if let (Some(watched), Some(name)) = (self.directories.get(&event.wd()), event.file_name()) {
                 if let Some(lookers) = watched.names.get(name.to_bytes()) {
@@ -216,10 +237,24 @@ impl Guards {
             }
             // A command may write faster than this reads; others wait meanwhile.
             if reader.is_buffer_empty() {
-                return Some(changed);
+                break Some(changed);
             }
+        };
+        // The kernel gives no number twice, so nobody else has these by now.
+        for watch in forgotten {
+            self.directories.remove(&watch);
         }
+        told
     }
+}
+
+/// Since when something may be other than it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    /// Since the plan was made: perhaps nothing is.
+    Plan,
+    /// Since somebody watches: something was told.
+    Watch,
 }
 
 impl Keeper {
@@ -287,9 +322,7 @@ impl Keeper {
                 for (id, path) in changed.names {
                     self.restore_below(id, &path);
                 }
-                for appeared in changed.appeared {
-                    self.look_at_appeared(appeared);
-                }
+                self.look_at_appeared(changed.appeared);
             }
             None => {
                 // Which directories there are is not known any more either.
@@ -303,14 +336,12 @@ impl Keeper {
         let Some(process) = self.processes.get(&id) else { return };
         let Some(guard) = &process.guard else { return };
         let started = process.start.started;
-        let changed: Vec<AbsPath> = guard
-            .names
-            .iter()
-            .filter(|name| !guard::is_unchanged(name, started))
-            .map(|name| name.path.clone())
-            .collect();
-        for path in changed {
-            self.restore_below(id, &path);
+        // What is there is watched by now, so all of them are protected at once.
+        let changed: Vec<Guarded> =
+            guard.names.iter().filter(|name| !guard::is_unchanged(name, started)).cloned().collect();
+        let is_ended = process.tree_ended || process.unprotected.is_some();
+        if !changed.is_empty() && !is_ended {
+            self.put_up(id, &changed, Since::Plan);
         }
     }
 
@@ -332,12 +363,16 @@ impl Keeper {
         if let Err(Unwatched(path)) = self.guards.watch(id, names.iter().map(|name| &name.path), path) {
             return self.give_up_guarding(id, Some(path));
         }
-        self.put_up(id, &names);
+        self.put_up(id, &names, Since::Watch);
     }
 
     /// Protects what has these names now; ends the run where that can't be done.
-    fn put_up(&mut self, id: RunId, names: &[Guarded]) {
+    fn put_up(&mut self, id: RunId, names: &[Guarded], since: Since) {
         let guard = self.processes.get(&id).and_then(|process| process.guard.as_ref());
+        if since == Since::Watch && guard.is_some_and(|guard| guard.nests) {
+            // What is mounted now does not reach the mount namespaces that the command may have made.
+            return self.give_up_guarding(id, names.first().map(|name| name.path.clone()));
+        }
         let Some(walls) = guard.and_then(|guard| guard.walls.as_ref()) else { return };
         let all: Vec<&Guarded> = names.iter().collect();
         // SAFETY: the keeper has one thread.

@@ -356,6 +356,8 @@ pub(super) struct SavedProcess {
     guarded: Vec<Guarded>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     globs: Vec<PathGlob>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    nests: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unprotected: Option<AbsPath>,
     leases: SavedLeases,
@@ -459,6 +461,7 @@ impl Process {
             host_oom_kills: *host_oom_kills,
             guarded: guard.as_ref().map(Guard::save).unwrap_or_default(),
             globs: guard.as_ref().map(Guard::save_globs).unwrap_or_default(),
+            nests: guard.as_ref().is_some_and(Guard::nests),
             unprotected: unprotected.clone(),
             placeholders: placeholders.clone(),
             leases: leases.save(kept),
@@ -498,6 +501,7 @@ impl Process {
             placeholders,
             guarded,
             globs,
+            nests,
             unprotected,
             leases,
         } = saved;
@@ -532,7 +536,7 @@ impl Process {
             is_ending,
             host_oom_kills,
             placeholders,
-            guard: Guard::restore(guarded, globs),
+            guard: Guard::restore(guarded, globs, nests),
             unprotected,
             leases: Leases::restore(leases, adopted)?,
         })

@@ -173,8 +173,8 @@ fn a_pattern_hides_what_it_covers_now_and_later() {
             (&at("b/secrets/deep/x"), NONE),
             // Not there yet.
             (&at("new/later.env"), NONE),
-            // What a link leads to.
-            ("/data/x", NONE),
+            // What a link leads to has a name of its own.
+            ("/data/x", READ),
             ("/data/y", READ),
         ],
     );
@@ -266,4 +266,42 @@ fn the_profile_is_called_as_its_writer_called_it() {
     let compiled = host.compile(&asked(&[("/data", WRITE)]));
     let (_, entry) = compiled.permissions.access(&path("/data/x"));
     assert_eq!(entry.unwrap().origin, written(1));
+}
+
+#[test]
+fn a_link_that_a_command_could_have_made_decides_nothing() {
+    let at = |name: &str| format!("{WORK}/{name}");
+    let host = host()
+        .dir("/home/u/.ssh")
+        .link(&at("docs"), "/home/u/.ssh")
+        .link(&at("out"), "/data")
+        .dir(&at("r"))
+        .link(&at("l"), &at("r"));
+    let docs = at("docs");
+    let refused = |line: &str, access| host.try_compile(&asked(&[(line, access)])).unwrap_err();
+    let planted = |name: &str| CompileError::PlantedLink {
+        path: path(&at(name)),
+        link: path(&at(name)),
+        by: written(1),
+    };
+    assert_eq!(refused(&docs, READ), planted("docs"));
+    assert_eq!(refused(&at("out"), WRITE), planted("out"));
+    assert_eq!(refused(&docs, NONE), planted("docs"));
+    assert!(matches!(refused(&at("l/*.key"), NONE), CompileError::PlantedLink { .. }));
+    // Also where the working directory is not writable in this run: an earlier one may have made it.
+    assert!(matches!(
+        host.try_compile(&named(&[(&docs, READ)])).unwrap_err(),
+        CompileError::PlantedLink { .. }
+    ));
+    // Links of the system and of the person's own home are theirs.
+    let host = host.clone().link("/link", "/data");
+    assert_eq!(host.access(&host.compile(&asked(&[("/link", WRITE)])), "/data/x"), WRITE);
+}
+
+#[test]
+fn patterns_and_nesting_exclude_each_other() {
+    let mut request = asked(&[("/home/u/proj/*.env", NONE)]);
+    request.within.nesting = true;
+    let error = host().try_compile(&request).unwrap_err();
+    assert!(matches!(error, CompileError::Pattern { because: PatternProblem::Nesting, .. }), "{error}");
 }

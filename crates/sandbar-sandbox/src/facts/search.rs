@@ -46,8 +46,8 @@ pub(super) fn search(glob: &PathGlob) -> Result<Vec<PinnedPath>, Failure> {
 /// Looks through `directory`, a real path that came as far as `progress` along `glob`, and what lies below.
 ///
 /// # Errors
-/// [`NotSearched`]. A directory below that vanishes meanwhile, or that this user can neither list nor enter, is none: nothing in it
-/// can be reached.
+/// [`NotSearched`]. A directory below that vanishes meanwhile is none; somebody else's that this user can neither list nor
+/// enter is none either: nothing in it can be reached. One that can be entered, or opened by its owner, is covered whole.
 pub fn below(glob: &PathGlob, directory: &AbsPath, progress: GlobProgress) -> Result<Found, NotSearched> {
     let mut found = Found::default();
     if glob.is_match(progress) {
@@ -58,12 +58,15 @@ pub fn below(glob: &PathGlob, directory: &AbsPath, progress: GlobProgress) -> Re
     let mut waiting = vec![(directory.clone(), progress)];
     let mut is_first = true;
     while let Some((directory, progress)) = waiting.pop() {
-        let opened = open(&directory)?;
-        let Some(listed) = opened else {
-            if is_first {
-                return Err(NotSearched::Missing);
+        let listed = match open(&directory)? {
+            Opened::Directory(listed) => listed,
+            Opened::Gone if is_first => return Err(NotSearched::Missing),
+            Opened::Gone => continue,
+            // Nobody can tell what is in it, and its owner can enter it any time: all of it is covered.
+            Opened::Closed => {
+                found.matches.extend(lookup(&directory)?);
+                continue;
             }
-            continue;
         };
         is_first = false;
         if found.directories.len() == FactQuery::MAX_DIRECTORIES {
@@ -90,7 +93,12 @@ fn look_into(
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     let mut entries = RawDir::new(listed, &mut buffer);
     while let Some(entry) = entries.next() {
-        let entry = entry.map_err(NotSearched::Errno)?;
+        let entry = match entry {
+            Ok(entry) => entry,
+            // It was removed while it was open.
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(NotSearched::Errno(errno)),
+        };
         let name = entry.file_name().to_bytes();
         if matches!(name, b"." | b"..") {
             continue;
@@ -124,17 +132,35 @@ fn lookup(path: &AbsPath) -> Result<Option<PinnedPath>, NotSearched> {
     }
 }
 
-/// Opens a directory to be listed; `None` if it is gone, or nobody of this user gets into it.
-fn open(path: &AbsPath) -> Result<Option<OwnedFd>, NotSearched> {
+/// A directory to be listed.
+enum Opened {
+    Directory(OwnedFd),
+    /// It is gone, or somebody else's, and this user can't get into it.
+    Gone,
+    /// It can't be listed, but its names may be known, or it is this user's to open.
+    Closed,
+}
+
+fn open(path: &AbsPath) -> Result<Opened, NotSearched> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let resolve = ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(CWD, path.as_bytes(), flags, Mode::empty(), resolve) {
-        Ok(fd) => Ok(Some(fd)),
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
-        // Names in it may be known although they can't be listed.
-        Err(Errno::ACCESS) if rustix::fs::access(path.as_bytes(), Access::EXEC_OK).is_err() => Ok(None),
+        Ok(fd) => Ok(Opened::Directory(fd)),
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(Opened::Gone),
+        Err(Errno::ACCESS) => {
+            let is_own = is_own(path);
+            let is_entered = rustix::fs::access(path.as_bytes(), Access::EXEC_OK).is_ok();
+            Ok(if is_own || is_entered { Opened::Closed } else { Opened::Gone })
+        }
         Err(errno) => Err(NotSearched::Errno(errno)),
     }
+}
+
+/// Whether a file belongs to this user, who may change its permissions then.
+#[must_use]
+pub fn is_own(path: &AbsPath) -> bool {
+    let stat = rustix::fs::statat(CWD, path.as_bytes(), AtFlags::SYMLINK_NOFOLLOW);
+    stat.is_ok_and(|stat| stat.st_uid == rustix::process::geteuid().as_raw())
 }
 
 fn of_failure(failure: Failure) -> NotSearched {
@@ -209,6 +235,25 @@ mod tests {
         assert_eq!(names, ["/a", "/a/x", "/a/y"]);
         let shallow = tree.glob("**/k").within_depth(Some(2));
         assert_eq!(search(&shallow).unwrap().len(), 0);
+    }
+
+    #[test]
+    fn a_directory_that_its_owner_closed_is_covered_whole() {
+        use std::os::unix::fs::PermissionsExt as _;
+        if rustix::process::geteuid().is_root() {
+            println!("SKIP: a_directory_that_its_owner_closed_is_covered_whole: root lists every directory");
+            return;
+        }
+        let tree = Tree::new(&["d/x.env", "p/x.env"]);
+        for (name, mode) in [("d", 0o000), ("p", 0o311)] {
+            std::fs::set_permissions(tree.0.path().join(name), std::fs::Permissions::from_mode(mode))
+                .unwrap();
+        }
+        assert_eq!(tree.found("**/*.env"), ["d", "p"]);
+        for name in ["d", "p"] {
+            std::fs::set_permissions(tree.0.path().join(name), std::fs::Permissions::from_mode(0o700))
+                .unwrap();
+        }
     }
 
     #[test]

@@ -4,14 +4,16 @@
 //! what appears there is looked at: a match is hidden by name, a directory is watched and looked through. What the run's own
 //! command makes is hidden like anything else. Whatever can't be watched or looked through ends the run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use sandbar_proto::{AbsPath, FileIdentity, FileKind, GlobProgress, PathGlob, PinnedPath, RunId};
+use sandbar_proto::{AbsPath, FactAnswer, FactQuery, FileKind, GlobProgress, PathGlob, PinnedPath, RunId};
+use sandbar_sandbox::facts;
 use sandbar_sandbox::facts::search::{self, Found, NotSearched};
 use sandbar_sandbox::guard::Guarded;
 
-use super::{Guards, Keeper, Unwatched};
+use super::{Guards, Keeper, Since, Unwatched};
 
 /// Something to look for in one directory.
 #[derive(Debug, Clone)]
@@ -21,6 +23,28 @@ pub(super) struct Pattern {
     glob: Arc<PathGlob>,
     directory: AbsPath,
     progress: GlobProgress,
+}
+
+/// How long the keeper looked through what one run's directories became. It has one thread, which everybody's runs need.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    since: Option<Instant>,
+    spent: Duration,
+}
+
+impl Pace {
+    /// Time over which is counted, and the most of it that one run gets.
+    const WINDOW: Duration = Duration::from_secs(4);
+    const MOST: Duration = Duration::from_secs(1);
+
+    /// Whether a run has had more than its share with what it took at `began`.
+    fn is_exceeded_by(&mut self, began: Instant, took: Duration) -> bool {
+        if self.since.is_none_or(|since| began.saturating_duration_since(since) > Self::WINDOW) {
+            (self.since, self.spent) = (Some(began), Duration::ZERO);
+        }
+        self.spent += took;
+        self.spent > Self::MOST
+    }
 }
 
 /// A name that a pattern has something to do with.
@@ -70,15 +94,40 @@ impl Keeper {
         }
     }
 
-    /// Something appeared where a pattern of a run may cover it, or something below it.
-    pub(super) fn look_at_appeared(&mut self, appeared: Appeared) {
-        if appeared.glob.is_match(appeared.progress) {
-            // Which file that is does not matter: whatever has the name is hidden.
-            let identity = FileIdentity { dev: 0, ino: 0, kind: FileKind::Other };
-            let found = PinnedPath { path: appeared.path, identity };
-            return self.hide(appeared.run, vec![found]);
+    /// Something appeared where patterns may cover it, or something below it.
+    pub(super) fn look_at_appeared(&mut self, appeared: Vec<Appeared>) {
+        let mut covered: BTreeMap<RunId, Vec<PinnedPath>> = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        let mut others = Vec::new();
+        for one in appeared {
+            // Of a name that came and went many times only what is there now counts.
+            if !seen.insert((one.run, Arc::as_ptr(&one.glob) as usize, one.path.clone())) {
+                continue;
+            }
+            if one.glob.is_match(one.progress) {
+                // Which file that is does not matter: whatever has the name is hidden. A link is not: what it leads to has a
+                // name of its own.
+                if let FactAnswer::File(fact) = facts::answer(&FactQuery::Lookup(one.path.clone()))
+                    && fact.pinned.identity.kind != FileKind::Symlink
+                {
+                    covered.entry(one.run).or_default().push(fact.pinned);
+                }
+            } else {
+                others.push(one);
+            }
         }
-        self.look_through(appeared);
+        for (run, found) in covered {
+            self.hide(run, found);
+        }
+        for one in others {
+            let (run, path, began) = (one.run, one.path.clone(), Instant::now());
+            self.look_through(one);
+            let process = self.processes.get_mut(&run);
+            let pace = process.and_then(|process| process.guard.as_mut()).map(|guard| &mut guard.pace);
+            if pace.is_some_and(|pace| pace.is_exceeded_by(began, began.elapsed())) {
+                self.give_up_guarding(run, Some(path));
+            }
+        }
     }
 
     /// Watches a directory and all below, and looks what is there: until every directory that is found was watched before it was
@@ -121,10 +170,31 @@ impl Keeper {
             return;
         }
         let Some(guard) = &process.guard else { return };
-        let is_new = |found: &PinnedPath| guard.names.iter().all(|name| name.path != found.path);
+        let is_new = |found: &PinnedPath| {
+            let is_link = found.identity.kind == FileKind::Symlink;
+            !is_link && guard.names.iter().all(|name| name.path != found.path)
+        };
         let names: Vec<Guarded> = found.into_iter().filter(is_new).map(Guarded::found).collect();
         if !names.is_empty() {
-            self.put_up(run, &names);
+            self.put_up(run, &names, Since::Watch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_gets_its_share_of_the_keepers_time_and_no_more() {
+        let begin = Instant::now();
+        let mut pace = Pace::default();
+        let third = Duration::from_millis(400);
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        assert!(!pace.is_exceeded_by(at(0), third));
+        assert!(!pace.is_exceeded_by(at(1), third));
+        assert!(pace.is_exceeded_by(at(2), third));
+        // What was long ago is forgotten.
+        assert!(!pace.is_exceeded_by(at(9), third));
     }
 }
