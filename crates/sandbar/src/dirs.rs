@@ -44,7 +44,13 @@ impl Directories {
             passwd_home: std::env::var_os("HOME").is_none().then(|| passwd_home(uid)).flatten(),
             is_directory: &Path::is_dir,
         };
-        surroundings.directories()
+        let mut found = surroundings.directories()?;
+        // Wherever a link of that name leads, what it says decides what commands may do.
+        let settings = join(&found.own.config, sandbar_config::NAME);
+        if std::fs::symlink_metadata(settings.as_path()).is_ok_and(|settings| settings.is_symlink()) {
+            found.own.elsewhere.push(settings);
+        }
+        Ok(found)
     }
 
     /// Everything below one folder.
@@ -128,8 +134,6 @@ impl Surroundings<'_> {
             None => self.xdg(home.as_ref())?,
         };
         own.elsewhere = self.elsewhere(&own);
-        // Wherever a link of that name leads, what it says decides what commands may do.
-        own.elsewhere.push(join(&own.config, sandbar_config::NAME));
         let runtime_roots = self.path("XDG_RUNTIME_DIR").into_iter().collect();
         Ok(Directories { home, own, runtime_roots })
     }

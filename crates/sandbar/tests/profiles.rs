@@ -219,3 +219,17 @@ fn within_a_sandbox_sandbar_relies_on_it_and_keeps_everything_to_itself() {
     let refused = home.run(&options, &format!("{program} run -p workspace -- true"));
     assert!(refused.code == Some(125), "{}", refused.err());
 }
+
+#[test]
+fn settings_that_a_link_leads_to_are_out_of_reach() {
+    let home = need!(home());
+    let settings = home.write("mine.toml", PATTERNS);
+    let config = home.sandbar_home().join("config");
+    fs::create_dir_all(&config).unwrap();
+    std::os::unix::fs::symlink(&settings, config.join("config.toml")).unwrap();
+    for options in [&[][..], &["-p", "quiet"]] {
+        let said = home.run(options, "cat mine.toml || echo x >> mine.toml || echo closed");
+        assert_eq!(said.out(), "closed\n", "{options:?}");
+    }
+    assert_eq!(fs::read_to_string(&settings).unwrap(), PATTERNS);
+}
